@@ -1,0 +1,105 @@
+"""Losses: pure functions of arrays, one value per example.
+
+Each returns [B]; the caller averages, weights or masks.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+import rlax
+
+
+def q_score_matching_loss(
+  noise_prediction: jax.Array,
+  action_gradient: jax.Array,
+  scale: float | jax.Array,
+) -> jax.Array:
+  """Q-score matching: the score is pulled towards the critic's gradient.
+
+  Psenka et al. (2024, https://arxiv.org/abs/2312.11752), algorithm 1 and
+  appendix A: min ||Psi(s, a_t, t) - alpha grad_a Q(s, a_t)||^2. The noise
+  prediction eps and the score Psi point opposite ways, so that here
+
+    loss = mean_A (eps + alpha grad_a Q)^2.
+
+  The gradient is a constant: none flows into the critic.
+
+  Args:
+    noise_prediction: [B, A] the denoiser's output eps for noisy actions a_t.
+    action_gradient: [B, A] grad_a Q at the same a_t.
+    scale: alpha, in units of action per unit of Q.
+
+  Returns:
+    The loss of each example [B].
+  """
+  chex.assert_rank([noise_prediction, action_gradient], 2)
+  chex.assert_equal_shape([noise_prediction, action_gradient])
+  target = jax.lax.stop_gradient(-scale * action_gradient)
+  return jnp.mean(jnp.square(noise_prediction - target), axis=-1)
+
+
+def boltzmann_score_matching_loss(
+  noise_prediction: jax.Array,
+  action_gradient: jax.Array,
+  noisy_action: jax.Array,
+  alpha_bar: jax.Array,
+  scale: float | jax.Array,
+) -> jax.Array:
+  """Q-score matching to a Boltzmann policy over a standard normal prior.
+
+  The score of the density proportional to exp(kappa Q(s, a)) N(a; 0, I) at
+  every noise level is taken to be kappa grad_a Q(s, a_t) - a_t: as in Q-score
+  matching, the critic is asked at the noisy action. In the denoiser's terms,
+  eps = -sqrt(1 - alpha_bar_t) score, hence
+
+    loss = mean_A (eps - sqrt(1 - alpha_bar_t) (a_t - kappa grad_a Q))^2.
+
+  Without the prior's term, which the reverse process assumes, each denoising
+  step blows actions up by 1 / sqrt(alpha_t) and only the clip holds them.
+
+  Args:
+    noise_prediction: [B, A] the denoiser's output eps.
+    action_gradient: [B, A] grad_a Q at the noisy actions.
+    noisy_action: [B, A] the noisy actions a_t.
+    alpha_bar: [B] alpha_bar_t of each example's denoising step, in (0, 1).
+    scale: kappa, in units of action per unit of Q.
+
+  Returns:
+    The loss of each example [B]; no gradient flows into the target.
+  """
+  chex.assert_rank([noise_prediction, alpha_bar], [2, 1])
+  chex.assert_equal_shape([noise_prediction, action_gradient, noisy_action])
+  target = jnp.sqrt(1.0 - alpha_bar)[:, None] * (
+    noisy_action - scale * action_gradient
+  )
+  target = jax.lax.stop_gradient(target)
+  return jnp.mean(jnp.square(noise_prediction - target), axis=-1)
+
+
+def clipped_double_q_loss(
+  q_values: jax.Array,
+  reward: jax.Array,
+  discount: jax.Array,
+  next_q_values: jax.Array,
+) -> jax.Array:
+  """Squared TD errors of critics that share the lowest target.
+
+  Fujimoto et al. (2018, https://arxiv.org/abs/1802.09477), algorithm 1:
+  y = r + discount min_i Q'_i(s', a'); loss = sum_i (y - Q_i(s, a))^2.
+
+  Args:
+    q_values: [N, B] Q_i(s, a) of the N online critics.
+    reward: [B] (n-step) rewards.
+    discount: [B] factor of the bootstrap value, 0 at termination.
+    next_q_values: [N, B] Q'_i(s', a') of the target critics.
+
+  Returns:
+    The loss of each example [B]; no gradient flows into the target.
+  """
+  chex.assert_rank([q_values, next_q_values, reward, discount], [2, 2, 1, 1])
+  chex.assert_equal_shape([reward, discount, q_values[0], next_q_values[0]])
+  td_error = jax.vmap(rlax.td_learning, in_axes=(0, None, None, None))
+  td_errors = jax.vmap(td_error, in_axes=(1, 0, 0, 0), out_axes=1)(
+    q_values, reward, discount, jnp.min(next_q_values, axis=0)
+  )
+  return jnp.sum(jnp.square(td_errors), axis=0)

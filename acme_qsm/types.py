@@ -1,0 +1,67 @@
+"""Data structures shared by every layer."""
+
+from typing import Any
+from typing import NamedTuple
+from typing import Protocol
+
+import jax
+
+Params = Any
+"""Network parameters: a pytree of arrays."""
+
+Metrics = dict[str, jax.Array]
+"""Scalars that describe one learner step, by name."""
+
+
+class Transition(NamedTuple):
+  """A batch of (n-step) transitions, with a leading batch axis B.
+
+  The fields are those of `acme.types.Transition`, so either can be passed where
+  the other is expected.
+
+  Attributes:
+    observation: [B, ...] observations o_t.
+    action: [B, A] actions a_t in [-1, 1].
+    reward: [B] n-step returns, sum_{k<n} discount^k r_{t+k+1}.
+    discount: [B] what multiplies the learner's discount in the bootstrap term:
+      0 where the episode terminated, discount^(n - 1) (1 for one step) where
+      it went on or was truncated by a time limit.
+    next_observation: [B, ...] observations o_{t+n}.
+  """
+
+  observation: Any
+  action: Any
+  reward: Any
+  discount: Any
+  next_observation: Any
+
+
+class ArraySpec(Protocol):
+  """What the core reads of an array's spec; dm_env's specs have it."""
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """Sizes of the axes."""
+    ...
+
+  @property
+  def dtype(self) -> Any:
+    """Type of the elements."""
+    ...
+
+
+class EnvironmentSpec(Protocol):
+  """What the core reads of an environment; Acme's and others' specs have it.
+
+  `actions` carries `minimum` and `maximum` besides `shape` and `dtype`.
+  """
+
+  @property
+  def observations(self) -> Any:
+    """Spec of the observations."""
+    ...
+
+  @property
+  def actions(self) -> Any:
+    """Spec of the actions."""
+    ...
