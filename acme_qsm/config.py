@@ -51,11 +51,10 @@ class QSMConfig:
       while collecting data, which are then clipped to [-1, 1].
     num_action_candidates: actions sampled per observation when acting; the one
       with the highest Q is taken.
-    num_random_steps: environment steps at the start in which an actor acts
-      uniformly at random.
     evaluation_temperature: scale of the sampler's noise in evaluation.
     num_evaluation_candidates: as num_action_candidates, in evaluation.
-    min_replay_size: transitions in replay before learning starts.
+    min_replay_size: transitions in replay before learning starts; until then,
+      actors act uniformly at random.
     max_replay_size: transitions in replay; the oldest goes first.
     samples_per_insert: transitions sampled per transition inserted; as many as
       batch_size is one learner step per environment step.
@@ -73,13 +72,13 @@ class QSMConfig:
   time_hidden_size: int = 128
   num_critics: int = 2
   # Diffusion.
-  num_denoising_steps: int = 5
+  num_denoising_steps: int = 10
   noise_schedule: diffusion.ScheduleName = "vp"
   sampling_temperature: float = 1.0
   # Score matching.
   score_target: ScoreTarget = "boltzmann"
   q_score_scale: float = 10.0
-  normalize_action_gradient: bool = True
+  normalize_action_gradient: bool = False
   action_gradient_decay: float = 0.999
   # Learning.
   batch_size: int = 256
@@ -93,10 +92,9 @@ class QSMConfig:
   # Acting.
   n_step: int = 3
   exploration_noise: float = 0.1
-  num_action_candidates: int = 1
-  num_random_steps: int = 10_000
+  num_action_candidates: int = 8
   evaluation_temperature: float = 1.0
-  num_evaluation_candidates: int = 1
+  num_evaluation_candidates: int = 16
   # Replay.
   min_replay_size: int = 10_000
   max_replay_size: int = 1_000_000
@@ -129,7 +127,6 @@ class QSMConfig:
       "sampling_temperature",
       "target_action_noise",
       "exploration_noise",
-      "num_random_steps",
       "evaluation_temperature",
     )
     for field in dataclasses.fields(self):
@@ -169,3 +166,19 @@ class QSMConfig:
     raise ValueError(
       f"QSMConfig.{name} must be {allowed}, got {getattr(self, name)!r}."
     )
+
+
+PRESETS = {
+  "default": QSMConfig(),
+  # The official implementation's method, with the paper's widths: the critic's
+  # gradient alone as target, one-step returns, the sampler's action as it is.
+  "official": QSMConfig(
+    num_denoising_steps=5,
+    score_target="action_gradient",
+    q_score_scale=50.0,
+    n_step=1,
+    num_action_candidates=1,
+    num_evaluation_candidates=1,
+  ),
+}
+"""Configurations by name."""

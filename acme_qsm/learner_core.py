@@ -22,10 +22,12 @@ class PolicyParams(NamedTuple):
   Attributes:
     denoiser: the denoiser's parameters.
     critics: the critics' parameters, to choose among candidate actions.
+    steps: [] int32 learner steps behind these parameters.
   """
 
   denoiser: types.Params
   critics: types.Params
+  steps: jax.Array
 
 
 class TrainingState(NamedTuple):
@@ -255,7 +257,7 @@ def make_learner_core(networks: QSMNetworks, config: QSMConfig) -> LearnerCore:
     init=init,
     step=step,
     policy_params=lambda state: PolicyParams(
-      state.denoiser_params, state.critic_params
+      state.denoiser_params, state.critic_params, state.steps
     ),
   )
 

@@ -243,7 +243,7 @@ def _check_outputs(
     got = getattr(output, "shape", output)
     if got != expected:
       raise ValueError(
-        f"The {name} must return {list(expected[-len(expected) :])} for a batch "
+        f"The {name} must return shape {expected} for a batch "
         f"of 2 examples, got {got}."
       )
 

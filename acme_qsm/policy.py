@@ -21,7 +21,9 @@ def make_policy(
   """Makes the pure function that acts.
 
   It draws candidate actions by the reverse process and takes the one that the
-  lower of the critics values most (with one candidate, no critic is asked).
+  lowest of the critics values most (with one candidate, no critic is asked).
+  While nothing has been learnt (`params.steps` is 0), actions are uniformly
+  random, except in evaluation.
 
   Args:
     networks: the denoiser and the critics.
@@ -46,7 +48,7 @@ def make_policy(
   def policy(
     params: PolicyParams, key: jax.Array, observation: jax.Array
   ) -> jax.Array:
-    sample_key, noise_key = jax.random.split(key)
+    sample_key, noise_key, random_key = jax.random.split(key, 3)
     batch_size = observation.shape[0]
     # The candidates of an observation stand next to each other.
     repeated = jnp.repeat(observation, num_candidates, axis=0)
@@ -69,6 +71,10 @@ def make_policy(
       action = add_exploration_noise(
         noise_key, action, config.exploration_noise
       )
+      random_action = jax.random.uniform(
+        random_key, action.shape, minval=-1.0, maxval=1.0
+      )
+      action = jnp.where(params.steps == 0, random_action, action)
     return action
 
   return policy

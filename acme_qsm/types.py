@@ -13,6 +13,10 @@ Metrics = dict[str, jax.Array]
 """Scalars that describe one learner step, by name."""
 
 
+class NonFiniteError(ValueError):
+  """A NaN or an infinity where none can be used."""
+
+
 class Transition(NamedTuple):
   """A batch of (n-step) transitions, with a leading batch axis B.
 

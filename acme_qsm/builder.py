@@ -1,0 +1,252 @@
+"""Builds the parts of a Q-score matching agent for an Acme experiment."""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+
+import acme_qsm.acme_compat  # noqa: F401  # isort: skip
+
+import jax
+import reverb
+import tensorflow as tf
+from acme import adders
+from acme import core
+from acme import specs
+from acme.agents.jax import actor_core
+from acme.agents.jax import actors
+from acme.agents.jax import builders
+from acme.jax import variable_utils
+from acme.utils import counting
+from acme.utils import loggers
+
+from acme_qsm.adder import NStepTransitionAdder
+from acme_qsm.adder import TABLE
+from acme_qsm.adder import TransitionCodec
+from acme_qsm.config import QSMConfig
+from acme_qsm.learner_core import make_learner_core
+from acme_qsm.learning import QSMLearner
+from acme_qsm.networks import QSMNetworks
+from acme_qsm.policy import make_policy
+from acme_qsm.policy import Policy
+from acme_qsm.specs import validate_environment_spec
+
+
+class QSMBuilder(builders.ActorLearnerBuilder):
+  """Q-score matching for Acme.
+
+  Underneath stand dm-acme 0.4.0's classes; the methods take the arguments of
+  Acme's later `run_experiment` and `make_distributed_experiment`, in their
+  order.
+  """
+
+  def __init__(self, config: QSMConfig | None = None):
+    """Initialises the builder.
+
+    Args:
+      config: the method's hyper-parameters; None for the defaults.
+    """
+    self.config = config or QSMConfig()
+
+  def make_replay_tables(
+    self, environment_spec: specs.EnvironmentSpec, policy: Policy | None = None
+  ) -> list[reverb.Table]:
+    """Makes the table of transitions, sampled uniformly.
+
+    Args:
+      environment_spec: sets the table's signature.
+      policy: ignored.
+
+    Returns:
+      One table, whose rate limiter holds samples per insert.
+
+    Raises:
+      ValueError: if the spec is not one that the library can act in.
+    """
+    del policy
+    validate_environment_spec(environment_spec, flat_observation=False)
+    config = self.config
+    # The limiter's window must hold what the learner takes at once, and what is
+    # on its way to it, or neither side could ever move.
+    samples_in_flight = 4 * self._samples_per_learner_step
+    error_buffer = max(
+      config.samples_per_insert
+      * config.samples_per_insert_tolerance
+      * config.min_replay_size,
+      2.0 * config.samples_per_insert,
+      samples_in_flight,
+    )
+    return [
+      reverb.Table(
+        name=TABLE,
+        sampler=reverb.selectors.Uniform(),
+        remover=reverb.selectors.Fifo(),
+        max_size=config.max_replay_size,
+        rate_limiter=reverb.rate_limiters.SampleToInsertRatio(
+          samples_per_insert=config.samples_per_insert,
+          min_size_to_sample=config.min_replay_size,
+          error_buffer=error_buffer,
+        ),
+        signature=TransitionCodec(environment_spec).signature,
+      )
+    ]
+
+  @property
+  def _samples_per_learner_step(self) -> int:
+    return self.config.batch_size * self.config.num_sgd_steps_per_step
+
+  def make_dataset_iterator(
+    self, replay_client: reverb.Client
+  ) -> Iterator[reverb.ReplaySample]:
+    """Makes an iterator over batches of packed transitions.
+
+    Args:
+      replay_client: the replay server's client.
+
+    Returns:
+      An iterator over samples whose `data` is a numpy array [batch_size *
+      num_sgd_steps_per_step, D]; the next one is fetched while one is in use.
+    """
+    batch_size = self._samples_per_learner_step
+    dataset = reverb.TrajectoryDataset.from_table_signature(
+      server_address=replay_client.server_address,
+      table=TABLE,
+      max_in_flight_samples_per_worker=batch_size,
+      num_workers_per_iterator=1,
+    )
+    dataset = dataset.batch(batch_size, drop_remainder=True).prefetch(1)
+    # The update needs the cores more than TensorFlow's thread pool does.
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = 1
+    options.deterministic = True
+    return dataset.with_options(options).as_numpy_iterator()
+
+  def make_adder(
+    self,
+    replay_client: reverb.Client,
+    environment_spec: specs.EnvironmentSpec | None = None,
+    policy: Policy | None = None,
+  ) -> adders.Adder:
+    """Makes an adder of n-step transitions.
+
+    Args:
+      replay_client: the replay server's client.
+      environment_spec: the environment's spec.
+      policy: ignored.
+
+    Returns:
+      The adder.
+
+    Raises:
+      ValueError: without an environment_spec.
+    """
+    del policy
+    return NStepTransitionAdder(
+      replay_client,
+      TransitionCodec(_require_spec(environment_spec)),
+      n_step=self.config.n_step,
+      discount=self.config.discount,
+    )
+
+  def make_actor(
+    self,
+    random_key: jax.Array,
+    policy: Policy,
+    environment_spec: specs.EnvironmentSpec | None = None,
+    variable_source: core.VariableSource | None = None,
+    adder: adders.Adder | None = None,
+  ) -> core.Actor:
+    """Makes an actor, which runs on the CPU.
+
+    Args:
+      random_key: PRNG key of its actions.
+      policy: from `make_policy`.
+      environment_spec: ignored.
+      variable_source: answers "policy" with the policy's parameters.
+      adder: records what happens; None to record nothing.
+
+    Returns:
+      The actor.
+
+    Raises:
+      ValueError: without a variable_source.
+    """
+    del environment_spec
+    if variable_source is None:
+      raise ValueError("An actor needs a variable_source for its parameters.")
+    variable_client = variable_utils.VariableClient(
+      variable_source,
+      "policy",
+      update_period=self.config.variable_update_period,
+      device="cpu",
+    )
+    return actors.GenericActor(
+      actor_core.batched_feed_forward_to_actor_core(policy),
+      random_key,
+      variable_client,
+      adder,
+      backend="cpu",
+    )
+
+  def make_learner(
+    self,
+    random_key: jax.Array,
+    networks: QSMNetworks,
+    dataset: Iterator[reverb.ReplaySample],
+    logger_fn: Callable[..., loggers.Logger] | None = None,
+    environment_spec: specs.EnvironmentSpec | None = None,
+    replay_client: reverb.Client | None = None,
+    counter: counting.Counter | None = None,
+  ) -> QSMLearner:
+    """Makes the learner.
+
+    Args:
+      random_key: PRNG key of the parameters and of training.
+      networks: the denoiser and the critics.
+      dataset: from `make_dataset_iterator`; a step takes one element.
+      logger_fn: (label, steps_key) -> logger; None to log nothing.
+      environment_spec: the environment's spec.
+      replay_client: ignored.
+      counter: counts learner steps.
+
+    Returns:
+      The learner.
+
+    Raises:
+      ValueError: without an environment_spec.
+    """
+    del replay_client
+    return QSMLearner(
+      make_learner_core(networks, self.config),
+      random_key,
+      dataset,
+      TransitionCodec(_require_spec(environment_spec)).unpack,
+      num_sgd_steps_per_step=self.config.num_sgd_steps_per_step,
+      counter=counter,
+      logger=logger_fn("learner", "learner_steps") if logger_fn else None,
+    )
+
+  def make_policy(
+    self,
+    networks: QSMNetworks,
+    environment_spec: specs.EnvironmentSpec | None = None,
+    evaluation: bool = False,
+  ) -> Policy:
+    """Makes the policy: see `acme_qsm.make_policy`.
+
+    Args:
+      networks: the denoiser and the critics.
+      environment_spec: ignored.
+      evaluation: whether to act without exploration noise.
+
+    Returns:
+      policy(params, key, observation [B, ...]) -> action [B, A].
+    """
+    del environment_spec
+    return make_policy(networks, self.config, evaluation)
+
+
+def _require_spec(
+  environment_spec: specs.EnvironmentSpec | None,
+) -> specs.EnvironmentSpec:
+  if environment_spec is None:
+    raise ValueError("QSMBuilder needs the environment_spec.")
+  return environment_spec

@@ -1,0 +1,7 @@
+"""Experiments: an agent in an environment, with logs, checkpoints, curves."""
+
+from acme_qsm.experiments.config import CheckpointingConfig
+from acme_qsm.experiments.config import ExperimentConfig
+from acme_qsm.experiments.run_experiment import run_experiment
+
+__all__ = ["CheckpointingConfig", "ExperimentConfig", "run_experiment"]

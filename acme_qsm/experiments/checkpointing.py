@@ -1,0 +1,393 @@
+"""Atomic checkpoints: plain arrays and JSON, so that loading runs no code."""
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Callable
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from acme_qsm import types
+
+_FORMAT_VERSION = 1
+_METADATA = "metadata.json"
+_TEMPORARY_PREFIX = ".tmp_"
+# A step that is saved again gets the next revision: a folder cannot be replaced
+# atomically, and there must be a whole checkpoint at every moment.
+_NAME = re.compile(r"step_(\d{12,})(?:-(\d+))?")
+_ITEM_NAME = re.compile(r"\w+", re.ASCII)
+
+
+class CheckpointError(Exception):
+  """A checkpoint cannot be used."""
+
+
+class Checkpoint:
+  """A checkpoint on disk whose content has been verified.
+
+  Attributes:
+    path: its folder.
+    step: the step at which it was saved.
+    metadata: the metadata that was saved with it.
+  """
+
+  def __init__(self, path: Path):
+    """Verifies the checkpoint in a folder.
+
+    Args:
+      path: a folder that `Checkpointer.save` wrote.
+
+    Raises:
+      CheckpointError: says what is missing or damaged.
+    """
+    try:
+      content = json.loads((path / _METADATA).read_bytes())
+      version = content["format_version"]
+      if version != _FORMAT_VERSION:
+        raise CheckpointError(
+          f"{path} has format version {version!r}; this release reads "
+          f"{_FORMAT_VERSION}."
+        )
+      self.path = path
+      self.step: int = content["step"]
+      self.metadata: dict[str, Any] = content["metadata"]
+      if _parse_name(path)[0] != self.step:
+        raise CheckpointError(f"{path} says that it is of step {self.step}.")
+      for name, expected in content["manifest"].items():
+        if not (path / name).is_file():
+          raise CheckpointError(f"{path / name} is missing.")
+        found = _describe_file(path / name)
+        if found != expected:
+          raise CheckpointError(
+            f"{path / name} is damaged: {found} instead of {expected}."
+          )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+      raise CheckpointError(f"{path} is incomplete: {error!r}.") from error
+
+  def load(self, item: str, template: Any) -> Any:
+    """Loads one item.
+
+    Args:
+      item: the name under which it was saved.
+      template: a tree of the saved structure, whose leaves give the types,
+        shapes and dtypes: jax arrays (or `jax.ShapeDtypeStruct`s), typed PRNG
+        keys, numpy arrays and Python numbers. Its values are not used.
+
+    Returns:
+      A tree like template with the saved values.
+
+    Raises:
+      CheckpointError: if the item is not in the checkpoint, or a leaf of it
+        differs from the template's.
+    """
+    path = self.path / f"{item}.npz"
+    if not path.is_file():
+      raise CheckpointError(f"{self.path} holds no item {item!r}.")
+    paths_and_leaves, structure = jax.tree_util.tree_flatten_with_path(template)
+    leaves = []
+    try:
+      with np.load(path, allow_pickle=False) as arrays:
+        missing = set(arrays.files)
+        for key_path, leaf in paths_and_leaves:
+          name = jax.tree_util.keystr(key_path)
+          if name not in missing:
+            raise CheckpointError(f"{path} holds no leaf {name!r}.")
+          missing.remove(name)
+          try:
+            leaves.append(_restore_leaf(arrays[name], leaf))
+          except ValueError as error:
+            raise CheckpointError(
+              f"Leaf {name!r} of {path}: {error}"
+            ) from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+      raise CheckpointError(f"{path} cannot be read: {error}") from error
+    if missing:
+      raise CheckpointError(
+        f"{path} holds a leaf that the template lacks: {min(missing)!r}."
+      )
+    return jax.tree_util.tree_unflatten(structure, leaves)
+
+
+class Checkpointer:
+  """Saves checkpoints in a directory, one writer at a time.
+
+  A checkpoint is the folder `step_<step>` with one `<item>.npz` per item and a
+  `metadata.json` that lists every file's size and hash. It appears under that
+  name when all of it is on disk.
+  """
+
+  def __init__(self, directory: str | os.PathLike[str], max_to_keep: int = 1):
+    """Initialises the checkpointer; writes nothing.
+
+    Args:
+      directory: where the checkpoints are.
+      max_to_keep: checkpoints kept, positive.
+
+    Raises:
+      ValueError: if max_to_keep is not positive.
+    """
+    if max_to_keep < 1:
+      raise ValueError(f"max_to_keep must be positive, got {max_to_keep}.")
+    self._directory = Path(directory)
+    self._max_to_keep = max_to_keep
+
+  def save(
+    self,
+    step: int,
+    items: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    write_extra: Callable[[Path], None] | None = None,
+  ) -> Path:
+    """Saves a checkpoint and removes those that it makes superfluous.
+
+    Checkpoints of later steps go too: what is saved is the run's present, and
+    those were left behind when it went on from an earlier one.
+
+    Args:
+      step: the run's step, at least 0.
+      items: trees of arrays, typed PRNG keys and numbers, by names made of
+        letters, digits and underscores.
+      metadata: what JSON can hold.
+      write_extra: puts more files or folders into the folder that it is given.
+        They become part of the checkpoint.
+
+    Returns:
+      The checkpoint's folder.
+
+    Raises:
+      NonFiniteError: if a leaf holds a NaN or an infinity.
+      TypeError: if a leaf is no array of numbers.
+      ValueError: if step or an item's name is not valid, or JSON cannot hold
+        the metadata.
+      OSError: if writing fails. Here, as for all errors, earlier checkpoints
+        stay as they were.
+    """
+    if step < 0:
+      raise ValueError(f"step must be at least 0, got {step}.")
+    arrays = {name: _to_arrays(name, tree) for name, tree in items.items()}
+    content: dict[str, Any] = {
+      "format_version": _FORMAT_VERSION,
+      "step": int(step),
+      "metadata": dict(metadata),
+      "manifest": {},
+    }
+    json.dumps(content, allow_nan=False)  # Fails here rather than halfway.
+
+    self._directory.mkdir(parents=True, exist_ok=True)
+    # What a killed process left may be what fills the disk.
+    self._remove_temporaries()
+    revisions = [
+      revision
+      for other_step, revision in map(_parse_name, self._find())
+      if other_step == step
+    ]
+    name = f"step_{step:012d}"
+    if revisions:
+      name += f"-{max(revisions) + 1}"
+    path = self._directory / name
+    temporary = self._directory / f"{_TEMPORARY_PREFIX}{name}"
+    try:
+      temporary.mkdir()
+      for item, leaves in arrays.items():
+        # In memory first: a zip file on a full disk fails again when collected.
+        buffer = io.BytesIO()
+        np.savez(buffer, **leaves)
+        (temporary / f"{item}.npz").write_bytes(buffer.getbuffer())
+      if write_extra is not None:
+        write_extra(temporary)
+      for file in sorted(temporary.rglob("*")):
+        if file.is_file():
+          relative = file.relative_to(temporary).as_posix()
+          content["manifest"][relative] = _describe_file(file)
+      with (temporary / _METADATA).open("x") as file:
+        json.dump(content, file, indent=2, allow_nan=False)
+      for file in temporary.rglob("*"):
+        _sync(file)
+      _sync(temporary)
+      temporary.rename(path)
+    except BaseException:
+      shutil.rmtree(temporary, ignore_errors=True)
+      raise
+    _sync(self._directory)
+    self._prune(path)
+    return path
+
+  def latest(self) -> Checkpoint | None:
+    """Finds the newest whole checkpoint.
+
+    Broken ones are skipped, with a warning.
+
+    Returns:
+      The checkpoint, or None if the directory holds none at all.
+
+    Raises:
+      CheckpointError: if there are checkpoints but all of them are broken.
+    """
+    problems = []
+    for path in reversed(self._find()):
+      try:
+        return Checkpoint(path)
+      except CheckpointError as error:
+        logging.warning("Skipping the broken checkpoint %s: %s", path, error)
+        problems.append(str(error))
+    if problems:
+      raise CheckpointError(
+        f"No checkpoint in {self._directory} can be used: " + " ".join(problems)
+      )
+    return None
+
+  def _find(self) -> list[Path]:
+    """Lists the checkpoints' folders, oldest first."""
+    if not self._directory.is_dir():
+      return []
+    paths = [
+      path for path in self._directory.iterdir() if _NAME.fullmatch(path.name)
+    ]
+    return sorted(paths, key=_parse_name)
+
+  def _prune(self, newest: Path) -> None:
+    """Removes what is not among the last max_to_keep steps up to newest."""
+    newest_key = _parse_name(newest)
+    # By step: the revision saved last stands for it.
+    kept = {
+      _parse_name(path)[0]: path
+      for path in self._find()
+      if _parse_name(path) <= newest_key
+    }
+    keep = list(kept.values())[-self._max_to_keep :]
+    try:
+      for path in self._find():
+        if path not in keep:
+          # Hidden first: removal takes time, and a half would look broken.
+          path.rename(path.with_name(f"{_TEMPORARY_PREFIX}old_{path.name}"))
+      self._remove_temporaries()
+    except OSError as error:
+      # The new checkpoint is safe, which is what the caller wants to know.
+      logging.warning("Cannot remove an old checkpoint: %s", error)
+
+  def _remove_temporaries(self) -> None:
+    for path in self._directory.glob(f"{_TEMPORARY_PREFIX}*"):
+      shutil.rmtree(path)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+  """Writes a file so that its name holds either the old or the new content.
+
+  Args:
+    path: the file, in a folder that exists.
+    data: its new content.
+
+  Raises:
+    OSError: if writing fails; the old content stays.
+  """
+  temporary = path.with_name(f".{path.name}.tmp")
+  try:
+    with temporary.open("wb") as file:
+      file.write(data)
+      file.flush()
+      os.fsync(file.fileno())
+    temporary.replace(path)
+  except BaseException:
+    with contextlib.suppress(OSError):
+      temporary.unlink(missing_ok=True)
+    raise
+
+
+def _parse_name(path: Path) -> tuple[int, int]:
+  """Returns the step and the revision in a checkpoint's name."""
+  match = _NAME.fullmatch(path.name)
+  if match is None:
+    raise ValueError(f"{path.name!r} is not the name of a checkpoint")
+  return int(match[1]), int(match[2] or 0)
+
+
+def _describe_file(path: Path) -> dict[str, Any]:
+  """Returns a file's entry in the manifest."""
+  digest = hashlib.sha256()
+  size = 0
+  with path.open("rb") as file:
+    while chunk := file.read(1 << 20):
+      digest.update(chunk)
+      size += len(chunk)
+  return {"size": size, "sha256": digest.hexdigest()}
+
+
+def _sync(path: Path) -> None:
+  """Waits until a file's or a folder's content is on disk."""
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
+
+
+def _is_typed_key(leaf: Any) -> bool:
+  return hasattr(leaf, "dtype") and jnp.issubdtype(
+    leaf.dtype, jax.dtypes.prng_key
+  )
+
+
+def _to_arrays(item: str, tree: Any) -> dict[str, np.ndarray]:
+  """Returns a tree's leaves as arrays by their paths; raises as `save`."""
+  if not _ITEM_NAME.fullmatch(item):
+    raise ValueError(
+      f"An item's name is made of letters, digits and _, got {item!r}."
+    )
+  arrays = {}
+  for key_path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+    name = jax.tree_util.keystr(key_path)
+    array = np.asarray(
+      jax.random.key_data(leaf) if _is_typed_key(leaf) else leaf
+    )
+    # What np.load can bring back without running code.
+    if array.dtype.kind not in "biufc":
+      raise TypeError(
+        f"Leaf {name!r} of item {item!r} has dtype {array.dtype}, which cannot "
+        "be saved: save numbers."
+      )
+    if not np.all(np.isfinite(array)):
+      raise types.NonFiniteError(
+        f"Leaf {name!r} of item {item!r} is not finite; nothing was saved."
+      )
+    arrays[name] = array
+  return arrays
+
+
+def _restore_leaf(array: np.ndarray, leaf: Any) -> Any:
+  """Turns a saved array into a leaf like `leaf`; ValueError if it is not."""
+  if isinstance(leaf, bool | int | float | complex):
+    if array.shape or array.dtype.kind != np.asarray(leaf).dtype.kind:
+      raise ValueError(
+        f"expected one {type(leaf).__name__}, found {array.dtype} "
+        f"{array.shape}."
+      )
+    return type(leaf)(array.item())
+  expected = leaf
+  if _is_typed_key(leaf):
+    expected = jax.eval_shape(jax.random.key_data, leaf)
+  if array.shape != expected.shape or array.dtype != expected.dtype:
+    raise ValueError(
+      f"expected {expected.dtype} {expected.shape}, found {array.dtype} "
+      f"{array.shape}."
+    )
+  if _is_typed_key(leaf):
+    return jax.random.wrap_key_data(
+      jnp.array(array), impl=jax.random.key_impl(leaf)
+    )
+  if isinstance(leaf, np.ndarray):
+    return array
+  if isinstance(leaf, np.generic):
+    return array[()]
+  # A copy, since whoever gets it may donate its buffer.
+  return jnp.array(array)

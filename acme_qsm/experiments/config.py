@@ -1,0 +1,81 @@
+"""What an experiment is: an agent, an environment and for how long."""
+
+import dataclasses
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+import dm_env
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointingConfig:
+  """Where a run keeps its files and how often it saves.
+
+  Attributes:
+    max_to_keep: checkpoints kept, at least 1.
+    directory: the run's work directory; `~` is expanded.
+    add_uid: whether each run gets a new folder of its own below the directory.
+      Without, a run goes on from what it finds in the directory.
+    time_delta_minutes: minutes between checkpoints, positive.
+  """
+
+  max_to_keep: int = 1
+  directory: str = "~/acme_qsm"
+  add_uid: bool = True
+  time_delta_minutes: float = 5.0
+
+  def __post_init__(self):
+    if self.max_to_keep < 1:
+      raise ValueError(
+        f"max_to_keep must be at least 1, got {self.max_to_keep}."
+      )
+    if not self.time_delta_minutes > 0:
+      raise ValueError(
+        f"time_delta_minutes must be positive, got {self.time_delta_minutes}."
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class ExperimentConfig:
+  """An experiment that runs in one process or in many.
+
+  The fields are those of Acme's own `ExperimentConfig`, so that a script moves
+  between the two by its import; the last one is ours.
+
+  Attributes:
+    builder: makes the agent's parts, such as `acme_qsm.QSMBuilder`.
+    network_factory: environment_spec -> networks.
+    environment_factory: seed -> environment.
+    max_num_actor_steps: environment steps to train for, positive.
+    seed: seed of the parameters, of the actions and of the environments.
+    evaluator_factories: an empty sequence switches evaluation off.
+    environment_spec: the environment's spec; None to ask an environment.
+    observers: Acme observers, whose metrics are added to the actor's logs.
+    logger_factory: (label, steps_key, instance) -> logger; None for CSV and
+      TensorBoard files in the work directory.
+    checkpointing: where to keep the run's files; None to keep none.
+    description: what else identifies the run, such as its task; a work
+      directory that holds a run of another description is refused.
+  """
+
+  builder: Any
+  network_factory: Callable[[Any], Any]
+  environment_factory: Callable[[int], dm_env.Environment]
+  max_num_actor_steps: int
+  seed: int
+  evaluator_factories: Sequence[Any] | None = None
+  environment_spec: Any | None = None
+  observers: Sequence[Any] = ()
+  logger_factory: Callable[..., Any] | None = None
+  checkpointing: CheckpointingConfig | None = CheckpointingConfig()
+  description: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  def __post_init__(self):
+    if self.max_num_actor_steps < 1:
+      raise ValueError(
+        f"max_num_actor_steps must be positive, got {self.max_num_actor_steps}."
+      )
+    if not 0 <= self.seed < 2**32:
+      raise ValueError(f"seed must be in [0, 2^32), got {self.seed}.")

@@ -1,0 +1,279 @@
+"""Pictures of learning curves, drawn from a run's CSV logs."""
+
+import io
+import os
+from collections.abc import Mapping
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from acme_qsm.experiments.checkpointing import write_atomically
+from acme_qsm.experiments.loggers import read_csv
+
+# Okabe and Ito's colours, which the colour-blind can tell apart.
+_COLORS = (
+  "#0072B2",
+  "#D55E00",
+  "#009E73",
+  "#CC79A7",
+  "#E69F00",
+  "#56B4E9",
+  "#000000",
+)
+_GREY = "#6F6F6F"
+# More points in a small panel would be a blot.
+_MAX_POINTS = 150
+_STEPS = "actor_steps"
+_LEARNER_PANELS = (
+  ("critic_loss", "Critic loss"),
+  ("denoiser_loss", "Denoiser loss"),
+  ("q_value", "Mean Q-value"),
+)
+
+
+def plot_learning_curve(directory: str | os.PathLike[str], title: str) -> Path:
+  """Draws a run's returns and losses into `<directory>/learning_curve.png`.
+
+  Reads `logs/evaluator.csv`, `logs/actor.csv` and `logs/learner.csv`; what is
+  missing or empty is left out.
+
+  Args:
+    directory: the run's directory.
+    title: what ran.
+
+  Returns:
+    The picture's path.
+
+  Raises:
+    OSError: if the picture cannot be written.
+  """
+  directory = Path(directory)
+  evaluator = _read_log(directory, "evaluator")
+  actor = _read_log(directory, "actor")
+  learner = _read_log(directory, "learner")
+
+  figure = Figure(figsize=(8, 6.4), layout="constrained")
+  grid = figure.add_gridspec(2, len(_LEARNER_PANELS), height_ratios=(2.3, 1))
+  returns = figure.add_subplot(grid[0, :])
+  _style(returns, title)
+  returns.set_ylabel("episode return")
+  returns.set_xlabel("environment steps")
+
+  steps, values = _series(actor, _STEPS, "episode_return")
+  if steps.size:
+    returns.plot(
+      steps,
+      values,
+      "o",
+      markersize=3,
+      markeredgewidth=0,
+      color=_GREY,
+      alpha=0.45,
+      label="training episodes",
+    )
+  steps, values, spread = _series(
+    evaluator, _STEPS, "episode_return", "episode_return_std"
+  )
+  if not steps.size:
+    steps, values = _series(evaluator, _STEPS, "episode_return")
+    spread = np.zeros_like(values)
+  if steps.size:
+    label = "evaluation mean"
+    if np.any(spread):
+      label += " ± standard deviation"
+    returns.plot(
+      steps,
+      values,
+      color=_COLORS[0],
+      linewidth=2,
+      marker="o",
+      markersize=3.5 if steps.size <= 60 else 0,
+      label=label,
+    )
+    returns.fill_between(
+      steps,
+      values - spread,
+      values + spread,
+      color=_COLORS[0],
+      alpha=0.2,
+      linewidth=0,
+    )
+    _annotate(returns, steps[-1], values[-1], values[-1], _COLORS[0])
+  if returns.get_legend_handles_labels()[0]:
+    returns.legend(frameon=False, loc="best")
+  else:
+    _say_no_data(returns)
+
+  for column, (key, name) in enumerate(_LEARNER_PANELS):
+    panel = figure.add_subplot(grid[1, column])
+    _style(panel, name)
+    panel.set_xlabel("environment steps")
+    steps, values = _series(learner, _STEPS, key)
+    if not steps.size:
+      _say_no_data(panel)
+      continue
+    panel.plot(*_thin(steps, values), color=_COLORS[1 + column], linewidth=1.2)
+    if key == "critic_loss" and np.all(values > 0):
+      panel.set_yscale("log")
+
+  path = directory / "learning_curve.png"
+  _save(figure, path)
+  return path
+
+
+def plot_learning_curves(
+  directories_by_label: Mapping[str, Sequence[str | os.PathLike[str]]],
+  png_path: str | os.PathLike[str],
+  title: str,
+) -> Path:
+  """Compares evaluation returns, each curve over several runs.
+
+  A label's curve is the mean over its runs, at the steps of all of them and
+  interpolated between, with a band from the lowest to the highest and each run
+  as a thin line. It ends where the shortest run ends.
+
+  Args:
+    directories_by_label: the runs' directories (seeds, mostly) by label.
+    png_path: the picture to write.
+    title: the picture's title.
+
+  Returns:
+    The picture's path.
+
+  Raises:
+    OSError: if the picture cannot be written.
+  """
+  figure = Figure(figsize=(8, 4.8), layout="constrained")
+  panel = figure.add_subplot()
+  _style(panel, title)
+  panel.set_xlabel("environment steps")
+  panel.set_ylabel("mean evaluation return")
+  ends = []
+  for number, (label, directories) in enumerate(directories_by_label.items()):
+    color = _COLORS[number % len(_COLORS)]
+    runs = [
+      _series(_read_log(Path(d), "evaluator"), _STEPS, "episode_return")
+      for d in directories
+    ]
+    runs = [(steps, values) for steps, values in runs if steps.size]
+    if not runs:
+      continue
+    first = max(steps[0] for steps, _ in runs)
+    last = min(steps[-1] for steps, _ in runs)
+    all_steps = np.unique(np.concatenate([steps for steps, _ in runs]))
+    shared = all_steps[(all_steps >= first) & (all_steps <= last)]
+    if len(runs) > 1:
+      label = f"{label} ({len(runs)} runs)"
+      for steps, values in runs:
+        panel.plot(steps, values, color=color, linewidth=0.8, alpha=0.45)
+    if not shared.size:
+      # Runs that do not overlap have no mean: keep their thin lines' label.
+      panel.plot([], [], color=color, label=label)
+      continue
+    values = np.stack([np.interp(shared, *run) for run in runs])
+    mean = values.mean(axis=0)
+    panel.fill_between(
+      shared,
+      values.min(axis=0),
+      values.max(axis=0),
+      color=color,
+      alpha=0.15,
+      linewidth=0,
+    )
+    panel.plot(shared, mean, color=color, linewidth=2.2, label=label)
+    ends.append((mean[-1], shared[-1], color))
+  # Labels of curves that end close to one another are moved apart, upwards.
+  bottom, top = panel.get_ylim()
+  height = -np.inf
+  for value, step, color in sorted(ends):
+    height = max(value, height + 0.05 * (top - bottom))
+    _annotate(panel, step, height, value, color)
+  if panel.get_legend_handles_labels()[0]:
+    panel.legend(frameon=False, loc="best")
+  else:
+    _say_no_data(panel)
+  path = Path(png_path)
+  _save(figure, path)
+  return path
+
+
+def _read_log(directory: Path, label: str) -> dict[str, np.ndarray]:
+  path = directory / "logs" / f"{label}.csv"
+  return read_csv(path) if path.is_file() else {}
+
+
+def _series(
+  table: Mapping[str, np.ndarray], *keys: str
+) -> tuple[np.ndarray, ...]:
+  """Returns columns' rows in which all are finite; empty if one is missing."""
+  if not all(key in table for key in keys):
+    return tuple(np.zeros(0) for _ in keys)
+  columns = np.stack([table[key] for key in keys])
+  return tuple(columns[:, np.all(np.isfinite(columns), axis=0)])
+
+
+def _thin(
+  steps: np.ndarray, values: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Averages over stretches, to at most _MAX_POINTS points."""
+  if steps.size <= _MAX_POINTS:
+    return steps, values
+  starts = np.linspace(0, steps.size, _MAX_POINTS, endpoint=False).astype(int)
+  sizes = np.diff(np.append(starts, steps.size))
+  return (
+    np.add.reduceat(steps, starts) / sizes,
+    np.add.reduceat(values, starts) / sizes,
+  )
+
+
+def _style(panel: Axes, title: str) -> None:
+  panel.set_title(title, loc="left", fontsize=11)
+  panel.spines[["top", "right"]].set_visible(False)
+  panel.grid(axis="y", color="#DDDDDD", linewidth=0.7)
+  panel.set_axisbelow(True)
+  panel.xaxis.set_major_formatter(FuncFormatter(_format_steps))
+  panel.locator_params(axis="x", nbins=6)
+
+
+def _format_steps(steps: float, unused_position: object = None) -> str:
+  for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    if abs(steps) >= size:
+      return f"{steps / size:g}{unit}"
+  return f"{steps:g}"
+
+
+def _annotate(
+  panel: Axes, step: float, height: float, value: float, color: str
+) -> None:
+  """Writes a curve's last value to the right of its end, at a height."""
+  panel.annotate(
+    f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}",
+    (step, height),
+    xytext=(6, 0),
+    textcoords="offset points",
+    va="center",
+    color=color,
+    fontweight="bold",
+    annotation_clip=False,
+  )
+
+
+def _say_no_data(panel: Axes) -> None:
+  panel.text(
+    0.5, 0.5, "no data yet", transform=panel.transAxes, ha="center", color=_GREY
+  )
+  panel.set_xticks([])
+  panel.set_yticks([])
+
+
+def _save(figure: Figure, path: Path) -> None:
+  # A canvas of its own: pyplot would keep the figure and choose a backend.
+  buffer = io.BytesIO()
+  FigureCanvasAgg(figure)
+  figure.savefig(buffer, format="png", dpi=150)
+  write_atomically(path, buffer.getvalue())

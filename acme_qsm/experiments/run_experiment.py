@@ -1,0 +1,420 @@
+"""Acting, learning and evaluating in turn, in one process."""
+
+import contextlib
+import pathlib
+import time
+from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
+
+import acme_qsm.acme_compat  # noqa: F401  # isort: skip
+
+import jax
+import numpy as np
+from acme import specs
+from acme.utils import counting
+from acme.utils import loggers as acme_loggers
+
+from acme_qsm.experiments import checkpointing
+from acme_qsm.experiments import evaluation
+from acme_qsm.experiments import loggers
+from acme_qsm.experiments import native_output
+from acme_qsm.experiments import plotting
+from acme_qsm.experiments import workdir as workdir_lib
+from acme_qsm.experiments.config import ExperimentConfig
+from acme_qsm.experiments.interruption import Interruption
+from acme_qsm.experiments.progress import Progress
+from acme_qsm.experiments.replay import LocalReplay
+from acme_qsm.types import NonFiniteError
+
+# Learner steps between rows of the learner's log.
+_LEARNER_LOG_PERIOD = 500
+# Environment steps between updates of the display.
+_DISPLAY_PERIOD = 20
+# What the display shows of the learner's metrics, where there are such.
+_DISPLAYED_METRICS = ("critic_loss", "denoiser_loss", "q_value")
+
+
+def run_experiment(
+  experiment: ExperimentConfig,
+  eval_every: int = 100,
+  num_eval_episodes: int = 1,
+) -> None:
+  """Runs an experiment in this process, from where it was left.
+
+  Every environment step is followed by as many learner steps as the replay
+  table's samples per insert call for. With a work directory
+  (`experiment.checkpointing`), the run leaves there its configuration, logs,
+  checkpoints and learning curve, and goes on from its last checkpoint if it was
+  interrupted: by SIGINT or SIGTERM, which first make it save one, or by
+  anything else.
+
+  Args:
+    experiment: what to run.
+    eval_every: environment steps between evaluations, positive.
+    num_eval_episodes: episodes of each evaluation; 0 for no evaluation.
+
+  Raises:
+    ValueError: if an argument, the environment or the work directory cannot be
+      used; before anything is started.
+    NonFiniteError: if the environment or a loss gives a NaN or an infinity.
+    KeyboardInterrupt: after SIGINT, once a checkpoint is written.
+    SystemExit: after SIGTERM, likewise.
+  """
+  if eval_every < 1:
+    raise ValueError(f"eval_every must be positive, got {eval_every}.")
+  if num_eval_episodes < 0:
+    raise ValueError(
+      f"num_eval_episodes must not be negative, got {num_eval_episodes}."
+    )
+  if experiment.evaluator_factories == []:
+    num_eval_episodes = 0
+  with contextlib.ExitStack() as stack:
+    run = _LocalRun(experiment, eval_every, num_eval_episodes, stack)
+    run.run()
+
+
+class _CountingIterator:
+  """Counts the samples that are taken from a dataset."""
+
+  def __init__(self, dataset: Iterator[Any]):
+    self._dataset = dataset
+    self.num_samples = 0
+
+  def __iter__(self) -> Iterator[Any]:
+    return self
+
+  def __next__(self) -> Any:
+    sample = next(self._dataset)
+    self.num_samples += jax.tree.leaves(sample)[0].shape[0]
+    return sample
+
+
+class _LearnerLogger(acme_loggers.Logger):
+  """Remembers the last values and passes every so many on."""
+
+  def __init__(self, logger: acme_loggers.Logger):
+    self._logger = acme_loggers.GatedFilter.periodic(
+      logger, _LEARNER_LOG_PERIOD
+    )
+    self.last: dict[str, Any] = {}
+
+  def write(self, data: Any) -> None:
+    self.last = data
+    self._logger.write(data)
+
+  def close(self) -> None:
+    self._logger.close()
+
+
+class _LocalRun:
+  """The parts of a run, and the loop over them."""
+
+  def __init__(
+    self,
+    experiment: ExperimentConfig,
+    eval_every: int,
+    num_eval_episodes: int,
+    stack: contextlib.ExitStack,
+  ):
+    self._experiment = experiment
+    self._eval_every = eval_every
+    self._num_eval_episodes = num_eval_episodes
+    builder = experiment.builder
+
+    # What can be wrong is found before anything is started.
+    environment = experiment.environment_factory(experiment.seed)
+    spec = experiment.environment_spec or specs.make_environment_spec(
+      environment
+    )
+    networks = experiment.network_factory(spec)
+    policy = builder.make_policy(networks, spec, evaluation=False)
+    tables = builder.make_replay_tables(spec, policy)
+    self._path: pathlib.Path | None = None
+    checkpoint = None
+    if experiment.checkpointing is not None:
+      workdir = stack.enter_context(
+        contextlib.closing(
+          workdir_lib.open_workdir(
+            experiment.checkpointing, _describe(experiment, spec)
+          )
+        )
+      )
+      self._path = workdir.path
+      self._checkpointer = checkpointing.Checkpointer(
+        self._path / "checkpoints", experiment.checkpointing.max_to_keep
+      )
+      checkpoint = self._checkpointer.latest()
+
+    # From here on, work.
+    stack.enter_context(
+      native_output.redirected(
+        self._path / "logs" / "native.log" if self._path else None
+      )
+    )
+    self._interruption = stack.enter_context(Interruption())
+    self._replay = LocalReplay(
+      tables,
+      staging=self._path / "checkpoints" / ".replay" if self._path else None,
+      checkpoint=checkpoint.path / "replay" if checkpoint else None,
+    )
+    stack.callback(self._replay.stop)
+    metadata = checkpoint.metadata if checkpoint else {}
+    self._actor_steps = metadata.get("actor_steps", 0)
+    self._episodes = metadata.get("episodes", 0)
+    self._evaluated_at = metadata.get("evaluated_at", -1)
+    if self._path:
+      loggers.rewind(self._path, self._actor_steps)
+    logger_factory = experiment.logger_factory or (
+      loggers.make_logger_factory(self._path)
+      if self._path
+      else lambda *args: acme_loggers.NoOpLogger()
+    )
+
+    counter = counting.Counter(time_delta=0.0)
+    if checkpoint:
+      counter.restore(metadata["counter"])
+    self._counter = counter
+    self._actor_counter = counting.Counter(counter, "actor", time_delta=0.0)
+    self._dataset = _CountingIterator(
+      builder.make_dataset_iterator(self._replay.client)
+    )
+    self._dataset.num_samples = metadata.get("samples", 0)
+
+    def learner_logger(label: str, *args: Any) -> _LearnerLogger:
+      self._learner_logger = _LearnerLogger(logger_factory(label, *args))
+      return self._learner_logger
+
+    learner_key, actor_key, evaluator_key = jax.random.split(
+      jax.random.PRNGKey(experiment.seed), 3
+    )
+    self._learner = builder.make_learner(
+      learner_key,
+      networks,
+      self._dataset,
+      learner_logger,
+      spec,
+      self._replay.client,
+      counting.Counter(counter, "learner", time_delta=0.0),
+    )
+    if checkpoint:
+      self._learner.restore(checkpoint.load("learner", self._learner.save()))
+      # The same draws again would not be new experience.
+      environment = experiment.environment_factory(
+        self._derived_seed("environment")
+      )
+      actor_key = jax.random.fold_in(actor_key, self._actor_steps)
+    self._environment = environment
+    self._adder = builder.make_adder(self._replay.client, spec, policy)
+    self._actor = builder.make_actor(
+      actor_key, policy, spec, self._learner, self._adder
+    )
+    self._evaluator = builder.make_actor(
+      evaluator_key,
+      builder.make_policy(networks, spec, evaluation=True),
+      spec,
+      self._learner,
+    )
+    self._actor_logger = logger_factory("actor", "actor_steps", 0)
+    self._evaluator_logger = logger_factory("evaluator", "actor_steps", 0)
+    stack.callback(self._actor_logger.close)
+    stack.callback(self._evaluator_logger.close)
+    stack.callback(self._learner_logger.close)
+    self._last_evaluation: dict[str, float] = {}
+    self._progress = stack.enter_context(
+      Progress(experiment.max_num_actor_steps, self._title, self._actor_steps)
+    )
+    if checkpoint:
+      self._progress.note(
+        f"Resumed from {checkpoint.path}: {self._actor_steps:,} environment "
+        f"steps, {int(counter.get_counts().get('learner_steps', 0)):,} learner "
+        f"steps, {self._replay.size():,} transitions in replay."
+      )
+    elif self._path:
+      self._progress.note(f"A new run in {self._path}.")
+
+  @property
+  def _title(self) -> str:
+    description = self._experiment.description
+    return str(description.get("task", type(self._experiment.builder).__name__))
+
+  def _derived_seed(self, purpose: str) -> int:
+    """A seed for this purpose at this moment of the run."""
+    entropy = [
+      self._experiment.seed,
+      self._actor_steps,
+      *purpose.encode(),
+    ]
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+
+  def run(self) -> None:
+    """Runs to the end, or until interrupted."""
+    experiment = self._experiment
+    self._saved_at = time.monotonic()
+    self._saved_steps = self._actor_steps
+    self._actor.update(wait=True)
+    self._evaluate_if_due()
+    while (
+      self._actor_steps < experiment.max_num_actor_steps
+      and not self._interruption.requested()
+    ):
+      self._run_episode()
+    if self._saved_steps != self._actor_steps or self._interruption.requested():
+      self._save()
+    self._interruption.raise_if_requested()
+    self._progress.note(
+      f"Done: {self._actor_steps:,} environment steps"
+      + (f" in {self._path}." if self._path else ".")
+    )
+
+  def _run_episode(self) -> None:
+    """Runs an episode, or what of it there is time for."""
+    experiment = self._experiment
+    environment, actor = self._environment, self._actor
+    start = time.monotonic()
+    episode_return, length = 0.0, 0
+    timestep = environment.reset()
+    with self._at_this_step():
+      actor.observe_first(timestep)
+    for observer in experiment.observers:
+      observer.observe_first(environment, timestep)
+    while not timestep.last():
+      action = actor.select_action(timestep.observation)
+      timestep = environment.step(action)
+      with self._at_this_step():
+        actor.observe(action, timestep)
+        self._learn()
+      self._actor_steps += 1
+      self._actor_counter.increment(steps=1)
+      for observer in experiment.observers:
+        observer.observe(environment, timestep, action)
+      episode_return += float(timestep.reward)
+      length += 1
+      if timestep.last():
+        self._episodes += 1
+        counts = self._actor_counter.increment(episodes=1)
+        metrics = {
+          "episode_return": episode_return,
+          "episode_length": length,
+          "steps_per_second": length / (time.monotonic() - start),
+        }
+        for observer in experiment.observers:
+          metrics |= observer.get_metrics()
+        self._actor_logger.write({**counts, **metrics})
+      self._evaluate_if_due()
+      self._display()
+      if (
+        self._actor_steps >= experiment.max_num_actor_steps
+        or self._interruption.requested()
+      ):
+        return
+      self._save_if_due()
+
+  @contextlib.contextmanager
+  def _at_this_step(self) -> Iterator[None]:
+    """Says at which environment step a NaN or an infinity turned up."""
+    try:
+      yield
+    except NonFiniteError as error:
+      raise NonFiniteError(
+        f"At environment step {self._actor_steps + 1}: {error}"
+      ) from error
+
+  def _learn(self) -> None:
+    """Makes the learner steps that are due."""
+    learned = False
+    due = self._replay.num_samples_due()
+    while self._dataset.num_samples < due:
+      self._learner.step()
+      learned = True
+    if learned:
+      self._actor.update(wait=True)
+
+  def _evaluate_if_due(self) -> None:
+    if (
+      not self._num_eval_episodes
+      or self._actor_steps == 0
+      or self._evaluated_at == self._actor_steps
+      or (
+        self._actor_steps % self._eval_every
+        and self._actor_steps < self._experiment.max_num_actor_steps
+      )
+    ):
+      return
+    self._evaluator.update(wait=True)
+    result = evaluation.evaluate(
+      self._experiment.environment_factory(self._derived_seed("evaluation")),
+      self._evaluator,
+      self._num_eval_episodes,
+      self._interruption.requested,
+    )
+    if result is None:
+      return
+    self._evaluated_at = self._actor_steps
+    self._last_evaluation = result
+    self._evaluator_logger.write({**self._counter.get_counts(), **result})
+    self._progress.note(
+      f"{self._actor_steps:>9,} environment steps: evaluation return "
+      f"{result['episode_return']:.1f} ± {result['episode_return_std']:.1f} "
+      f"({self._num_eval_episodes} episodes, "
+      f"{result['episode_return_min']:.1f} to "
+      f"{result['episode_return_max']:.1f})"
+    )
+    if self._path:
+      plotting.plot_learning_curve(self._path, self._title)
+
+  def _display(self) -> None:
+    if self._actor_steps % _DISPLAY_PERIOD:
+      return
+    last = self._learner_logger.last
+    fields = {
+      "learner steps": last.get("learner_steps", 0),
+      "evaluation": self._last_evaluation.get("episode_return"),
+    }
+    for name in _DISPLAYED_METRICS:
+      if name in last:
+        fields[name.replace("_", " ")] = float(last[name])
+    self._progress.update(self._actor_steps, **fields)
+
+  def _save_if_due(self) -> None:
+    config = self._experiment.checkpointing
+    if config is None:
+      return
+    if time.monotonic() - self._saved_at >= 60.0 * config.time_delta_minutes:
+      self._save()
+
+  def _save(self) -> None:
+    """Writes a checkpoint of everything, if the run keeps any."""
+    if self._path is None:
+      return
+    flush: Callable[[], None] | None = getattr(self._adder, "flush", None)
+    if flush is not None:
+      flush()
+    self._checkpointer.save(
+      self._actor_steps,
+      {"learner": self._learner.save()},
+      {
+        "actor_steps": self._actor_steps,
+        "episodes": self._episodes,
+        "evaluated_at": self._evaluated_at,
+        "samples": self._dataset.num_samples,
+        "counter": self._counter.save(),
+      },
+      lambda folder: self._replay.save_to(folder / "replay"),
+    )
+    self._saved_at = time.monotonic()
+    self._saved_steps = self._actor_steps
+
+
+def _describe(experiment: ExperimentConfig, spec: Any) -> dict[str, Any]:
+  """What identifies the run, as JSON can hold it."""
+  return workdir_lib.describe(
+    {
+      **experiment.description,
+      "seed": experiment.seed,
+      "builder": type(experiment.builder).__name__,
+      "config": getattr(experiment.builder, "config", None),
+      "observation_shape": spec.observations.shape,
+      "action_shape": spec.actions.shape,
+    }
+  )

@@ -1,0 +1,152 @@
+"""The Acme learner: a thin shell around the pure training step."""
+
+import threading
+import time
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import Any
+
+import acme_qsm.acme_compat  # noqa: F401  # isort: skip
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import reverb
+from acme import core
+from acme.utils import counting
+from acme.utils import loggers
+
+from acme_qsm import types
+from acme_qsm.learner_core import LearnerCore
+from acme_qsm.learner_core import TrainingState
+
+
+class QSMLearner(core.Learner):
+  """Runs the training step on batches from replay.
+
+  `save` and `restore` exchange the whole `TrainingState`, as numpy arrays.
+  """
+
+  def __init__(
+    self,
+    learner_core: LearnerCore,
+    random_key: jax.Array,
+    dataset: Iterator[reverb.ReplaySample],
+    unpack: Callable[[jax.Array], types.Transition],
+    *,
+    num_sgd_steps_per_step: int = 1,
+    counter: counting.Counter | None = None,
+    logger: loggers.Logger | None = None,
+  ):
+    """Initialises the learner.
+
+    Args:
+      learner_core: the pure functions.
+      random_key: PRNG key of the parameters and of all that follows.
+      dataset: an iterator over replay samples, num_sgd_steps_per_step batches
+        at once.
+      unpack: turns a sample's `data` into transitions, on the device.
+      num_sgd_steps_per_step: gradient steps per call of `step`.
+      counter: counts `steps` and `walltime`.
+      logger: gets each step's metrics and counts.
+    """
+    self._core = learner_core
+    self._dataset = dataset
+    self._unpack = unpack
+    self._num_sgd_steps = num_sgd_steps_per_step
+    self._counter = counter or counting.Counter(prefix="learner")
+    self._logger = logger
+    self._state = jax.jit(learner_core.init)(random_key)
+    self._step = jax.jit(self._sgd_steps, donate_argnums=0)
+    self._copy_policy_params = jax.jit(
+      lambda state: jax.tree.map(jnp.copy, learner_core.policy_params(state))
+    )
+    # A step donates the state's buffers: whoever reads it must not do so while
+    # a step is being started.
+    self._lock = threading.Lock()
+    self._unchecked_metrics: types.Metrics = {}
+    self._last_time: float | None = None
+
+  def _sgd_steps(
+    self, state: TrainingState, data: jax.Array
+  ) -> tuple[TrainingState, types.Metrics]:
+    transitions = self._unpack(data)
+    if self._num_sgd_steps == 1:
+      return self._core.step(state, transitions)
+    batches = jax.tree.map(
+      lambda x: x.reshape(self._num_sgd_steps, -1, *x.shape[1:]), transitions
+    )
+    state, metrics = jax.lax.scan(self._core.step, state, batches)
+    # A mean keeps a NaN of any of the steps.
+    return state, jax.tree.map(jnp.mean, metrics)
+
+  def step(self) -> None:
+    """Makes num_sgd_steps_per_step gradient steps.
+
+    Raises:
+      NonFiniteError: if a metric of the step before is not finite: looking one
+        step back lets the device work while the next batch is fetched.
+    """
+    data = next(self._dataset).data
+    self._check_metrics()
+    with self._lock:
+      self._state, metrics = self._step(self._state, data)
+      self._unchecked_metrics = metrics
+
+    now = time.monotonic()
+    elapsed = 0.0 if self._last_time is None else now - self._last_time
+    self._last_time = now
+    counts = self._counter.increment(
+      steps=self._num_sgd_steps, walltime=elapsed
+    )
+    if self._logger is not None:
+      self._logger.write({**metrics, **counts})
+
+  def _check_metrics(self) -> None:
+    """Raises NonFiniteError if the last step's metrics are not finite."""
+    metrics = jax.device_get(self._unchecked_metrics)
+    for name, value in metrics.items():
+      if not np.isfinite(value):
+        raise types.NonFiniteError(
+          f"{name} is {value} after learner step {int(self._state.steps)}."
+        )
+
+  def get_variables(self, names: Sequence[str]) -> list[Any]:
+    """Returns parameters by name.
+
+    Args:
+      names: of "policy" (what `make_policy`'s policy takes) and "critic".
+
+    Returns:
+      The parameters, a list as long as names.
+
+    Raises:
+      ValueError: if a name is unknown.
+    """
+    with self._lock:
+      policy_params = self._copy_policy_params(self._state)
+    variables = {"policy": policy_params, "critic": policy_params.critics}
+    unknown = set(names) - set(variables)
+    if unknown:
+      raise ValueError(
+        f"Unknown variables {sorted(unknown)}; there are {sorted(variables)}."
+      )
+    return [variables[name] for name in names]
+
+  def save(self) -> TrainingState:
+    """Returns the whole training state, as numpy arrays of its own.
+
+    Raises:
+      NonFiniteError: if the last step's metrics are not finite.
+    """
+    self._check_metrics()
+    with self._lock:
+      # On a CPU, numpy arrays share the buffers, which the next step reuses.
+      return jax.tree.map(lambda x: np.array(x, copy=True), self._state)
+
+  def restore(self, state: TrainingState) -> None:
+    """Goes on from a state that `save` returned."""
+    with self._lock:
+      self._state = jax.tree.map(jnp.array, state)
+      self._unchecked_metrics = {}

@@ -1,0 +1,108 @@
+"""Fixtures of the core's tests: small specs, networks and batches."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import acme_qsm
+
+
+@dataclasses.dataclass(frozen=True)
+class ArraySpec:
+  """What dm_env's specs carry, without dm_env."""
+
+  shape: Any
+  dtype: Any = np.float32
+  minimum: Any = None
+  maximum: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class EnvironmentSpec:
+  """What Acme's spec carries, without Acme."""
+
+  observations: Any
+  actions: Any
+
+
+@pytest.fixture(autouse=True, scope="package")
+def _compile_quickly():
+  """Almost all the time of these tests is the compiler's: halve it."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="session")
+def make_spec():
+  """Makes specs, valid except for the fields given."""
+
+  def make(observation=None, **action):
+    return EnvironmentSpec(
+      observations=observation or ArraySpec((3,)),
+      actions=ArraySpec(
+        **{"shape": (2,), "minimum": -1.0, "maximum": 1.0, **action}
+      ),
+    )
+
+  return make
+
+
+@pytest.fixture(scope="session")
+def make_array_spec():
+  return ArraySpec
+
+
+@pytest.fixture(scope="session")
+def environment_spec(make_spec):
+  return make_spec()
+
+
+@pytest.fixture(scope="session")
+def config():
+  """Small networks, and what tests lean on said, whatever the defaults."""
+  return acme_qsm.QSMConfig(
+    policy_hidden_sizes=(16,),
+    critic_hidden_sizes=(16,),
+    time_embedding_size=4,
+    time_hidden_size=8,
+    num_denoising_steps=3,
+    score_target="boltzmann",
+    q_score_scale=10.0,
+    normalize_action_gradient=True,
+    num_action_candidates=1,
+    num_evaluation_candidates=1,
+    batch_size=8,
+  )
+
+
+@pytest.fixture(scope="session")
+def networks(environment_spec, config):
+  return acme_qsm.make_networks(environment_spec, config)
+
+
+@pytest.fixture
+def make_batch():
+  """Makes random transitions for `environment_spec`, with leading axes."""
+
+  def make(seed, *leading_axes):
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape):
+      return rng.normal(size=(*leading_axes, *shape)).astype(np.float32)
+
+    return jax.tree.map(
+      jax.numpy.asarray,
+      acme_qsm.Transition(
+        observation=normal(3),
+        action=np.tanh(normal(2)),
+        reward=normal(),
+        discount=rng.integers(0, 2, leading_axes).astype(np.float32),
+        next_observation=normal(3),
+      ),
+    )
+
+  return make

@@ -1,0 +1,111 @@
+"""What importing the package loads, and what it promises."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+import types
+
+import pytest
+
+import acme_qsm
+
+# What must not be needed, nor loaded, to use the core.
+ACME_STACK = ["acme", "dm_control", "launchpad", "reverb", "tensorflow"]
+
+
+def run_python(code):
+  return subprocess.run(
+    [sys.executable, "-c", code],
+    capture_output=True,
+    text=True,
+    check=False,
+    # Where this very package was found.
+    cwd=pathlib.Path(acme_qsm.__file__).parents[1],
+  )
+
+
+def test_the_core_neither_needs_nor_loads_the_acme_stack():
+  # TensorFlow is blocked as well: where it is installed, RLax's dependencies
+  # load it of their own accord.
+  result = run_python(f"""
+import sys
+sys.modules.update(dict.fromkeys({ACME_STACK}))
+import acme_qsm
+acme_qsm.QSMConfig()
+for name in {ACME_STACK}:
+  loaded = [m for m in sys.modules if m == name or m.startswith(name + ".")]
+  assert loaded == [name] and sys.modules[name] is None, loaded
+""")
+  assert result.returncode == 0, result.stderr
+
+
+def test_nothing_of_the_core_imports_the_acme_stack():
+  # The same for imports inside functions, which no run may reach.
+  package = pathlib.Path(acme_qsm.__file__).parent
+  for module in (
+    "__init__",
+    "config",
+    "diffusion",
+    "learner_core",
+    "losses",
+    "networks",
+    "policy",
+    "specs",
+    "types",
+  ):
+    tree = ast.parse((package / f"{module}.py").read_text())
+    imported = set()
+    for node in ast.walk(tree):
+      if isinstance(node, ast.Import):
+        imported.update(alias.name.split(".")[0] for alias in node.names)
+      elif isinstance(node, ast.ImportFrom):
+        imported.add((node.module or "").split(".")[0])
+    assert not imported & {*ACME_STACK, "dm_env"}, module
+
+
+def test_the_builder_says_which_extra_it_needs():
+  result = run_python("""
+import sys
+sys.modules.update(dict.fromkeys(["acme", "tensorflow"]))
+import acme_qsm
+try:
+  acme_qsm.QSMBuilder
+except ModuleNotFoundError as error:
+  print(error.name, error)
+""")
+  assert result.returncode == 0, result.stderr
+  # Which package is missed first depends on what else is installed.
+  name, _, message = result.stdout.partition(" ")
+  assert message.startswith(f"acme_qsm.QSMBuilder needs the package '{name}'")
+  assert "extra `acme`" in result.stdout
+
+
+def test_public_names():
+  promised = {
+    "QSMBuilder",
+    "QSMConfig",
+    "Transition",
+    "diffusion",
+    "losses",
+    "make_learner_core",
+    "make_networks",
+    "make_policy",
+  }
+  assert promised <= set(acme_qsm.__all__)
+  assert len(set(acme_qsm.__all__)) == len(acme_qsm.__all__)
+  eager = {
+    name
+    for name, value in vars(acme_qsm).items()
+    if not name.startswith("_") and not isinstance(value, types.ModuleType)
+  }
+  assert set(acme_qsm.__all__) == eager | {
+    "QSMBuilder",
+    "diffusion",
+    "losses",
+  }
+
+
+def test_unknown_names_are_attribute_errors():
+  with pytest.raises(AttributeError, match=r"'acme_qsm'.*'QSMbuilder'"):
+    acme_qsm.QSMbuilder  # noqa: B018  # pyright: ignore

@@ -1,0 +1,90 @@
+"""Environments that the library cannot act in."""
+
+import numpy as np
+import pytest
+
+from acme_qsm import specs
+
+
+def test_a_valid_spec_passes(environment_spec):
+  specs.validate_environment_spec(environment_spec)
+
+
+@pytest.mark.parametrize(
+  ("action", "message"),
+  [
+    ({"dtype": np.int32}, "actions must be continuous.*discrete"),
+    ({"minimum": None, "maximum": None}, "actions.*unbounded"),
+    ({"maximum": np.inf}, "actions.*infinite bounds.*inf"),
+    ({"minimum": [-1.0, -np.inf]}, "actions.*infinite bounds.*-inf"),
+    ({"minimum": np.nan}, "actions.*infinite bounds.*nan"),
+    ({"minimum": -2.0}, r"actions must be scaled to \[-1, 1\].*-2\.0"),
+    ({"maximum": [1.0, 0.5]}, r"actions must be scaled to \[-1, 1\].*0\.5"),
+    ({"minimum": 1.0}, r"actions must have minimum < maximum.*1\.0"),
+    (
+      {"minimum": [-1.0, 1.0], "maximum": [1.0, -1.0]},
+      "actions must have minimum < maximum",
+    ),
+    ({"dtype": np.float64}, "actions must be in single precision.*float64"),
+    ({"shape": (2, 3)}, r"actions must be a vector.*\(2, 3\)"),
+    ({"shape": ()}, r"actions must be a vector.*\(\)"),
+    ({"shape": (0,)}, r"actions must be a vector.*\(0,\)"),
+  ],
+)
+def test_invalid_actions(make_spec, action, message):
+  with pytest.raises(ValueError, match=message):
+    specs.validate_environment_spec(make_spec(**action))
+
+
+def test_actions_without_bounds(environment_spec, make_spec):
+  # As dm_env's Array has them: no such attributes at all.
+  class Unbounded:
+    shape = (2,)
+    dtype = np.float32
+
+  spec = type(environment_spec)(environment_spec.observations, Unbounded())
+  with pytest.raises(ValueError, match=r"actions.*unbounded"):
+    specs.validate_environment_spec(spec)
+
+
+def test_actions_in_a_dict(environment_spec):
+  spec = type(environment_spec)(
+    environment_spec.observations, {"arm": environment_spec.actions}
+  )
+  with pytest.raises(ValueError, match="actions must be one bounded array"):
+    specs.validate_environment_spec(spec)
+
+
+def test_observations_in_a_dict(environment_spec):
+  spec = type(environment_spec)(
+    {"position": environment_spec.observations}, environment_spec.actions
+  )
+  with pytest.raises(ValueError, match=r"observations.*dict.*ConcatObs"):
+    specs.validate_environment_spec(spec)
+
+
+@pytest.mark.parametrize(
+  ("shape", "dtype", "message"),
+  [
+    ((3,), np.float64, "observations must be in single precision.*float64"),
+    ((3,), np.int32, "observations must be floats.*int32"),
+    ((4, 4), np.float32, r"observations must be vectors.*\(4, 4\)"),
+    ((), np.float32, r"observations must be vectors.*\(\)"),
+  ],
+)
+def test_invalid_observations(
+  make_spec, make_array_spec, shape, dtype, message
+):
+  with pytest.raises(ValueError, match=message):
+    specs.validate_environment_spec(make_spec(make_array_spec(shape, dtype)))
+
+
+@pytest.mark.parametrize(
+  ("shape", "dtype"), [((4, 4, 3), np.uint8), ((), np.float32)]
+)
+def test_own_networks_may_take_other_observations(
+  make_spec, make_array_spec, shape, dtype
+):
+  specs.validate_environment_spec(
+    make_spec(make_array_spec(shape, dtype)), flat_observation=False
+  )

@@ -1,0 +1,240 @@
+"""Tests of the pictures: that they show the data that is in the logs."""
+
+import itertools
+import threading
+
+import matplotlib.figure
+import matplotlib.image
+import numpy as np
+import pytest
+
+from acme_qsm.experiments import loggers
+from acme_qsm.experiments import plotting
+
+
+@pytest.fixture
+def figures(monkeypatch):
+  """Collects the figures that are drawn."""
+  drawn = []
+  save = matplotlib.figure.Figure.savefig
+
+  def collect(self, *args, **kwargs):
+    drawn.append(self)
+    return save(self, *args, **kwargs)
+
+  monkeypatch.setattr(matplotlib.figure.Figure, "savefig", collect)
+  return drawn
+
+
+def _write(directory, label, **columns):
+  logger = loggers.make_logger_factory(directory, tensorboard=False)(label)
+  for row in zip(*columns.values(), strict=True):
+    logger.write(dict(zip(columns, row, strict=True)))
+
+
+def _write_run(directory, seed=0, length=10):
+  rng = np.random.default_rng(seed)
+  steps = np.arange(1, length + 1) * 1000
+  returns = 800 * (1 - np.exp(-steps / 4000)) + rng.normal(0, 20, length)
+  _write(
+    directory,
+    "evaluator",
+    actor_steps=steps,
+    episode_return=returns,
+    episode_return_std=np.full(length, 30.0),
+  )
+  _write(directory, "actor", actor_steps=steps, episode_return=returns - 50)
+  _write(
+    directory,
+    "learner",
+    actor_steps=steps,
+    critic_loss=np.exp(-steps / 4000),
+    denoiser_loss=steps * 1e-4,
+    q_value=steps * 1e-2,
+  )
+  return steps, returns
+
+
+def _lines(axes):
+  return [np.stack(line.get_data()) for line in axes.get_lines()]
+
+
+def _texts(axes):
+  return [text.get_text() for text in axes.texts]
+
+
+def test_the_picture_shows_what_was_logged(tmp_path, figures):
+  steps, returns = _write_run(tmp_path)
+  path = plotting.plot_learning_curve(tmp_path, "cartpole:swingup")
+  assert path == tmp_path / "learning_curve.png"
+  pixels = matplotlib.image.imread(path)
+  assert pixels.shape[0] > 600
+  assert pixels.shape[1] > 800
+
+  main, critic, denoiser, q_value = figures[0].axes
+  assert main.get_title(loc="left") == "cartpole:swingup"
+  assert main.get_xlabel() == "environment steps"
+  assert main.get_ylabel() == "episode return"
+  training, evaluation = _lines(main)
+  np.testing.assert_allclose(training, [steps, returns - 50])
+  np.testing.assert_allclose(evaluation, [steps, returns])
+  (band,) = main.collections
+  (box,) = [p.get_extents() for p in band.get_paths()]
+  np.testing.assert_allclose(
+    [box.ymin, box.ymax], [returns.min() - 30, returns.max() + 30]
+  )
+  assert _texts(main) == [f"{returns[-1]:.0f}"]
+  legend = [text.get_text() for text in main.get_legend().get_texts()]
+  assert legend == ["training episodes", "evaluation mean ± standard deviation"]
+  assert critic.get_yscale() == "log"
+  assert denoiser.get_yscale() == "linear"
+  for panel, key in ((critic, "critic_loss"), (q_value, "q_value")):
+    np.testing.assert_allclose(
+      _lines(panel)[0],
+      [steps, loggers.read_csv(tmp_path / "logs" / "learner.csv")[key]],
+    )
+
+
+@pytest.mark.parametrize("missing", ["evaluator", "actor", "learner"])
+@pytest.mark.parametrize("how", ["absent", "header"])
+def test_any_log_may_be_missing(tmp_path, figures, missing, how):
+  _write_run(tmp_path)
+  path = tmp_path / "logs" / f"{missing}.csv"
+  header = path.read_text().splitlines()[0] + "\n"
+  path.unlink()
+  if how != "absent":
+    path.write_text(header)
+  plotting.plot_learning_curve(tmp_path, "task")
+  counts = [len(axes.get_lines()) for axes in figures[0].axes]
+  assert (
+    counts
+    == {
+      "evaluator": [1, 1, 1, 1],
+      "actor": [1, 1, 1, 1],
+      "learner": [2, 0, 0, 0],
+    }[missing]
+  )
+
+
+def test_no_logs_at_all(tmp_path, figures):
+  (tmp_path / "logs").mkdir()
+  (tmp_path / "logs" / "actor.csv").touch()
+  (tmp_path / "logs" / "learner.csv").write_text("other\n1\n")
+  plotting.plot_learning_curve(tmp_path, "task")
+  assert all(_texts(axes) == ["no data yet"] for axes in figures[0].axes)
+
+
+def test_rows_that_lack_a_value_are_left_out(tmp_path, figures):
+  steps = [1, 2, 3, 4]
+  _write(
+    tmp_path,
+    "evaluator",
+    actor_steps=steps,
+    episode_return=[1.0, np.nan, 3.0, np.inf],
+  )
+  _write(tmp_path, "learner", actor_steps=steps, critic_loss=[1.0, 0, 2, 3])
+  plotting.plot_learning_curve(tmp_path, "task")
+  main, critic, *_ = figures[0].axes
+  np.testing.assert_array_equal(_lines(main)[0], [[1, 3], [1, 3]])
+  # A loss of 0 has no place on a logarithmic scale.
+  assert critic.get_yscale() == "linear"
+
+
+def test_long_logs_are_averaged(tmp_path, figures):
+  path = tmp_path / "logs" / "learner.csv"
+  path.parent.mkdir()
+  rows = "".join(f"{i},{i % 2}\n" for i in range(40_000))
+  path.write_text("actor_steps,q_value\n" + rows)
+  plotting.plot_learning_curve(tmp_path, "task")
+  steps, values = _lines(figures[0].axes[3])[0]
+  assert steps.size <= 150
+  np.testing.assert_allclose(values, 0.5, atol=0.01)
+  assert steps[0] < 200
+  assert steps[-1] > 39_800
+
+
+def test_comparison(tmp_path, figures):
+  _write(
+    tmp_path / "a0",
+    "evaluator",
+    actor_steps=[0, 10, 20],
+    episode_return=[0, 10, 20],
+  )
+  # Fewer and other steps, and more of them: interpolated, cut at 20.
+  _write(
+    tmp_path / "a1",
+    "evaluator",
+    actor_steps=[0, 15, 30],
+    episode_return=[2] * 3,
+  )
+  _write(tmp_path / "b0", "evaluator", actor_steps=[5], episode_return=[123.4])
+  (tmp_path / "nothing").mkdir()
+  png = tmp_path / "figure.png"
+  plotting.plot_learning_curves(
+    {
+      "a": [tmp_path / "a0", tmp_path / "a1", tmp_path / "nothing"],
+      "b": [tmp_path / "b0"],
+      "c": [tmp_path / "nothing"],
+    },
+    png,
+    "two tasks",
+  )
+  assert matplotlib.image.imread(png).shape[2] == 4
+  (axes,) = figures[0].axes
+  thin0, thin1, mean, b = _lines(axes)
+  np.testing.assert_allclose(thin0, [[0, 10, 20], [0, 10, 20]])
+  np.testing.assert_allclose(thin1, [[0, 15, 30], [2, 2, 2]])
+  np.testing.assert_allclose(mean, [[0, 10, 15, 20], [1, 6, 8.5, 11]])
+  np.testing.assert_allclose(b, [[5], [123.4]])
+  assert _texts(axes) == ["11", "123"]
+  legend = [text.get_text() for text in axes.get_legend().get_texts()]
+  assert legend == ["a (2 runs)", "b"]
+
+
+def test_labels_of_close_curves_do_not_overlap(tmp_path, figures):
+  for name, end in (("a", 990.0), ("b", 985.0), ("c", 991.0), ("d", 400.0)):
+    _write(
+      tmp_path / name,
+      "evaluator",
+      actor_steps=[0, 10],
+      episode_return=[0.0, end],
+    )
+  plotting.plot_learning_curves(
+    {name: [tmp_path / name] for name in "abcd"}, tmp_path / "a.png", "close"
+  )
+  (axes,) = figures[0].axes
+  boxes = sorted(
+    (text.get_window_extent() for text in axes.texts), key=lambda box: box.y0
+  )
+  assert _texts(axes) == ["400", "985", "990", "991"]
+  for below, above in itertools.pairwise(boxes):
+    assert above.y0 >= below.y1 - 0.5
+
+
+def test_drawing_leaves_no_trace_and_works_off_the_main_thread(tmp_path):
+  _write_run(tmp_path)
+  before = set(tmp_path.iterdir())
+  thread = threading.Thread(
+    target=plotting.plot_learning_curve, args=(tmp_path, "task")
+  )
+  thread.start()
+  thread.join()
+  assert set(tmp_path.iterdir()) - before == {tmp_path / "learning_curve.png"}
+
+
+def test_a_failed_drawing_keeps_the_old_picture(tmp_path, monkeypatch):
+  _write_run(tmp_path)
+  path = plotting.plot_learning_curve(tmp_path, "task")
+  old = path.read_bytes()
+
+  def fail(*unused_arguments):
+    raise OSError("No space left")
+
+  monkeypatch.setattr("os.fsync", fail)
+  with pytest.raises(OSError, match="No space"):
+    plotting.plot_learning_curve(tmp_path, "another title")
+  assert path.read_bytes() == old
+  assert sorted(p.name for p in tmp_path.iterdir()) == [
+    "learning_curve.png",
+    "logs",
+  ]
