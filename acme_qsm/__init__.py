@@ -11,11 +11,11 @@ from acme_qsm import losses
 from acme_qsm.config import QSMConfig
 from acme_qsm.learner_core import LearnerCore
 from acme_qsm.learner_core import make_learner_core
-from acme_qsm.learner_core import PolicyParams
 from acme_qsm.learner_core import TrainingState
 from acme_qsm.networks import make_networks
 from acme_qsm.networks import QSMNetworks
 from acme_qsm.policy import make_policy
+from acme_qsm.policy import PolicyParams
 from acme_qsm.types import Transition
 
 __all__ = [
@@ -35,6 +35,10 @@ __all__ = [
 
 # Names that need Acme, and the modules that define them.
 _ACME_NAMES = {"QSMBuilder": "acme_qsm.builder"}
+
+
+def __dir__() -> list[str]:
+  return sorted({*globals(), *_ACME_NAMES})
 
 
 def __getattr__(name: str):

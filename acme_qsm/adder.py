@@ -185,6 +185,8 @@ class NStepTransitionAdder(adders.Adder):
     self._window.clear()
     self._observation = None
     if self._writer is not None:
+      # Closing does not wait for what is on its way.
+      self._writer.flush()
       self._writer.close()
       self._writer = None
 

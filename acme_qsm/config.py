@@ -25,8 +25,9 @@ class QSMConfig:
     noise_schedule: "vp", "cosine" or "linear".
     sampling_temperature: scale of the sampler's noise when acting and in the
       critic's target.
-    score_target: what the denoiser is matched to. "boltzmann": the policy
-      exp(scale Q(s, a)) N(a; 0, I), noised. "action_gradient": the
+    score_target: what the denoiser is matched to. "boltzmann": the critic's
+      gradient with the pull of a standard normal prior, see
+      `losses.boltzmann_score_matching_loss`. "action_gradient": the
       critic's gradient alone, as published.
     q_score_scale: scale of the critic's action gradient: alpha of the paper
       (M_q in the official implementation), kappa of the Boltzmann policy.
@@ -44,6 +45,8 @@ class QSMConfig:
       each learner step, in (0, 1].
     discount: gamma, in [0, 1].
     reward_scale: factor of the rewards in the critic's target.
+    num_target_candidates: as num_action_candidates, for the actions of the
+      critics' target.
     target_action_noise: standard deviation of the Gaussian noise on the
       critic's target actions, which are then clipped to [-1, 1].
     n_step: environment steps per transition in replay.
@@ -88,6 +91,7 @@ class QSMConfig:
   target_update_rate: float = 0.005
   discount: float = 0.99
   reward_scale: float = 1.0
+  num_target_candidates: int = 1
   target_action_noise: float = 0.1
   # Acting.
   n_step: int = 3
@@ -115,6 +119,7 @@ class QSMConfig:
       "critic_learning_rate",
       "reward_scale",
       "n_step",
+      "num_target_candidates",
       "num_action_candidates",
       "num_evaluation_candidates",
       "min_replay_size",
@@ -131,6 +136,8 @@ class QSMConfig:
     )
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
+      if field.type is int and type(value) is not int:
+        self._fail(field.name, "an integer")
       if isinstance(value, float) and not math.isfinite(value):
         self._fail(field.name, "finite")
     for name in positive:
@@ -141,8 +148,8 @@ class QSMConfig:
         self._fail(name, "at least 0")
     for name in ("policy_hidden_sizes", "critic_hidden_sizes"):
       sizes = getattr(self, name)
-      if not sizes or min(sizes) <= 0:
-        self._fail(name, "one or more positive widths")
+      if not isinstance(sizes, tuple) or not sizes or min(sizes) <= 0:
+        self._fail(name, "a tuple of one or more positive widths")
     if self.time_embedding_size % 2:
       self._fail("time_embedding_size", "even")
     if not 0 <= self.action_gradient_decay < 1:
@@ -176,6 +183,8 @@ PRESETS = {
     num_denoising_steps=5,
     score_target="action_gradient",
     q_score_scale=50.0,
+    normalize_action_gradient=False,
+    num_target_candidates=1,
     n_step=1,
     num_action_candidates=1,
     num_evaluation_candidates=1,

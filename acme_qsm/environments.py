@@ -7,6 +7,7 @@ import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 
 import dm_env
 import numpy as np
+from acme import specs
 from acme import wrappers
 
 with warnings.catch_warnings():
@@ -18,6 +19,21 @@ TASKS: tuple[str, ...] = tuple(
   f"{domain}:{name}" for domain, name in suite.ALL_TASKS
 )
 """Every task of the dm_control suite, as `domain:task`."""
+
+# What dm_control gives as the bounds of an actuator without any.
+_UNBOUNDED = 1e10
+
+
+class _UnitBounds(wrappers.EnvironmentWrapper):
+  """Bounds what MuJoCo leaves unbounded (its +-1e10) to [-1, 1]."""
+
+  def action_spec(self) -> specs.BoundedArray:
+    spec = self._environment.action_spec()
+    unbounded = (spec.minimum <= -_UNBOUNDED) | (spec.maximum >= _UNBOUNDED)
+    return spec.replace(
+      minimum=np.where(unbounded, -1.0, spec.minimum),
+      maximum=np.where(unbounded, 1.0, spec.maximum),
+    )
 
 
 def validate_task(task: str) -> None:
@@ -38,7 +54,9 @@ def make(task: str, seed: int) -> dm_env.Environment:
 
   Returns:
     The environment: observations are one float32 vector, actions a float32
-    vector in [-1, 1] (others are clipped), rewards in [0, 1] at every step.
+    vector in [-1, 1] (others are clipped), rewards in [0, 1] at every step,
+    except those of lqr, which are negative. Actions of lqr, which has no bounds
+    of its own, are forces in [-1, 1].
 
   Raises:
     ValueError: if the task is unknown; names similar ones.
@@ -49,5 +67,6 @@ def make(task: str, seed: int) -> dm_env.Environment:
     domain, name, task_kwargs={"random": np.random.RandomState(seed)}
   )
   environment = wrappers.ConcatObservationWrapper(environment)
+  environment = _UnitBounds(environment)
   environment = wrappers.CanonicalSpecWrapper(environment, clip=True)
   return wrappers.SinglePrecisionWrapper(environment)

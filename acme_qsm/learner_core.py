@@ -14,20 +14,9 @@ from acme_qsm import losses
 from acme_qsm import types
 from acme_qsm.config import QSMConfig
 from acme_qsm.networks import QSMNetworks
-
-
-class PolicyParams(NamedTuple):
-  """What a policy needs to act: see `acme_qsm.make_policy`.
-
-  Attributes:
-    denoiser: the denoiser's parameters.
-    critics: the critics' parameters, to choose among candidate actions.
-    steps: [] int32 learner steps behind these parameters.
-  """
-
-  denoiser: types.Params
-  critics: types.Params
-  steps: jax.Array
+from acme_qsm.policy import add_exploration_noise
+from acme_qsm.policy import PolicyParams
+from acme_qsm.policy import sample_action
 
 
 class TrainingState(NamedTuple):
@@ -116,13 +105,14 @@ def make_learner_core(networks: QSMNetworks, config: QSMConfig) -> LearnerCore:
   ) -> tuple[jax.Array, jax.Array]:
     """Target critics' values [N, B] of freshly sampled actions [B, A]."""
     sample_key, noise_key = jax.random.split(key)
-    action = diffusion.sample(
-      sample_key,
-      lambda noisy_action, step: networks.denoise(
-        state.denoiser_params, observation, noisy_action, step
-      ),
+    action = sample_action(
+      networks,
       schedule,
-      (observation.shape[0], networks.action_size),
+      state.denoiser_params,
+      state.target_critic_params,
+      sample_key,
+      observation,
+      num_candidates=config.num_target_candidates,
       temperature=config.sampling_temperature,
     )
     action = add_exploration_noise(
@@ -260,11 +250,3 @@ def make_learner_core(networks: QSMNetworks, config: QSMConfig) -> LearnerCore:
       state.denoiser_params, state.critic_params, state.steps
     ),
   )
-
-
-def add_exploration_noise(
-  key: jax.Array, action: jax.Array, standard_deviation: float
-) -> jax.Array:
-  """Adds Gaussian noise to actions and clips them to [-1, 1]."""
-  noise = standard_deviation * jax.random.normal(key, action.shape)
-  return jnp.clip(action + noise, -1.0, 1.0)

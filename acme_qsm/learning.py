@@ -142,11 +142,18 @@ class QSMLearner(core.Learner):
     """
     self._check_metrics()
     with self._lock:
+      # Typed keys are no numbers.
+      state = self._state._replace(key=jax.random.key_data(self._state.key))
       # On a CPU, numpy arrays share the buffers, which the next step reuses.
-      return jax.tree.map(lambda x: np.array(x, copy=True), self._state)
+      return jax.tree.map(lambda x: np.array(x, copy=True), state)
 
   def restore(self, state: TrainingState) -> None:
     """Goes on from a state that `save` returned."""
     with self._lock:
-      self._state = jax.tree.map(jnp.array, state)
+      state = jax.tree.map(jnp.array, state)
+      if jnp.issubdtype(self._state.key.dtype, jax.dtypes.prng_key):
+        impl = jax.random.key_impl(self._state.key)
+        key = jax.random.wrap_key_data(state.key, impl=impl)
+        state = state._replace(key=key)
+      self._state = state
       self._unchecked_metrics = {}

@@ -6,7 +6,6 @@ Each returns [B]; the caller averages, weights or masks.
 import chex
 import jax
 import jax.numpy as jnp
-import rlax
 
 
 def q_score_matching_loss(
@@ -45,17 +44,19 @@ def boltzmann_score_matching_loss(
   alpha_bar: jax.Array,
   scale: float | jax.Array,
 ) -> jax.Array:
-  """Q-score matching to a Boltzmann policy over a standard normal prior.
+  """Q-score matching to a Boltzmann policy with a standard normal prior.
 
-  The score of the density proportional to exp(kappa Q(s, a)) N(a; 0, I) at
-  every noise level is taken to be kappa grad_a Q(s, a_t) - a_t: as in Q-score
-  matching, the critic is asked at the noisy action. In the denoiser's terms,
-  eps = -sqrt(1 - alpha_bar_t) score, hence
+  The score at every noise level is taken to be kappa grad_a Q(s, a_t) - a_t: as
+  in Q-score matching, the critic is asked at the noisy action. In the
+  denoiser's terms, eps = -sqrt(1 - alpha_bar_t) score, hence
 
     loss = mean_A (eps - sqrt(1 - alpha_bar_t) (a_t - kappa grad_a Q))^2.
 
-  Without the prior's term, which the reverse process assumes, each denoising
-  step blows actions up by 1 / sqrt(alpha_t) and only the clip holds them.
+  With many denoising steps, the reverse process then draws from the density
+  proportional to exp(2 kappa Q(s, a)) N(a; 0, I), which the stochastic
+  differential equation that it discretises leaves as it is. Without the prior's
+  term, which that process assumes, each denoising step blows actions up by
+  1 / sqrt(alpha_t) and only the clip holds them.
 
   Args:
     noise_prediction: [B, A] the denoiser's output eps.
@@ -96,6 +97,9 @@ def clipped_double_q_loss(
   Returns:
     The loss of each example [B]; no gradient flows into the target.
   """
+  # Not at the top: rlax loads TensorFlow where that is installed.
+  import rlax
+
   chex.assert_rank([q_values, next_q_values, reward, discount], [2, 2, 1, 1])
   chex.assert_equal_shape([reward, discount, q_values[0], next_q_values[0]])
   td_error = jax.vmap(rlax.td_learning, in_axes=(0, None, None, None))

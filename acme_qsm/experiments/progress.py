@@ -173,6 +173,8 @@ def _format_time(seconds: float) -> str:
 
 
 def _format_value(value: Any) -> str:
+  if value is None:
+    return "-"
   if isinstance(value, str):
     return value
   number = np.asarray(value).item()

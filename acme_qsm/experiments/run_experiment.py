@@ -164,7 +164,8 @@ class _LocalRun:
     self._episodes = metadata.get("episodes", 0)
     self._evaluated_at = metadata.get("evaluated_at", -1)
     if self._path:
-      loggers.rewind(self._path, self._actor_steps)
+      # Without a checkpoint, whatever a killed run logged goes.
+      loggers.rewind(self._path, self._actor_steps if checkpoint else -1)
     logger_factory = experiment.logger_factory or (
       loggers.make_logger_factory(self._path)
       if self._path
@@ -341,12 +342,17 @@ class _LocalRun:
       )
     ):
       return
+
+    def should_stop() -> bool:
+      self._progress.update(self._actor_steps)
+      return self._interruption.requested()
+
     self._evaluator.update(wait=True)
     result = evaluation.evaluate(
       self._experiment.environment_factory(self._derived_seed("evaluation")),
       self._evaluator,
       self._num_eval_episodes,
-      self._interruption.requested,
+      should_stop,
     )
     if result is None:
       return

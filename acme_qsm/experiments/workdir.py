@@ -3,12 +3,12 @@
 import dataclasses
 import fcntl
 import json
-import os
 import pathlib
 import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from acme_qsm.experiments.checkpointing import write_atomically
 from acme_qsm.experiments.config import CheckpointingConfig
 
 CONFIG_FILE = "config.json"
@@ -40,7 +40,7 @@ def open_workdir(
     path = path / uuid.uuid4().hex[:12]
   try:
     path.mkdir(parents=True, exist_ok=True)
-    lock = open(path / ".lock", "w")
+    lock = open(path / ".lock", "w")  # noqa: SIM115  # `Workdir` closes it.
   except OSError as error:
     raise WorkdirError(
       f"The work directory {path} cannot be written to: {error}."
@@ -94,9 +94,9 @@ def _claim(path: pathlib.Path, description: dict[str, Any]) -> None:
       f"The work directory {path} holds no run but other files "
       f"({', '.join(sorted(others)[:3])}); choose an empty or new one."
     )
-  temporary = path / f".{CONFIG_FILE}"
-  temporary.write_text(json.dumps(description, indent=2) + "\n")
-  os.replace(temporary, config_path)
+  write_atomically(
+    config_path, (json.dumps(description, indent=2) + "\n").encode()
+  )
 
 
 def _differences(found: Any, wanted: Any, name: str = ""):

@@ -127,7 +127,7 @@ def test_steps_and_keys_advance(core, step, make_batch):
 
 def test_every_parameter_moves(core, step, make_batch):
   state = core.init(jax.random.key(0))
-  after, _ = step(state, make_batch(0, 64))
+  after, _ = step(state, make_batch(0, 8))
   for name in ("denoiser_params", "critic_params"):
     moves = jax.tree.map(
       lambda x, y: float(jnp.abs(x - y).max()),
@@ -152,7 +152,7 @@ def test_target_critics_move_by_tau(rate, config, make_batch):
       lambda x: x + 1, state.target_critic_params
     )
   )
-  after, _ = core.step(state, make_batch(0, 8))
+  after, _ = jax.jit(core.step)(state, make_batch(0, 8))
   jax.tree.map(
     lambda target, critic, got: np.testing.assert_allclose(
       got, (1 - rate) * target + rate * critic, rtol=1e-6
@@ -306,7 +306,7 @@ def test_noisy_actions_have_the_schedules_moments(config):
     zeros,
     jnp.zeros((size, 1)),
   )
-  after, _ = core.step(core.init(jax.random.key(0)), batch)
+  after, _ = jax.jit(core.step)(core.init(jax.random.key(0)), batch)
   u = np.array([1, 2, 3]) / 3  # See diffusion_test on the vp schedule.
   alpha_bars = np.exp(-(0.1 * u + 9.9 * u**2 / 2))
   target = np.sqrt(1 - alpha_bars) * (np.sqrt(alpha_bars) * action - 10.0 * c)
@@ -329,7 +329,9 @@ def test_normalising_makes_the_scale_of_q_irrelevant(config, make_batch):
       make_constant_networks(factor * np.array([[0.1, -0.2], [0.3, 0.4]])),
       config,
     )
-    after, _ = core.step(core.init(jax.random.key(0)), make_batch(0, 8))
+    after, _ = jax.jit(core.step)(
+      core.init(jax.random.key(0)), make_batch(0, 8)
+    )
     gradients.append(first_gradient(after.denoiser_opt_state))
   np.testing.assert_allclose(*gradients, rtol=1e-4)
 
@@ -340,7 +342,9 @@ def test_a_flat_critic_is_left_alone(config, make_batch):
     criticize=lambda params, o, a: jnp.zeros((2, a.shape[0])),
   )
   core = acme_qsm.make_learner_core(networks, config)
-  after, metrics = core.step(core.init(jax.random.key(0)), make_batch(0, 8))
+  after, metrics = jax.jit(core.step)(
+    core.init(jax.random.key(0)), make_batch(0, 8)
+  )
   assert metrics["action_gradient_size"] == 0.0
   assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(metrics))
   assert jnp.isfinite(after.denoiser_params).all()
@@ -355,7 +359,7 @@ def test_action_gradient_size_is_a_debiased_running_mean(config, make_batch):
   )
   state, squares = core.init(jax.random.key(0)), []
   for i in range(3):
-    state, metrics = core.step(state, make_batch(i, 8))
+    state, metrics = jax.jit(core.step)(state, make_batch(i, 8))
     gradient = np.mean(state.critic_params["c"], axis=0)
     squares.append(np.mean(gradient**2))
     # Weights 0.9^age, which add up to one once divided by their sum.
@@ -387,7 +391,7 @@ def test_critic_loss_on_paper(config):
     discount=jnp.asarray([1.0, 0.0, 0.5]),
     next_observation=jnp.zeros((3, 1)),
   )
-  after, metrics = core.step(state, batch)
+  after, metrics = jax.jit(core.step)(state, batch)
   targets = np.array([2 + 0.9 * 3, 2.0, -2 + 0.45 * 3])
   errors = np.array([1.0, 4.0])[:, None] - targets
   np.testing.assert_allclose(
@@ -425,14 +429,14 @@ def test_target_actions_come_from_the_next_observation(config):
     discount=jnp.ones((8,)),
     next_observation=jnp.full((8, 1), 0.4),
   )
-  _, metrics = core.step(core.init(jax.random.key(0)), batch)
+  _, metrics = jax.jit(core.step)(core.init(jax.random.key(0)), batch)
   # Q(s, 0) = 0 against y = 0.4.
   np.testing.assert_allclose(metrics["critic_loss"], 0.16, rtol=1e-4)
   # With noise, E[(0.4 + 0.1 z)^2] = 0.17.
   config = dataclasses.replace(config, target_action_noise=0.1)
   core = acme_qsm.make_learner_core(networks, config)
   batch = jax.tree.map(lambda x: jnp.repeat(x, 2500, axis=0), batch)
-  _, metrics = core.step(core.init(jax.random.key(0)), batch)
+  _, metrics = jax.jit(core.step)(core.init(jax.random.key(0)), batch)
   # The square's standard deviation is 0.081: five standard errors of 20 000.
   np.testing.assert_allclose(
     metrics["critic_loss"], 0.17, atol=5 * 0.081 / np.sqrt(20_000)
@@ -476,6 +480,6 @@ def test_batches_of_the_wrong_shape_are_refused(core, make_batch):
   batch = make_batch(0, 8)
   state = core.init(jax.random.key(0))
   with pytest.raises(AssertionError):
-    core.step(state, batch._replace(reward=batch.reward[:, None]))
+    jax.jit(core.step)(state, batch._replace(reward=batch.reward[:, None]))
   with pytest.raises(AssertionError):
-    core.step(state, batch._replace(action=batch.action[:, :1]))
+    jax.jit(core.step)(state, batch._replace(action=batch.action[:, :1]))

@@ -10,7 +10,7 @@ import pytest
 from acme_qsm import diffusion
 from acme_qsm import networks as networks_lib
 from acme_qsm import policy as policy_lib
-from acme_qsm.learner_core import PolicyParams
+from acme_qsm.policy import PolicyParams
 
 PARAMS = PolicyParams(denoiser=None, critics=None, steps=jnp.asarray(1))
 

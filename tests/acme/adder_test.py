@@ -1,0 +1,336 @@
+"""The n-step adder against paper and against Acme's, through real Reverb."""
+
+import acme_qsm.acme_compat  # noqa: F401  # isort: skip
+
+import dm_env
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reverb
+from acme import specs
+from acme.adders import reverb as acme_adders
+
+from acme_qsm import adder as adder_lib
+from acme_qsm import environments
+from acme_qsm import types
+
+REWARDS = (1.0, 10.0, 100.0, 1000.0, 10000.0)
+
+
+def make_queue(name, signature):
+  """A table that gives every item once, in order."""
+  return reverb.Table.queue(name, max_size=10_000, signature=signature)
+
+
+def take_all(client, table=adder_lib.TABLE):
+  """Takes all that the table holds out of it, in order."""
+  size = client.server_info()[table].current_size
+  if not size:
+    return []
+  samples = client.sample(
+    table, size, emit_timesteps=False, unpack_as_table_signature=True
+  )
+  return [sample.data for sample in samples]
+
+
+@pytest.fixture
+def codec(make_spec):
+  return adder_lib.TransitionCodec(make_spec())
+
+
+@pytest.fixture
+def client(serve, codec):
+  return serve(make_queue(adder_lib.TABLE, codec.signature))
+
+
+@pytest.fixture
+def adder(client, codec):
+  return adder_lib.NStepTransitionAdder(client, codec, n_step=3, discount=0.5)
+
+
+def observe(t, episode=0):
+  return np.array([t, 100.0 * episode], np.float32)
+
+
+def act(t):
+  return np.array([t / 10], np.float32)
+
+
+def first(episode=0):
+  return dm_env.restart(observe(0, episode))
+
+
+def after(t, reward, last_discount=None, discount=1.0, episode=0):
+  """The time step after action t, the last one where a discount is given."""
+  return dm_env.TimeStep(
+    dm_env.StepType.MID if last_discount is None else dm_env.StepType.LAST,
+    np.float32(reward),
+    np.float32(discount if last_discount is None else last_discount),
+    observe(t + 1, episode),
+  )
+
+
+def add_episode(adder, rewards=REWARDS, last_discount=1.0, episode=0):
+  adder.add_first(first(episode))
+  for t, reward in enumerate(rewards):
+    last = t == len(rewards) - 1
+    adder.add(
+      act(t),
+      after(t, reward, last_discount if last else None, episode=episode),
+    )
+  adder.flush()
+
+
+def expect(codec, *rows, episode=0):
+  """Packs rows (from, to, reward, discount)."""
+  return [
+    codec.pack(
+      types.Transition(
+        observe(start, episode), act(start), reward, d, observe(end, episode)
+      )
+    )
+    for start, end, reward, d in rows
+  ]
+
+
+@pytest.mark.parametrize("last_discount", [1.0, 0.0])
+def test_an_episode_worked_out_by_hand(adder, client, codec, last_discount):
+  add_episode(adder, last_discount=last_discount)
+  # A time limit leaves the discount at 1: there, too, goes on what would be.
+  np.testing.assert_array_equal(
+    take_all(client),
+    expect(
+      codec,
+      (0, 1, 1.0, 1.0),
+      (0, 2, 1.0 + 5.0, 0.5),
+      (0, 3, 1.0 + 5.0 + 25.0, 0.25),
+      (1, 4, 10.0 + 50.0 + 250.0, 0.25),
+      (2, 5, 100.0 + 500.0 + 2500.0, 0.25 * last_discount),
+      (3, 5, 1000.0 + 5000.0, 0.5 * last_discount),
+      (4, 5, 10000.0, last_discount),
+    ),
+  )
+
+
+def test_the_environments_discounts_multiply(adder, client, codec):
+  adder.add_first(first())
+  adder.add(act(0), after(0, 1.0, discount=0.5))
+  adder.add(act(1), after(1, 10.0, discount=0.25))
+  adder.add(act(2), after(2, 100.0, last_discount=1.0))
+  adder.flush()
+  np.testing.assert_array_equal(
+    take_all(client),
+    expect(
+      codec,
+      (0, 1, 1.0, 0.5),
+      (0, 2, 1.0 + 0.25 * 10.0, 0.5 * 0.5 * 0.25),
+      (0, 3, 1.0 + 2.5 + 0.03125 * 100.0, 0.03125),
+      (1, 3, 10.0 + 0.125 * 100.0, 0.25 * 0.5),
+      (2, 3, 100.0, 1.0),
+    ),
+  )
+
+
+def test_an_episode_shorter_than_n(adder, client, codec):
+  add_episode(adder, rewards=(1.0, 10.0), last_discount=0.0)
+  np.testing.assert_array_equal(
+    take_all(client),
+    expect(codec, (0, 1, 1.0, 1.0), (0, 2, 6.0, 0.0), (1, 2, 10.0, 0.0)),
+  )
+
+
+def test_episodes_do_not_leak_into_each_other(adder, client, codec):
+  add_episode(adder, rewards=(1.0, 10.0, 100.0, 1000.0))
+  take_all(client)
+  add_episode(adder, rewards=(3.0, 5.0), last_discount=0.0, episode=1)
+  np.testing.assert_array_equal(
+    take_all(client),
+    expect(
+      codec, (0, 1, 3.0, 1.0), (0, 2, 5.5, 0.0), (1, 2, 5.0, 0.0), episode=1
+    ),
+  )
+
+
+def test_reset_forgets_the_episode_and_keeps_what_was_written(
+  adder, client, codec
+):
+  adder.add_first(first())
+  for t in range(4):
+    adder.add(act(t), after(t, REWARDS[t]))
+  adder.reset()
+  np.testing.assert_array_equal(
+    take_all(client),
+    expect(
+      codec,
+      (0, 1, 1.0, 1.0),
+      (0, 2, 6.0, 0.5),
+      (0, 3, 31.0, 0.25),
+      (1, 4, 310.0, 0.25),
+    ),
+  )
+  with pytest.raises(ValueError, match="add_first"):
+    adder.add(act(4), after(4, 0.0))
+  add_episode(adder, rewards=(3.0,), episode=1)
+  np.testing.assert_array_equal(
+    take_all(client), expect(codec, (0, 1, 3.0, 1.0), episode=1)
+  )
+
+
+def test_a_new_first_step_forgets_the_episode_before(adder, client, codec):
+  adder.add_first(first())
+  adder.add(act(0), after(0, 1.0))
+  adder.flush()
+  take_all(client)
+  add_episode(adder, rewards=(3.0,), episode=1)
+  np.testing.assert_array_equal(
+    take_all(client), expect(codec, (0, 1, 3.0, 1.0), episode=1)
+  )
+
+
+def test_steps_out_of_order_are_refused(adder, client):
+  with pytest.raises(ValueError, match="add_first must be called"):
+    adder.add(act(0), after(0, 1.0))
+  with pytest.raises(ValueError, match="first time step"):
+    adder.add_first(after(0, 1.0))
+  add_episode(adder, rewards=(1.0,))
+  with pytest.raises(ValueError, match="add_first must be called"):
+    adder.add(act(0), after(0, 1.0))
+  adder.flush()
+  assert len(take_all(client)) == 1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+  "field", ["observation", "action", "reward", "discount"]
+)
+def test_what_is_not_finite_is_not_written(adder, client, field, value):
+  adder.add_first(first())
+  for t in range(2):
+    adder.add(act(t), after(t, REWARDS[t]))
+  adder.flush()
+  size = client.server_info()[adder_lib.TABLE].current_size
+  assert size == 2
+
+  action, timestep = act(2), after(2, REWARDS[2], last_discount=1.0)
+  if field == "action":
+    action = np.full_like(action, value)
+  elif field == "observation":
+    timestep = timestep._replace(observation=np.float32([0.0, value]))
+  else:
+    timestep = timestep._replace(**{field: np.float32(value)})
+  with pytest.raises(types.NonFiniteError, match=rf"^{field} .* step 3 of"):
+    adder.add(action, timestep)
+  adder.flush()
+  assert client.server_info()[adder_lib.TABLE].current_size == size
+
+
+def test_a_first_observation_that_is_not_finite(adder, client):
+  timestep = dm_env.restart(np.float32([np.nan, 0.0]))
+  with pytest.raises(types.NonFiniteError, match=r"observation .* step 0 of"):
+    adder.add_first(timestep)
+  # There is then no episode to add to.
+  with pytest.raises(ValueError, match="add_first must be called"):
+    adder.add(act(0), after(0, 1.0))
+  adder.flush()
+  assert client.server_info()[adder_lib.TABLE].current_size == 0
+
+
+@pytest.fixture(scope="module")
+def real_episode():
+  """25 steps of a real task: [(action, time step)], the first without action.
+
+  In the middle one step discounts, so that the product of discounts shows.
+  """
+  environment = environments.make("cartpole:swingup", seed=3)
+  rng = np.random.default_rng(0)
+  steps = [(None, environment.reset())]
+  for _ in range(25):
+    action = rng.uniform(-1, 1, environment.action_spec().shape)
+    action = action.astype(np.float32)
+    steps.append((action, environment.step(action)))
+  action, timestep = steps[10]
+  steps[10] = (action, timestep._replace(discount=np.float32(0.75)))
+  return specs.make_environment_spec(environment), steps
+
+
+@pytest.mark.parametrize(
+  ("n_step", "last_discount"), [(1, 1.0), (3, 1.0), (3, 0.0), (40, 0.0)]
+)
+def test_a_real_episode_gives_the_items_of_acmes_adder(
+  serve, real_episode, n_step, last_discount
+):
+  spec, steps = real_episode
+  action, timestep = steps[-1]
+  last = timestep._replace(
+    step_type=dm_env.StepType.LAST, discount=np.float32(last_discount)
+  )
+  steps = [*steps[:-1], (action, last)]
+  codec = adder_lib.TransitionCodec(spec)
+  client = serve(
+    make_queue(adder_lib.TABLE, codec.signature),
+    make_queue("acme", acme_adders.NStepTransitionAdder.signature(spec)),
+  )
+  acme_adder = acme_adders.NStepTransitionAdder(
+    client, n_step, 0.9, priority_fns={"acme": None}
+  )
+  adder = adder_lib.NStepTransitionAdder(
+    client, codec, n_step=n_step, discount=0.9
+  )
+  for each in (acme_adder, adder):
+    each.add_first(steps[0][1])
+    for action, timestep in steps[1:]:
+      each.add(action, timestep)
+  acme_adder.reset()
+  adder.flush()
+
+  theirs = [codec.pack(data[:5]) for data in take_all(client, "acme")]
+  ours = take_all(client)
+  num_steps = len(steps) - 1
+  assert len(theirs) == num_steps + min(n_step, num_steps) - 1
+  theirs, ours = sort_rows(theirs, spec), sort_rows(ours, spec)
+  assert ours.shape == theirs.shape
+  np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=0.0)
+
+
+def sort_rows(rows, spec):
+  """Sorts by what is no result of arithmetic: the observations."""
+  (size,) = spec.observations.shape
+  rows = np.stack(rows)
+  return rows[np.lexsort((*rows[:, :size].T, *rows[:, -size:].T))]
+
+
+def test_unpacking_undoes_packing(make_spec):
+  codec = adder_lib.TransitionCodec(
+    make_spec(
+      specs.Array((2, 3), np.float32),
+      specs.BoundedArray((4,), np.float32, -1.0, 1.0),
+    )
+  )
+  rng = np.random.default_rng(0)
+  transitions = [
+    types.Transition(
+      observation=rng.normal(size=(2, 3)).astype(np.float32),
+      action=rng.normal(size=4).astype(np.float32),
+      reward=np.float32(rng.normal()),
+      discount=np.float32(rng.normal()),
+      next_observation=rng.normal(size=(2, 3)).astype(np.float32),
+    )
+    for _ in range(5)
+  ]
+  packed = np.stack([codec.pack(transition) for transition in transitions])
+  assert packed.dtype == np.float32
+  assert packed.shape == (5, *codec.signature.shape) == (5, 18)
+  assert codec.signature.dtype.as_numpy_dtype == np.float32
+  unpacked = codec.unpack(jnp.asarray(packed))
+  for name in types.Transition._fields:
+    np.testing.assert_array_equal(
+      getattr(unpacked, name),
+      np.stack([getattr(transition, name) for transition in transitions]),
+      err_msg=name,
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.uint8])
+def test_observations_that_replay_cannot_hold_are_refused(make_spec, dtype):
+  with pytest.raises(ValueError, match=f"float32.*{np.dtype(dtype)}"):
+    adder_lib.TransitionCodec(make_spec(specs.Array((2,), dtype)))

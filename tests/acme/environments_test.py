@@ -1,0 +1,157 @@
+"""The environments: real dm_control tasks in canonical form."""
+
+import acme_qsm.acme_compat  # noqa: F401  # isort: skip
+
+import numpy as np
+import pytest
+from acme import specs
+from dm_control import suite
+
+from acme_qsm import environments
+from acme_qsm.specs import validate_environment_spec
+
+
+def run(environment, actions):
+  """Observations and rewards of an episode's start under these actions."""
+  timesteps = [environment.reset()]
+  timesteps += [environment.step(action) for action in actions]
+  return (
+    np.stack([timestep.observation for timestep in timesteps]),
+    np.stack([timestep.reward for timestep in timesteps[1:]]),
+  )
+
+
+def make_actions(environment, bound, count=20):
+  shape = (count, *environment.action_spec().shape)
+  actions = np.random.default_rng(0).uniform(-bound, bound, shape)
+  return actions.astype(np.float32)
+
+
+def test_every_task_of_the_suite_is_known():
+  assert len(environments.TASKS) == len(suite.ALL_TASKS) >= 50
+  assert len(set(environments.TASKS)) == len(environments.TASKS)
+  assert {"cartpole:swingup", "cartpole:balance"} <= set(environments.TASKS)
+  for task in environments.TASKS:
+    environments.validate_task(task)
+
+
+@pytest.mark.parametrize(
+  ("task", "observation_size", "action_size"),
+  [
+    ("cartpole:swingup", 5, 1),
+    ("reacher:easy", 6, 2),
+    ("walker:walk", 24, 6),
+  ],
+)
+def test_environments_are_canonical(task, observation_size, action_size):
+  environment = environments.make(task, seed=0)
+  spec = specs.make_environment_spec(environment)
+  validate_environment_spec(spec)
+  assert spec.observations.shape == (observation_size,)
+  assert spec.observations.dtype == np.float32
+  assert spec.actions.shape == (action_size,)
+  assert spec.actions.dtype == np.float32
+  np.testing.assert_array_equal(spec.actions.minimum, -np.ones(action_size))
+  np.testing.assert_array_equal(spec.actions.maximum, np.ones(action_size))
+  timestep = environment.reset()
+  assert timestep.first()
+  spec.observations.validate(timestep.observation)
+  for action in make_actions(environment, 1.0):
+    timestep = environment.step(action)
+    assert timestep.mid()
+    spec.observations.validate(timestep.observation)
+    assert np.asarray(timestep.reward).dtype == np.float32
+    assert np.asarray(timestep.discount).dtype == np.float32
+    assert 0.0 <= timestep.reward <= 1.0
+    assert timestep.discount == 1.0
+
+
+def get_forces(environment):
+  """What MuJoCo was last told to do."""
+  while not hasattr(environment, "physics"):
+    environment = environment.environment
+  return environment.physics.control()
+
+
+@pytest.mark.parametrize(
+  ("task", "minimum", "maximum"),
+  [
+    ("quadruped:walk", [-1.0, -1.0, -0.8] * 4, [1.0, 1.1, 0.8] * 4),
+    # No bounds in dm_control: 1e10 times the action would be no task.
+    ("lqr:lqr_2_1", [-1.0], [1.0]),
+  ],
+)
+def test_actions_are_scaled_to_the_tasks_bounds(task, minimum, maximum):
+  environment = environments.make(task, seed=0)
+  environment.reset()
+  ones = np.ones(environment.action_spec().shape, np.float32)
+  for action, expected in (
+    (ones, maximum),
+    (-ones, minimum),
+    (0 * ones, np.mean([minimum, maximum], axis=0)),
+  ):
+    timestep = environment.step(action)
+    np.testing.assert_allclose(get_forces(environment), expected, atol=1e-6)
+    assert np.all(np.abs(timestep.observation) < 100.0)
+
+
+def test_a_time_limit_is_no_termination():
+  environment = environments.make("cartpole:balance", seed=0)
+  timestep, length = environment.reset(), 0
+  while not timestep.last():
+    timestep, length = environment.step(np.zeros(1, np.float32)), length + 1
+  assert length == 1000
+  assert timestep.discount == 1.0
+
+
+@pytest.mark.parametrize("task", ["cartpole:swingup", "reacher:easy"])
+def test_the_seed_sets_the_episodes(task):
+  first, again, other = (environments.make(task, seed) for seed in (1, 1, 2))
+  actions = make_actions(first, 1.0)
+  # Two episodes, so that the second's initial state is the seed's as well.
+  for _ in range(2):
+    observations, rewards = run(first, actions)
+    repeated = run(again, actions)
+    np.testing.assert_array_equal(observations, repeated[0])
+    np.testing.assert_array_equal(rewards, repeated[1])
+    different, _ = run(other, actions)
+    assert not np.allclose(observations[0], different[0])
+
+
+def test_the_largest_seed():
+  environments.make("cartpole:balance", seed=2**32 - 1)
+
+
+def test_actions_out_of_bounds_are_clipped():
+  first, second = (environments.make("reacher:easy", seed=1) for _ in range(2))
+  actions = make_actions(first, 3.0)
+  clipped = np.clip(actions, -1.0, 1.0)
+  assert np.any(actions != clipped)
+  observations, rewards = run(first, actions)
+  expected_observations, expected_rewards = run(second, clipped)
+  np.testing.assert_array_equal(observations, expected_observations)
+  np.testing.assert_array_equal(rewards, expected_rewards)
+  # The actions matter at all.
+  assert not np.allclose(observations, run(first, -clipped)[0])
+
+
+@pytest.mark.parametrize(
+  ("task", "near"),
+  [
+    ("cartpole:swing_up", "cartpole:swingup"),
+    ("cartpole_swingup", "cartpole:swingup"),
+    ("cheetah", "cheetah:run"),
+    ("walker:wlak", "walker:walk"),
+  ],
+)
+def test_an_unknown_task_is_told_its_neighbours(task, near):
+  with pytest.raises(ValueError, match=rf"{task!r}.*did you mean.*{near}"):
+    environments.make(task, seed=0)
+
+
+@pytest.mark.parametrize("task", ["", "zzz"])
+def test_a_task_like_no_other_is_told_them_all(task):
+  with pytest.raises(ValueError, match="Unknown task") as error:
+    environments.validate_task(task)
+  for name in environments.TASKS:
+    assert name in str(error.value)

@@ -1,0 +1,103 @@
+"""What the tests of experiments share: a small agent and environment."""
+
+import acme_qsm.acme_compat  # noqa: F401  # isort: skip
+
+import dm_env
+import numpy as np
+import pytest
+from dm_env import specs
+
+from acme_qsm import make_networks
+from acme_qsm import QSMBuilder
+from acme_qsm import QSMConfig
+from acme_qsm.experiments import CheckpointingConfig
+from acme_qsm.experiments import ExperimentConfig
+
+EPISODE_LENGTH = 20
+SMALL_CONFIG = QSMConfig(
+  policy_hidden_sizes=(16,),
+  critic_hidden_sizes=(16,),
+  num_denoising_steps=2,
+  num_action_candidates=1,
+  num_evaluation_candidates=1,
+  batch_size=8,
+  samples_per_insert=8.0,
+  min_replay_size=32,
+  max_replay_size=1_000,
+)
+
+
+class PointEnvironment(dm_env.Environment):
+  """A point on a line, rewarded for being near the middle.
+
+  Attributes:
+    bad_step: the environment step (counted from 1 over all episodes) at which
+      the reward is `bad_reward`.
+  """
+
+  def __init__(self, seed, bad_step=0, bad_reward=np.nan):
+    self._random = np.random.RandomState(seed)
+    self._bad_step = bad_step
+    self._bad_reward = bad_reward
+    self._total_steps = 0
+    self._step = 0
+    self._position = 0.0
+
+  def _observation(self):
+    return np.array([self._position, self._step / EPISODE_LENGTH], np.float32)
+
+  def reset(self):
+    self._step = 0
+    self._position = self._random.uniform(-1, 1)
+    return dm_env.restart(self._observation())
+
+  def step(self, action):
+    self._step += 1
+    self._total_steps += 1
+    self._position = float(np.clip(self._position + 0.1 * action[0], -1, 1))
+    reward = np.float32(1.0 - abs(self._position))
+    if self._total_steps == self._bad_step:
+      reward = np.float32(self._bad_reward)
+    if self._step == EPISODE_LENGTH:
+      return dm_env.truncation(reward, self._observation(), np.float32(1.0))
+    return dm_env.transition(reward, self._observation(), np.float32(1.0))
+
+  def observation_spec(self):
+    return specs.Array((2,), np.float32, "observation")
+
+  def action_spec(self):
+    return specs.BoundedArray((1,), np.float32, -1.0, 1.0, "action")
+
+  def reward_spec(self):
+    return specs.Array((), np.float32, "reward")
+
+  def discount_spec(self):
+    return specs.BoundedArray((), np.float32, 0.0, 1.0, "discount")
+
+
+@pytest.fixture
+def make_experiment(tmp_path):
+  """A function that makes a small experiment, in tmp_path / "run"."""
+
+  def make(
+    num_steps=100,
+    config=SMALL_CONFIG,
+    seed=0,
+    environment_factory=PointEnvironment,
+    directory=tmp_path / "run",
+    minutes=60.0,
+    **kwargs,
+  ):
+    return ExperimentConfig(
+      builder=QSMBuilder(config),
+      network_factory=lambda spec: make_networks(spec, config),
+      environment_factory=environment_factory,
+      max_num_actor_steps=num_steps,
+      seed=seed,
+      checkpointing=CheckpointingConfig(
+        directory=str(directory), add_uid=False, time_delta_minutes=minutes
+      ),
+      **kwargs,
+    )
+
+  return make

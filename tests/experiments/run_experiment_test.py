@@ -1,0 +1,277 @@
+"""Tests of the local run: what it leaves, and how it goes on."""
+
+import json
+import os
+import signal
+
+import dm_env
+import numpy as np
+import pytest
+
+from acme_qsm.experiments import checkpointing
+from acme_qsm.experiments import run_experiment
+from acme_qsm.experiments.loggers import read_csv
+from acme_qsm.types import NonFiniteError
+
+# n-step returns of 3 steps add two shorter transitions at an episode's end.
+ITEMS_PER_EPISODE = 22
+EPISODE_LENGTH = 20
+
+
+def _latest(path):
+  return checkpointing.Checkpointer(path / "checkpoints").latest()
+
+
+def _expected_learner_steps(num_items, min_replay_size=32):
+  """One learner step per item, from the one that makes replay large enough."""
+  return num_items - min_replay_size + 1
+
+
+def test_leaves_everything_in_the_work_directory(tmp_path, make_experiment):
+  run_experiment(make_experiment(100), eval_every=40, num_eval_episodes=2)
+  path = tmp_path / "run"
+
+  config = json.loads((path / "config.json").read_text())
+  assert config["seed"] == 0
+  assert config["config"]["batch_size"] == 8
+  evaluations = read_csv(path / "logs" / "evaluator.csv")
+  np.testing.assert_array_equal(evaluations["actor_steps"], [40, 80, 100])
+  assert np.all(evaluations["episode_return_min"] >= 0)
+  assert np.all(evaluations["episode_return_max"] <= EPISODE_LENGTH)
+  episodes = read_csv(path / "logs" / "actor.csv")
+  np.testing.assert_array_equal(episodes["actor_steps"], np.arange(20, 101, 20))
+  np.testing.assert_array_equal(episodes["actor_episodes"], np.arange(1, 6))
+  assert (path / "learning_curve.png").read_bytes()[:4] == b"\x89PNG"
+  assert list((path / "tensorboard").glob("*tfevents*"))
+  metadata = _latest(path).metadata
+  assert metadata["actor_steps"] == 100
+
+
+def test_makes_the_learner_steps_that_samples_per_insert_call_for(
+  tmp_path, make_experiment
+):
+  run_experiment(make_experiment(100), eval_every=100, num_eval_episodes=0)
+  metadata = _latest(tmp_path / "run").metadata
+  # The last items may still have been on their way to replay.
+  steps = metadata["counter"]["counts"]["learner_steps"]
+  expected = _expected_learner_steps(5 * ITEMS_PER_EPISODE)
+  assert expected - 10 <= steps <= expected
+  assert metadata["samples"] == 8 * steps
+
+
+def test_resumed_run_counts_as_an_uninterrupted_one(tmp_path, make_experiment):
+  whole, halves = tmp_path / "whole", tmp_path / "halves"
+  kwargs = {"eval_every": 20, "num_eval_episodes": 1}
+  run_experiment(make_experiment(200, directory=whole), **kwargs)
+  run_experiment(make_experiment(90, directory=halves), **kwargs)
+  middle = _latest(halves)
+  run_experiment(make_experiment(200, directory=halves), **kwargs)
+
+  assert middle.metadata["actor_steps"] == 90
+  # The second half begins with an episode of its own: in between lies one of
+  # 10 steps, which is not counted among the episodes.
+  episodes = read_csv(halves / "logs" / "actor.csv")["actor_steps"]
+  np.testing.assert_array_equal(
+    episodes, [20, 40, 60, 80, 110, 130, 150, 170, 190]
+  )
+  for path in (whole, halves):
+    evaluations = read_csv(path / "logs" / "evaluator.csv")["actor_steps"]
+    expected = sorted({*range(20, 201, 20), *([90] if path == halves else [])})
+    np.testing.assert_array_equal(evaluations, expected)
+  learner_steps = [
+    _latest(path).metadata["counter"]["counts"]["learner_steps"]
+    for path in (whole, halves)
+  ]
+  assert abs(learner_steps[0] - learner_steps[1]) <= 12
+
+
+def test_resumed_run_goes_on_with_its_own_learner_and_replay(
+  tmp_path, make_experiment
+):
+  path = tmp_path / "run"
+  run_experiment(make_experiment(90), eval_every=90, num_eval_episodes=0)
+  before = dict(np.load(_latest(path).path / "learner.npz"))
+  # Nothing is left to do: the second run only loads and shows what there is.
+  run_experiment(make_experiment(90), eval_every=90, num_eval_episodes=0)
+  after = dict(np.load(_latest(path).path / "learner.npz"))
+  assert before.keys() == after.keys()
+  for name, array in before.items():
+    np.testing.assert_array_equal(array, after[name])
+
+  run_experiment(make_experiment(92), eval_every=92, num_eval_episodes=0)
+  metadata = _latest(path).metadata
+  # With an empty replay, two more steps would have called for no learner step.
+  assert metadata["counter"]["counts"]["learner_steps"] > before[".steps"]
+
+
+class _Interrupting:
+  """An observer that sends the process a signal at an environment step."""
+
+  def __init__(self, number, step):
+    self._number = number
+    self._left = step
+
+  def observe_first(self, env, timestep):
+    pass
+
+  def observe(self, env, timestep, action):
+    self._left -= 1
+    if self._left == 0:
+      os.kill(os.getpid(), self._number)
+
+  def get_metrics(self):
+    return {"seen": 1.0}
+
+
+@pytest.mark.parametrize(
+  ("number", "error"),
+  [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)],
+)
+def test_a_signal_saves_a_checkpoint_and_the_run_goes_on(
+  tmp_path, make_experiment, number, error
+):
+  path = tmp_path / "run"
+  handler = signal.getsignal(number)
+  interrupted = make_experiment(100, observers=[_Interrupting(number, 47)])
+  with pytest.raises(error) as raised:
+    run_experiment(interrupted, eval_every=20, num_eval_episodes=1)
+  if error is SystemExit:
+    assert raised.value.code == 143
+  assert signal.getsignal(number) is handler
+  assert _latest(path).metadata["actor_steps"] == 47
+
+  run_experiment(make_experiment(100), eval_every=20, num_eval_episodes=1)
+  evaluations = read_csv(path / "logs" / "evaluator.csv")["actor_steps"]
+  np.testing.assert_array_equal(evaluations, [20, 40, 60, 80, 100])
+  assert read_csv(path / "logs" / "actor.csv")["seen"][0] == 1.0
+
+
+def test_an_evaluation_that_was_interrupted_is_made_up_for(
+  tmp_path, make_experiment
+):
+  class InterruptedEvaluation(dm_env.Environment):
+    """Sends SIGTERM at the first step of the environment made second."""
+
+    made = 0
+
+    def __init__(self, environment):
+      self._environment = environment
+      InterruptedEvaluation.made += 1
+      self._interrupt = InterruptedEvaluation.made == 2
+
+    def step(self, action):
+      if self._interrupt:
+        os.kill(os.getpid(), signal.SIGTERM)
+        self._interrupt = False
+      return self._environment.step(action)
+
+    def __getattr__(self, name):
+      return getattr(self._environment, name)
+
+    reset = observation_spec = action_spec = None
+
+  for name in ("reset", "observation_spec", "action_spec"):
+    setattr(
+      InterruptedEvaluation,
+      name,
+      lambda self, name=name: getattr(self._environment, name)(),
+    )
+  InterruptedEvaluation.__abstractmethods__ = frozenset()
+  normal = make_experiment(60)
+  experiment = make_experiment(
+    60,
+    environment_factory=lambda seed: InterruptedEvaluation(
+      normal.environment_factory(seed)
+    ),
+  )
+  with pytest.raises(SystemExit):
+    run_experiment(experiment, eval_every=30, num_eval_episodes=1)
+  path = tmp_path / "run"
+  assert _latest(path).metadata["actor_steps"] == 30
+  run_experiment(normal, eval_every=30, num_eval_episodes=1)
+  evaluations = read_csv(path / "logs" / "evaluator.csv")["actor_steps"]
+  np.testing.assert_array_equal(evaluations, [30, 60])
+
+
+@pytest.mark.parametrize("bad_reward", [np.nan, np.inf])
+def test_a_reward_that_is_not_finite_stops_the_run(
+  tmp_path, make_experiment, bad_reward
+):
+  path = tmp_path / "run"
+  run_experiment(make_experiment(50), eval_every=50, num_eval_episodes=0)
+  good = _latest(path)
+
+  def make_environment(seed):
+    environment = make_experiment().environment_factory(seed)
+    environment.__init__(seed, bad_step=13, bad_reward=bad_reward)
+    return environment
+
+  with pytest.raises(
+    NonFiniteError, match=r"environment step 63: reward is not finite"
+  ):
+    run_experiment(
+      make_experiment(100, environment_factory=make_environment, minutes=1e-9),
+      eval_every=100,
+      num_eval_episodes=0,
+    )
+  # The steps before it were saved, the bad one was not.
+  assert good.metadata["actor_steps"] == 50
+  assert _latest(path).metadata["actor_steps"] == 62
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, make_experiment):
+  path = tmp_path / "run"
+  run_experiment(make_experiment(50), eval_every=50, num_eval_episodes=0)
+
+  def make_environment(seed):
+    environment = make_experiment().environment_factory(seed)
+    # Finite itself, but its square is not.
+    environment.__init__(seed, bad_step=5, bad_reward=1e30)
+    return environment
+
+  with pytest.raises(NonFiniteError, match=r"loss is .* after learner step"):
+    run_experiment(
+      make_experiment(500, environment_factory=make_environment),
+      eval_every=500,
+      num_eval_episodes=0,
+    )
+  assert _latest(path).metadata["actor_steps"] == 50
+
+
+def test_evaluation_has_its_own_environment(make_experiment):
+  seeds = []
+
+  def make_environment(seed):
+    seeds.append(seed)
+    return make_experiment().environment_factory(seed)
+
+  run_experiment(
+    make_experiment(40, environment_factory=make_environment),
+    eval_every=20,
+    num_eval_episodes=1,
+  )
+  assert len(set(seeds)) == 3
+
+
+def test_without_a_work_directory_nothing_is_written(
+  tmp_path, make_experiment, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  import dataclasses
+
+  experiment = dataclasses.replace(make_experiment(60), checkpointing=None)
+  run_experiment(experiment, eval_every=30, num_eval_episodes=1)
+  assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+  ("kwargs", "message"),
+  [
+    ({"eval_every": 0}, "eval_every must be positive, got 0"),
+    ({"num_eval_episodes": -1}, "num_eval_episodes must not be negative"),
+  ],
+)
+def test_wrong_arguments(tmp_path, make_experiment, kwargs, message):
+  with pytest.raises(ValueError, match=message):
+    run_experiment(make_experiment(), **kwargs)
+  assert not (tmp_path / "run").exists()

@@ -1,0 +1,117 @@
+"""Tests of how a work directory is claimed."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from acme_qsm.experiments import CheckpointingConfig
+from acme_qsm.experiments import workdir
+
+
+def _open(path, description, **kwargs):
+  config = CheckpointingConfig(directory=str(path), add_uid=False, **kwargs)
+  return workdir.open_workdir(config, description)
+
+
+def test_a_new_directory_gets_the_description(tmp_path):
+  path = tmp_path / "a" / "b"
+  opened = _open(path, {"task": "x", "sizes": (1, 2)})
+  assert opened.path == path
+  opened.close()
+  assert json.loads((path / "config.json").read_text()) == {
+    "task": "x",
+    "sizes": [1, 2],
+  }
+
+
+def test_the_same_run_may_come_back(tmp_path):
+  for _ in range(2):
+    _open(tmp_path, {"task": "x", "sizes": (1, 2)}).close()
+
+
+def test_another_run_may_not(tmp_path):
+  _open(tmp_path, {"task": "x", "config": {"scale": 1.0, "n": 1}}).close()
+  with pytest.raises(workdir.WorkdirError) as raised:
+    _open(tmp_path, {"task": "y", "config": {"scale": 2.0, "n": 1}})
+  message = str(raised.value)
+  assert "its task is 'x', not 'y'" in message
+  assert "its config.scale is 1.0, not 2.0" in message
+  assert "config.n" not in message
+
+
+def test_other_peoples_files_are_left_alone(tmp_path):
+  (tmp_path / "thesis.tex").write_text("")
+  with pytest.raises(workdir.WorkdirError, match=r"thesis\.tex"):
+    _open(tmp_path, {})
+  assert not (tmp_path / "config.json").exists()
+
+
+def test_a_path_that_cannot_be_a_directory(tmp_path):
+  (tmp_path / "file").write_text("")
+  with pytest.raises(workdir.WorkdirError, match="cannot be written to"):
+    _open(tmp_path / "file" / "run", {})
+
+
+def test_a_directory_in_use_by_another_process(tmp_path):
+  _open(tmp_path, {}).close()
+  code = (
+    "import fcntl, sys; f = open(sys.argv[1], 'w');"
+    "fcntl.flock(f, fcntl.LOCK_EX); print('locked', flush=True);"
+    "sys.stdin.read()"
+  )
+  with subprocess.Popen(
+    [sys.executable, "-c", code, str(tmp_path / ".lock")],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+  ) as process:
+    assert process.stdout is not None
+    assert process.stdin is not None
+    process.stdout.readline()
+    with pytest.raises(workdir.WorkdirError, match="in use"):
+      _open(tmp_path, {})
+    process.stdin.close()
+  _open(tmp_path, {}).close()
+
+
+def test_add_uid_gives_every_run_a_folder_of_its_own(tmp_path):
+  config = CheckpointingConfig(directory=str(tmp_path), add_uid=True)
+  first = workdir.open_workdir(config, {"task": "x"})
+  second = workdir.open_workdir(config, {"task": "y"})
+  assert first.path != second.path
+  assert first.path.parent == second.path.parent == tmp_path
+  first.close()
+  second.close()
+
+
+def test_a_config_file_that_is_not_json(tmp_path):
+  (tmp_path / "config.json").write_text("{")
+  with pytest.raises(workdir.WorkdirError, match="not JSON"):
+    _open(tmp_path, {})
+
+
+@dataclasses.dataclass
+class _Config:
+  sizes: tuple[int, ...] = (1, 2)
+  nested: object = None
+
+
+def test_describe():
+  assert workdir.describe(_Config(nested=_Config())) == {
+    "sizes": [1, 2],
+    "nested": {"sizes": [1, 2], "nested": None},
+  }
+
+
+@pytest.mark.parametrize(
+  ("kwargs", "message"),
+  [
+    ({"max_to_keep": 0}, "max_to_keep must be at least 1, got 0"),
+    ({"time_delta_minutes": 0.0}, "time_delta_minutes must be positive"),
+  ],
+)
+def test_wrong_checkpointing_config(kwargs, message):
+  with pytest.raises(ValueError, match=message):
+    CheckpointingConfig(**kwargs)

@@ -1,0 +1,210 @@
+"""Tests of the local launcher: the command a user types."""
+
+import json
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from acme_qsm.config import PRESETS
+from acme_qsm.experiments import checkpointing
+from acme_qsm.experiments.loggers import read_csv
+from launchers import local
+
+ROOT = pathlib.Path(__file__).parents[2]
+SMALL = [
+  *("--policy_hidden_sizes", "16", "--critic_hidden_sizes", "16"),
+  *("--batch_size", "8", "--samples_per_insert", "8"),
+  *("--min_replay_size", "100", "--num_denoising_steps", "2"),
+  *("--num_action_candidates", "1", "--num_evaluation_candidates", "1"),
+  *("--num_eval_episodes", "1", "--eval_every", "1000"),
+]
+
+
+def _command(workdir, num_steps, *more):
+  """README's own command, but small."""
+  block = re.search(r"```bash\n(.*?)```", (ROOT / "README.md").read_text())
+  assert block is not None
+  arguments = block.group(1).split("launchers/local.py")[1].split()
+  return [
+    sys.executable,
+    "launchers/local.py",
+    *arguments,
+    *("--workdir", str(workdir), "--num_steps", str(num_steps)),
+    *SMALL,
+    *more,
+  ]
+
+
+def _wait_for(condition, process, seconds=240):
+  deadline = time.monotonic() + seconds
+  while not condition():
+    assert process.poll() is None, process.stdout.read()
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+
+
+def test_the_readme_command_trains_and_survives_sigkill(tmp_path):
+  workdir = tmp_path / "run"
+  # Enough steps that it cannot have finished when it is killed, and a
+  # checkpoint at every one of them.
+  command = _command(workdir, 100_000, "--checkpoint_minutes", "1e-9")
+  checkpoints = checkpointing.Checkpointer(workdir / "checkpoints")
+
+  def learned():
+    # A checkpoint may be replaced while it is looked at.
+    try:
+      checkpoint = checkpoints.latest()
+    except (OSError, checkpointing.CheckpointError):
+      return False
+    return checkpoint is not None and checkpoint.metadata["actor_steps"] > 150
+
+  with subprocess.Popen(
+    command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+  ) as process:
+    _wait_for(learned, process)
+    process.kill()
+  checkpoint = checkpoints.latest()
+  assert checkpoint is not None
+  saved = checkpoint.metadata["actor_steps"]
+  saved_learner_steps = checkpoint.metadata["counter"]["counts"][
+    "learner_steps"
+  ]
+  assert saved_learner_steps > 0
+
+  result = subprocess.run(
+    _command(workdir, 1_200),
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert f"{saved:,} environment steps" in result.stdout
+  assert f"{saved_learner_steps:,} learner steps" in result.stdout
+  # Episodes have 1000 steps, and a new one begins where the run went on.
+  episodes = read_csv(workdir / "logs" / "actor.csv")["actor_steps"]
+  np.testing.assert_array_equal(episodes, [saved + 1000])
+  evaluations = read_csv(workdir / "logs" / "evaluator.csv")["actor_steps"]
+  np.testing.assert_array_equal(evaluations, [1000, 1200])
+  learner = read_csv(workdir / "logs" / "learner.csv")
+  assert np.all(np.diff(learner["learner_steps"]) > 0)
+  checkpoint = checkpoints.latest()
+  assert checkpoint is not None
+  assert checkpoint.metadata["actor_steps"] == 1200
+  config = json.loads((workdir / "config.json").read_text())
+  assert config["task"] == "cartpole:swingup"
+  assert (workdir / "learning_curve.png").exists()
+  # Reverb's messages are in their file, not in the user's terminal.
+  assert "reverb" not in result.stdout + result.stderr
+  assert "reverb" in (workdir / "logs" / "native.log").read_text()
+
+
+@pytest.mark.parametrize(
+  ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_signals_end_with_a_checkpoint_and_their_exit_code(
+  tmp_path, number, code
+):
+  workdir = tmp_path / "run"
+  log = workdir / "logs" / "learner.csv"
+  with subprocess.Popen(
+    _command(workdir, 100_000),
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+  ) as process:
+    _wait_for(log.exists, process)
+    process.send_signal(number)
+    process.communicate(timeout=120)
+  assert process.returncode == code
+  checkpoint = checkpointing.Checkpointer(workdir / "checkpoints").latest()
+  assert checkpoint is not None
+  assert checkpoint.metadata["actor_steps"] >= 100
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    (["--task", "cartpole:swing_up"], "did you mean .*cartpole:swingup"),
+    (["--task", "nonsense"], "Unknown task 'nonsense'"),
+    (["--preset", "oficial"], "Unknown preset 'oficial'"),
+    (["--batch_size", "0"], "batch_size must be positive, got 0"),
+    (["--discount", "1.5"], r"discount must be in \[0, 1\], got 1.5"),
+    (["--min_replay_size", "10"], "min_replay_size must be at least batch"),
+    (["--max_replay_size", "99"], "max_replay_size must be at least min"),
+    (["--num_steps", "0"], "max_num_actor_steps must be positive, got 0"),
+    (["--seed", "-1"], "seed must be in"),
+    (["--eval_every", "0"], "eval_every must be positive, got 0"),
+    (["--num_eval_episodes", "-1"], "num_eval_episodes must not be neg"),
+    (["--checkpoint_minutes", "0"], "time_delta_minutes must be positive"),
+    (["--max_checkpoints", "0"], "max_to_keep must be at least 1, got 0"),
+  ],
+)
+def test_wrong_input_is_refused_before_any_work(
+  tmp_path, capfd, arguments, message
+):
+  workdir = tmp_path / "run"
+  assert local.main([*arguments, "--workdir", str(workdir)]) == 2
+  error = capfd.readouterr().err
+  assert re.search(f"Error: .*{message}", error), error
+  assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    (["--task", "cartpole:balance"], "its task is 'cartpole:swingup'"),
+    (["--seed", "1"], "its seed is 0, not 1"),
+    (["--discount", "0.9"], "its config.discount is 0.99, not 0.9"),
+  ],
+)
+def test_anothers_work_directory_is_refused(
+  tmp_path, capfd, arguments, message
+):
+  command = ["--workdir", str(tmp_path / "run"), "--num_eval_episodes", "0"]
+  assert local.main([*command, "--num_steps", "5"]) == 0
+  files = sorted(tmp_path.rglob("*"))
+  assert local.main([*command, "--num_steps", "9", *arguments]) == 2
+  assert message in capfd.readouterr().err
+  assert sorted(tmp_path.rglob("*")) == files
+
+
+def test_an_unwritable_work_directory_is_refused(tmp_path, capfd):
+  (tmp_path / "file").write_text("")
+  assert local.main(["--workdir", str(tmp_path / "file" / "run")]) == 2
+  assert "cannot be written to" in capfd.readouterr().err
+
+
+def test_flags_override_the_preset():
+  arguments = local.parse(
+    [
+      *("--preset", "official", "--q_score_scale", "2"),
+      *("--policy_hidden_sizes", "32", "16"),
+    ]
+  )
+  assert arguments.config.q_score_scale == 2.0
+  assert arguments.config.policy_hidden_sizes == (32, 16)
+  assert arguments.config.score_target == "action_gradient"
+  assert (
+    arguments.config.num_denoising_steps
+    == PRESETS["official"].num_denoising_steps
+  )
+
+
+def test_the_work_directory_is_the_tasks_and_the_seeds():
+  arguments = local.parse(["--task", "walker:walk", "--seed", "3"])
+  assert arguments.directory == "runs/walker_walk/seed_3"
+
+
+def test_help_names_every_field(capsys):
+  with pytest.raises(SystemExit) as raised:
+    local.parse(["--help"])
+  assert raised.value.code == 0
+  text = capsys.readouterr().out
+  for name in PRESETS["default"].__dataclass_fields__:
+    assert f"--{name}" in text or f"--no_{name}" in text, name
