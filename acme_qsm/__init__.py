@@ -5,6 +5,7 @@ is loaded when first touched.
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
 from acme_qsm import diffusion
 from acme_qsm import losses
@@ -17,6 +18,9 @@ from acme_qsm.networks import QSMNetworks
 from acme_qsm.policy import make_policy
 from acme_qsm.policy import PolicyParams
 from acme_qsm.types import Transition
+
+if TYPE_CHECKING:
+  from acme_qsm.builder import QSMBuilder
 
 __all__ = [
   "LearnerCore",

@@ -37,10 +37,10 @@ def _set_missing(owner: object, name: str, value: object) -> None:
 
 def _patch_jax() -> None:
   # acme.jax.{networks,utils,variable_utils} annotate with these types.
-  if "xla" not in vars(jax):
-    jax.xla = type("xla", (), {})  # pyright: ignore[reportAttributeAccessIssue]
-  _set_missing(jax.xla, "Device", jax.Device)  # pyright: ignore[reportAttributeAccessIssue]
-  _set_missing(jax.xla, "DeviceArray", jax.Array)  # pyright: ignore[reportAttributeAccessIssue]
+  _set_missing(jax, "xla", type("xla", (), {}))
+  xla = vars(jax)["xla"]
+  _set_missing(xla, "Device", jax.Device)
+  _set_missing(xla, "DeviceArray", jax.Array)
   _set_missing(jnp, "DeviceArray", jax.Array)
   # Moved to jax.tree in JAX 0.4.25 and removed from the top in 0.6.
   for name in ("flatten", "leaves", "map", "structure", "transpose"):

@@ -6,6 +6,7 @@ that one column is sampled two to three times as fast as five.
 """
 
 import collections
+from typing import Any
 
 import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 
@@ -220,7 +221,6 @@ class NStepTransitionAdder(adders.Adder):
         )
       )
     )
-    self._writer.create_item(
-      self._table, priority=1.0, trajectory=self._writer.history[-1]
-    )
+    history: Any = self._writer.history
+    self._writer.create_item(self._table, priority=1.0, trajectory=history[-1])
     self._writer.flush(self._max_in_flight_items)

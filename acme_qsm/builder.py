@@ -146,7 +146,7 @@ class QSMBuilder(builders.ActorLearnerBuilder):
       discount=self.config.discount,
     )
 
-  def make_actor(
+  def make_actor(  # pyright: ignore[reportIncompatibleMethodOverride]
     self,
     random_key: jax.Array,
     policy: Policy,
@@ -186,7 +186,7 @@ class QSMBuilder(builders.ActorLearnerBuilder):
       backend="cpu",
     )
 
-  def make_learner(
+  def make_learner(  # pyright: ignore[reportIncompatibleMethodOverride]
     self,
     random_key: jax.Array,
     networks: QSMNetworks,

@@ -2,12 +2,12 @@
 
 import difflib
 import warnings
+from typing import Any
 
 import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 
 import dm_env
 import numpy as np
-from acme import specs
 from acme import wrappers
 
 with warnings.catch_warnings():
@@ -27,8 +27,9 @@ _UNBOUNDED = 1e10
 class _UnitBounds(wrappers.EnvironmentWrapper):
   """Bounds what MuJoCo leaves unbounded (its +-1e10) to [-1, 1]."""
 
-  def action_spec(self) -> specs.BoundedArray:
-    spec = self._environment.action_spec()
+  def action_spec(self) -> Any:
+    """The actions' spec, with bounds."""
+    spec: Any = self._environment.action_spec()
     unbounded = (spec.minimum <= -_UNBOUNDED) | (spec.maximum >= _UNBOUNDED)
     return spec.replace(
       minimum=np.where(unbounded, -1.0, spec.minimum),

@@ -110,6 +110,8 @@ class _LearnerLogger(acme_loggers.Logger):
 class _LocalRun:
   """The parts of a run, and the loop over them."""
 
+  _learner_logger: _LearnerLogger
+
   def __init__(
     self,
     experiment: ExperimentConfig,
@@ -166,7 +168,7 @@ class _LocalRun:
     if self._path:
       # Without a checkpoint, whatever a killed run logged goes.
       loggers.rewind(self._path, self._actor_steps if checkpoint else -1)
-    logger_factory = experiment.logger_factory or (
+    logger_factory: Callable[..., Any] = experiment.logger_factory or (
       loggers.make_logger_factory(self._path)
       if self._path
       else lambda *args: acme_loggers.NoOpLogger()
