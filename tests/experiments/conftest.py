@@ -3,6 +3,7 @@
 import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 
 import dm_env
+import jax
 import numpy as np
 import pytest
 from dm_env import specs
@@ -12,6 +13,15 @@ from acme_qsm import QSMBuilder
 from acme_qsm import QSMConfig
 from acme_qsm.experiments import CheckpointingConfig
 from acme_qsm.experiments import ExperimentConfig
+
+
+@pytest.fixture(autouse=True, scope="package")
+def _compile_quickly():
+  """Almost all the time of these tests is the compiler's: halve it."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
+
 
 EPISODE_LENGTH = 20
 SMALL_CONFIG = QSMConfig(
