@@ -5,7 +5,7 @@ is loaded when first touched.
 """
 
 import importlib
-from typing import TYPE_CHECKING
+import typing
 
 from acme_qsm import diffusion
 from acme_qsm import losses
@@ -19,7 +19,7 @@ from acme_qsm.policy import make_policy
 from acme_qsm.policy import PolicyParams
 from acme_qsm.types import Transition
 
-if TYPE_CHECKING:
+if typing.TYPE_CHECKING:
   from acme_qsm.builder import QSMBuilder
 
 __all__ = [

@@ -41,8 +41,11 @@ class QSMConfig:
       compiled loop.
     policy_learning_rate: Adam's, for the denoiser.
     critic_learning_rate: Adam's, for the critics.
-    target_update_rate: tau, the target critics' step towards the critics after
-      each learner step, in (0, 1].
+    target_update_rate: tau, the step of the target critics and the target
+      denoiser towards the newest ones after each learner step, in (0, 1].
+    use_target_policy: whether to act, and to draw the critics' target actions,
+      with the target denoiser rather than the newest, and to choose among
+      candidates by the target critics.
     discount: gamma, in [0, 1].
     reward_scale: factor of the rewards in the critic's target.
     num_target_candidates: as num_action_candidates, for the actions of the
@@ -89,6 +92,7 @@ class QSMConfig:
   policy_learning_rate: float = 3e-4
   critic_learning_rate: float = 3e-4
   target_update_rate: float = 0.005
+  use_target_policy: bool = True
   discount: float = 0.99
   reward_scale: float = 1.0
   num_target_candidates: int = 1
@@ -184,6 +188,7 @@ PRESETS = {
     score_target="action_gradient",
     q_score_scale=50.0,
     normalize_action_gradient=False,
+    use_target_policy=False,
     num_target_candidates=1,
     n_step=1,
     num_action_candidates=1,

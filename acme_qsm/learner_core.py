@@ -24,8 +24,9 @@ class TrainingState(NamedTuple):
 
   Attributes:
     denoiser_params: the denoiser's parameters.
+    target_denoiser_params: their slow copy.
     critic_params: the N critics' parameters.
-    target_critic_params: their slow copies, which the critics' target uses.
+    target_critic_params: their slow copy, which the critics' target uses.
     denoiser_opt_state: the denoiser's optimiser state.
     critic_opt_state: the critics' optimiser state.
     action_gradient_square: [] running mean square of the critics' action
@@ -35,6 +36,7 @@ class TrainingState(NamedTuple):
   """
 
   denoiser_params: types.Params
+  target_denoiser_params: types.Params
   critic_params: types.Params
   target_critic_params: types.Params
   denoiser_opt_state: optax.OptState
@@ -90,8 +92,9 @@ def make_learner_core(networks: QSMNetworks, config: QSMConfig) -> LearnerCore:
     critic_params = networks.init_critics(critic_key)
     return TrainingState(
       denoiser_params=denoiser_params,
+      # Copies: the step may donate the buffers of both.
+      target_denoiser_params=jax.tree.map(jnp.copy, denoiser_params),
       critic_params=critic_params,
-      # A copy: the step may donate the buffers of both.
       target_critic_params=jax.tree.map(jnp.copy, critic_params),
       denoiser_opt_state=denoiser_optimizer.init(denoiser_params),
       critic_opt_state=critic_optimizer.init(critic_params),
@@ -99,6 +102,16 @@ def make_learner_core(networks: QSMNetworks, config: QSMConfig) -> LearnerCore:
       key=key,
       steps=jnp.zeros((), jnp.int32),
     )
+
+  def move_target(params: types.Params, target: types.Params) -> types.Params:
+    return optax.incremental_update(params, target, config.target_update_rate)
+
+  def policy_params(state: TrainingState) -> PolicyParams:
+    if config.use_target_policy:
+      return PolicyParams(
+        state.target_denoiser_params, state.target_critic_params, state.steps
+      )
+    return PolicyParams(state.denoiser_params, state.critic_params, state.steps)
 
   def target_q_values(
     state: TrainingState, key: jax.Array, observation: jax.Array
@@ -108,7 +121,7 @@ def make_learner_core(networks: QSMNetworks, config: QSMConfig) -> LearnerCore:
     action = sample_action(
       networks,
       schedule,
-      state.denoiser_params,
+      policy_params(state).denoiser,
       state.target_critic_params,
       sample_key,
       observation,
@@ -224,9 +237,12 @@ def make_learner_core(networks: QSMNetworks, config: QSMConfig) -> LearnerCore:
 
     new_state = TrainingState(
       denoiser_params=denoiser_params,
+      target_denoiser_params=move_target(
+        denoiser_params, state.target_denoiser_params
+      ),
       critic_params=critic_params,
-      target_critic_params=optax.incremental_update(
-        critic_params, state.target_critic_params, config.target_update_rate
+      target_critic_params=move_target(
+        critic_params, state.target_critic_params
       ),
       denoiser_opt_state=denoiser_opt_state,
       critic_opt_state=critic_opt_state,
@@ -246,7 +262,5 @@ def make_learner_core(networks: QSMNetworks, config: QSMConfig) -> LearnerCore:
   return LearnerCore(
     init=init,
     step=step,
-    policy_params=lambda state: PolicyParams(
-      state.denoiser_params, state.critic_params, state.steps
-    ),
+    policy_params=policy_params,
   )

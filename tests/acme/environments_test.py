@@ -88,6 +88,9 @@ def test_actions_are_scaled_to_the_tasks_bounds(task, minimum, maximum):
   for action, expected in (
     (ones, maximum),
     (-ones, minimum),
+    # MuJoCo itself clips only where the task has bounds.
+    (3 * ones, maximum),
+    (-3 * ones, minimum),
     (0 * ones, np.mean([minimum, maximum], axis=0)),
   ):
     timestep = environment.step(action)

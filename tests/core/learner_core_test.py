@@ -119,9 +119,20 @@ def test_steps_and_keys_advance(core, step, make_batch):
     assert state.steps == i + 1
     keys.append(jax.random.key_data(state.key))
   assert len({tuple(np.ravel(key).tolist()) for key in keys}) == 4
+
+
+@pytest.mark.parametrize("use_target_policy", [True, False])
+def test_policy_params(networks, config, use_target_policy):
+  config = dataclasses.replace(config, use_target_policy=use_target_policy)
+  core = acme_qsm.make_learner_core(networks, config)
+  state = core.init(jax.random.key(0))._replace(steps=jnp.int32(3))
   params = core.policy_params(state)
-  assert params.denoiser is state.denoiser_params
-  assert params.critics is state.critic_params
+  if use_target_policy:
+    assert params.denoiser is state.target_denoiser_params
+    assert params.critics is state.target_critic_params
+  else:
+    assert params.denoiser is state.denoiser_params
+    assert params.critics is state.critic_params
   assert params.steps == 3
 
 
@@ -138,7 +149,7 @@ def test_every_parameter_moves(core, step, make_batch):
 
 
 @pytest.mark.parametrize("rate", [0.005, 0.3, 1.0])
-def test_target_critics_move_by_tau(rate, config, make_batch):
+def test_targets_move_by_tau(rate, config, make_batch):
   config = dataclasses.replace(
     config, target_update_rate=rate, num_denoising_steps=1
   )
@@ -146,20 +157,21 @@ def test_target_critics_move_by_tau(rate, config, make_batch):
     make_constant_networks([[1.0, 2.0]], [5.0], num_steps=1), config
   )
   state = core.init(jax.random.key(0))
-  # Away from the critics, which they equal at the start.
+  # Away from the newest ones, which they equal at the start.
   state = state._replace(
     target_critic_params=jax.tree.map(
       lambda x: x + 1, state.target_critic_params
-    )
+    ),
+    target_denoiser_params=state.target_denoiser_params + 1,
   )
   after, _ = jax.jit(core.step)(state, make_batch(0, 8))
   jax.tree.map(
-    lambda target, critic, got: np.testing.assert_allclose(
-      got, (1 - rate) * target + rate * critic, rtol=1e-6
+    lambda target, newest, got: np.testing.assert_allclose(
+      got, (1 - rate) * target + rate * newest, rtol=1e-6
     ),
-    state.target_critic_params,
-    after.critic_params,
-    after.target_critic_params,
+    (state.target_critic_params, state.target_denoiser_params),
+    (after.critic_params, after.denoiser_params),
+    (after.target_critic_params, after.target_denoiser_params),
   )
 
 
@@ -441,6 +453,63 @@ def test_target_actions_come_from_the_next_observation(config):
   np.testing.assert_allclose(
     metrics["critic_loss"], 0.17, atol=5 * 0.081 / np.sqrt(20_000)
   )
+
+
+def _target_square(networks, config, state_fields):
+  """The mean square of the critics' target, where Q(s, a) = a and r = 0."""
+  config = dataclasses.replace(config, discount=1.0, target_action_noise=0.0)
+  core = acme_qsm.make_learner_core(networks, config)
+  batch = acme_qsm.Transition(
+    observation=jnp.zeros((8, 1)),
+    action=jnp.zeros((8, 1)),
+    reward=jnp.zeros((8,)),
+    discount=jnp.ones((8,)),
+    next_observation=jnp.zeros((8, 1)),
+  )
+  state = core.init(jax.random.key(0))._replace(**state_fields)
+  return jax.jit(core.step)(state, batch)[1]["critic_loss"]
+
+
+@pytest.mark.parametrize(
+  ("use_target_policy", "expected"), [(True, 0.36), (False, 0.25)]
+)
+def test_target_actions_come_from_the_chosen_denoiser(
+  config, use_target_policy, expected
+):
+  schedule = diffusion.make_schedule("vp", 3)
+
+  def denoise(params, observation, action, step):
+    # Heads for the parameter at once.
+    beta, alpha, alpha_bar = (
+      x[step] if step.ndim == 0 else x[step][:, None] for x in schedule
+    )
+    change = action - jnp.sqrt(alpha) * params[0, 0]
+    return change * jnp.sqrt(1 - alpha_bar) / beta
+
+  networks = dataclasses.replace(
+    make_constant_networks([[1.0]], [0.0]), denoise=denoise
+  )
+  config = dataclasses.replace(config, use_target_policy=use_target_policy)
+  fields = {
+    "denoiser_params": jnp.full((3, 1), -0.5),
+    "target_denoiser_params": jnp.full((3, 1), 0.6),
+  }
+  got = _target_square(networks, config, fields)
+  np.testing.assert_allclose(got, expected, rtol=1e-4)
+
+
+def test_target_actions_are_the_best_of_their_candidates(config):
+  networks = make_constant_networks([[1.0]], [0.0])
+  squares = [
+    _target_square(
+      networks, dataclasses.replace(config, num_target_candidates=n), {}
+    )
+    for n in (1, 100)
+  ]
+  # Of 100 samples of this wide a policy, one is clipped to 1; of 8 single ones
+  # at least one is not within 0.1 of either bound.
+  np.testing.assert_allclose(squares[1], 1.0, rtol=1e-6)
+  assert squares[0] < 0.95
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,8 @@ SMALL = [
 
 def _command(workdir, num_steps, *more):
   """README's own command, but small."""
-  block = re.search(r"```bash\n(.*?)```", (ROOT / "README.md").read_text())
+  text = (ROOT / "README.md").read_text()
+  block = re.search(r"```bash\n(.*?)```", text, re.DOTALL)
   assert block is not None
   arguments = block.group(1).split("launchers/local.py")[1].split()
   return [
