@@ -16,6 +16,7 @@ from acme_qsm import experiments
 from acme_qsm import make_networks
 from acme_qsm import QSMBuilder
 from acme_qsm import QSMConfig
+from acme_qsm.experiments.checkpointing import CheckpointError
 from acme_qsm.types import NonFiniteError
 
 
@@ -47,7 +48,7 @@ class Arguments:
   eval_every: int = 5_000
   num_eval_episodes: int = 5
   checkpoint_minutes: float = 5.0
-  max_checkpoints: int = 1
+  max_checkpoints: int = 2
 
   @property
   def directory(self) -> str:
@@ -109,21 +110,29 @@ def main(argv: list[str] | None = None) -> int:
   """Runs the command line; returns the process's exit code."""
   try:
     arguments = parse(argv)
+    experiment = make_experiment(arguments)
+  except ValueError as error:
+    return _fail(error)
+  try:
     experiments.run_experiment(
-      make_experiment(arguments),
+      experiment,
       eval_every=arguments.eval_every,
       num_eval_episodes=arguments.num_eval_episodes,
     )
+  except (experiments.ExperimentError, CheckpointError) as error:
+    return _fail(error)
   except NonFiniteError as error:
     print(f"Stopped. {error}", file=sys.stderr)
     return 1
-  except ValueError as error:
-    print(f"Error: {error}", file=sys.stderr)
-    return 2
   except KeyboardInterrupt:
     print("Interrupted; the same command goes on from here.", file=sys.stderr)
     return 130
   return 0
+
+
+def _fail(error: Exception) -> int:
+  print(f"Error: {error}", file=sys.stderr)
+  return 2
 
 
 if __name__ == "__main__":

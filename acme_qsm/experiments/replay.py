@@ -82,6 +82,17 @@ class LocalReplay:
     self._server.stop()
 
 
+def require_ratio(table: reverb.Table) -> None:
+  """Raises ValueError unless a table's limiter holds samples per insert."""
+  limiter = table.info.rate_limiter_info
+  if limiter.max_diff >= sys.float_info.max:
+    raise ValueError(
+      f"The rate limiter of table {table.name!r} must hold samples per insert "
+      "(reverb.rate_limiters.SampleToInsertRatio): it sets how many learner "
+      "steps follow an environment step."
+    )
+
+
 def _without_insert_blocking(table: reverb.Table) -> reverb.Table:
   limiter = table.info.rate_limiter_info
   return table.replace(

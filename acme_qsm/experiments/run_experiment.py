@@ -25,6 +25,7 @@ from acme_qsm.experiments.config import ExperimentConfig
 from acme_qsm.experiments.interruption import Interruption
 from acme_qsm.experiments.progress import Progress
 from acme_qsm.experiments.replay import LocalReplay
+from acme_qsm.experiments.replay import require_ratio
 from acme_qsm.types import NonFiniteError
 
 # Learner steps between rows of the learner's log.
@@ -33,6 +34,18 @@ _LEARNER_LOG_PERIOD = 500
 _DISPLAY_PERIOD = 20
 # What the display shows of the learner's metrics, where there are such.
 _DISPLAYED_METRICS = ("critic_loss", "denoiser_loss", "q_value")
+
+
+class ExperimentError(ValueError):
+  """An experiment that cannot be run as it is described."""
+
+
+@contextlib.contextmanager
+def _as_experiment_error() -> Iterator[None]:
+  try:
+    yield
+  except ValueError as error:
+    raise ExperimentError(str(error)) from error
 
 
 def run_experiment(
@@ -55,19 +68,25 @@ def run_experiment(
     num_eval_episodes: episodes of each evaluation; 0 for no evaluation.
 
   Raises:
-    ValueError: if an argument, the environment or the work directory cannot be
-      used; before anything is started.
+    ExperimentError: if an argument, the environment or the work directory
+      cannot be used; before anything is started.
+    CheckpointError: if none of the run's checkpoints can be read.
     NonFiniteError: if the environment or a loss gives a NaN or an infinity.
     KeyboardInterrupt: after SIGINT, once a checkpoint is written.
     SystemExit: after SIGTERM, likewise.
   """
   if eval_every < 1:
-    raise ValueError(f"eval_every must be positive, got {eval_every}.")
+    raise ExperimentError(f"eval_every must be positive, got {eval_every}.")
   if num_eval_episodes < 0:
-    raise ValueError(
+    raise ExperimentError(
       f"num_eval_episodes must not be negative, got {num_eval_episodes}."
     )
-  if experiment.evaluator_factories == []:
+  if experiment.evaluator_factories is not None:
+    if experiment.evaluator_factories:
+      raise ExperimentError(
+        "Evaluators of one's own run beside a distributed experiment only; "
+        "evaluator_factories must be None or empty here."
+      )
     num_eval_episodes = 0
   with contextlib.ExitStack() as stack:
     run = _LocalRun(experiment, eval_every, num_eval_episodes, stack)
@@ -125,24 +144,24 @@ class _LocalRun:
     builder = experiment.builder
 
     # What can be wrong is found before anything is started.
-    environment = experiment.environment_factory(experiment.seed)
-    spec = experiment.environment_spec or specs.make_environment_spec(
-      environment
-    )
-    networks = experiment.network_factory(spec)
-    policy = builder.make_policy(networks, spec, evaluation=False)
-    tables = builder.make_replay_tables(spec, policy)
     self._path: pathlib.Path | None = None
     checkpoint = None
-    if experiment.checkpointing is not None:
-      workdir = stack.enter_context(
-        contextlib.closing(
-          workdir_lib.open_workdir(
-            experiment.checkpointing, _describe(experiment, spec)
-          )
-        )
+    with _as_experiment_error():
+      environment = experiment.environment_factory(experiment.seed)
+      spec = experiment.environment_spec or specs.make_environment_spec(
+        environment
       )
-      self._path = workdir.path
+      networks = experiment.network_factory(spec)
+      policy = builder.make_policy(networks, spec, evaluation=False)
+      tables = builder.make_replay_tables(spec, policy)
+      require_ratio(tables[0])
+      if experiment.checkpointing is not None:
+        workdir = workdir_lib.open_workdir(
+          experiment.checkpointing, _describe(experiment, spec)
+        )
+        stack.callback(workdir.close)
+        self._path = workdir.path
+    if experiment.checkpointing is not None and self._path:
       self._checkpointer = checkpointing.Checkpointer(
         self._path / "checkpoints", experiment.checkpointing.max_to_keep
       )

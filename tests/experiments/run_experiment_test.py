@@ -1,5 +1,6 @@
 """Tests of the local run: what it leaves, and how it goes on."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -7,8 +8,13 @@ import signal
 import dm_env
 import numpy as np
 import pytest
+import reverb
 
+from acme_qsm import make_networks
+from acme_qsm import QSMBuilder
+from acme_qsm import QSMConfig
 from acme_qsm.experiments import checkpointing
+from acme_qsm.experiments import ExperimentError
 from acme_qsm.experiments import run_experiment
 from acme_qsm.experiments.loggers import read_csv
 from acme_qsm.types import NonFiniteError
@@ -257,8 +263,6 @@ def test_without_a_work_directory_nothing_is_written(
   tmp_path, make_experiment, monkeypatch
 ):
   monkeypatch.chdir(tmp_path)
-  import dataclasses
-
   experiment = dataclasses.replace(make_experiment(60), checkpointing=None)
   run_experiment(experiment, eval_every=30, num_eval_episodes=1)
   assert list(tmp_path.iterdir()) == []
@@ -272,6 +276,67 @@ def test_without_a_work_directory_nothing_is_written(
   ],
 )
 def test_wrong_arguments(tmp_path, make_experiment, kwargs, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(ExperimentError, match=message):
     run_experiment(make_experiment(), **kwargs)
   assert not (tmp_path / "run").exists()
+
+
+class _MinSizeBuilder(QSMBuilder):
+  """A builder whose table does not limit samples per insert."""
+
+  def make_replay_tables(self, environment_spec, policy=None):
+    (table,) = super().make_replay_tables(environment_spec, policy)
+    limiter = reverb.rate_limiters.MinSize(1)
+    return [table.replace(rate_limiter=limiter)]
+
+
+@pytest.mark.parametrize(
+  ("fields", "message"),
+  [
+    (
+      {"builder": _MinSizeBuilder(QSMConfig())},
+      "'transitions' must hold samples per insert",
+    ),
+    ({"evaluator_factories": [lambda: None]}, "evaluator_factories must be"),
+    (
+      {
+        "network_factory": lambda spec: make_networks(
+          spec, QSMConfig(), denoiser=lambda o, a, t: o
+        )
+      },
+      r"denoiser must return shape \(2, 1\)",
+    ),
+  ],
+)
+def test_what_cannot_be_run(tmp_path, make_experiment, fields, message):
+  experiment = dataclasses.replace(make_experiment(), **fields)
+  with pytest.raises(ExperimentError, match=message):
+    run_experiment(experiment, eval_every=50)
+  assert not (tmp_path / "run").exists()
+
+
+def test_unbounded_actions_cannot_be_chosen(tmp_path, make_experiment):
+  def make_environment(seed):
+    environment = make_experiment().environment_factory(seed)
+    environment.action_spec = lambda: dm_env.specs.Array((1,), np.float32)
+    return environment
+
+  experiment = make_experiment(environment_factory=make_environment)
+  with pytest.raises(ExperimentError, match="actions must be bounded"):
+    run_experiment(experiment, eval_every=50)
+  assert not (tmp_path / "run").exists()
+
+
+def test_no_evaluators_is_no_evaluation(tmp_path, make_experiment):
+  run_experiment(make_experiment(40, evaluator_factories=[]), eval_every=20)
+  assert not (tmp_path / "run" / "logs" / "evaluator.csv").exists()
+
+
+def test_checkpoints_that_cannot_be_read_are_an_error(
+  tmp_path, make_experiment
+):
+  run_experiment(make_experiment(40), eval_every=40, num_eval_episodes=0)
+  checkpoint = _latest(tmp_path / "run")
+  (checkpoint.path / "replay" / "DONE").unlink()
+  with pytest.raises(checkpointing.CheckpointError, match="DONE"):
+    run_experiment(make_experiment(80), eval_every=40, num_eval_episodes=0)
