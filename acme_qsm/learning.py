@@ -59,8 +59,15 @@ class QSMLearner(core.Learner):
     self._logger = logger
     self._state = jax.jit(learner_core.init)(random_key)
     self._step = jax.jit(self._sgd_steps, donate_argnums=0)
-    self._copy_policy_params = jax.jit(
-      lambda state: jax.tree.map(jnp.copy, learner_core.policy_params(state))
+    self._variables = {
+      "policy": learner_core.policy_params,
+      "critic": lambda state: state.critic_params,
+    }
+    self._copy_variables = jax.jit(
+      lambda state, names: jax.tree.map(
+        jnp.copy, [self._variables[name](state) for name in names]
+      ),
+      static_argnums=1,
     )
     # A step donates the state's buffers: whoever reads it must not do so while
     # a step is being started.
@@ -116,7 +123,8 @@ class QSMLearner(core.Learner):
     """Returns parameters by name.
 
     Args:
-      names: of "policy" (what `make_policy`'s policy takes) and "critic".
+      names: of "policy" (what `make_policy`'s policy takes) and "critic" (the
+        newest critics).
 
     Returns:
       The parameters, a list as long as names.
@@ -124,15 +132,14 @@ class QSMLearner(core.Learner):
     Raises:
       ValueError: if a name is unknown.
     """
-    with self._lock:
-      policy_params = self._copy_policy_params(self._state)
-    variables = {"policy": policy_params, "critic": policy_params.critics}
-    unknown = set(names) - set(variables)
+    unknown = set(names) - set(self._variables)
     if unknown:
       raise ValueError(
-        f"Unknown variables {sorted(unknown)}; there are {sorted(variables)}."
+        f"Unknown variables {sorted(unknown)}; there are "
+        f"{sorted(self._variables)}."
       )
-    return [variables[name] for name in names]
+    with self._lock:
+      return self._copy_variables(self._state, tuple(names))
 
   def save(self) -> TrainingState:
     """Returns the whole training state, as numpy arrays of its own.
