@@ -182,7 +182,6 @@ class _LocalRun:
     stack.callback(self._replay.stop)
     metadata = checkpoint.metadata if checkpoint else {}
     self._actor_steps = metadata.get("actor_steps", 0)
-    self._episodes = metadata.get("episodes", 0)
     self._evaluated_at = metadata.get("evaluated_at", -1)
     if self._path:
       # Without a checkpoint, whatever a killed run logged goes.
@@ -313,7 +312,6 @@ class _LocalRun:
       episode_return += float(timestep.reward)
       length += 1
       if timestep.last():
-        self._episodes += 1
         counts = self._actor_counter.increment(episodes=1)
         metrics = {
           "episode_return": episode_return,
@@ -422,7 +420,6 @@ class _LocalRun:
       {"learner": self._learner.save()},
       {
         "actor_steps": self._actor_steps,
-        "episodes": self._episodes,
         "evaluated_at": self._evaluated_at,
         "samples": self._dataset.num_samples,
         "counter": self._counter.save(),
