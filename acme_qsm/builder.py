@@ -176,7 +176,8 @@ class QSMBuilder(builders.ActorLearnerBuilder):
       variable_source,
       "policy",
       update_period=self.config.variable_update_period,
-      device="cpu",
+      # What is on the CPU already need not be put there.
+      device=None if jax.default_backend() == "cpu" else "cpu",
     )
     return actors.GenericActor(
       actor_core.batched_feed_forward_to_actor_core(policy),

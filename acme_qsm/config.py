@@ -43,9 +43,6 @@ class QSMConfig:
     critic_learning_rate: Adam's, for the critics.
     target_update_rate: tau, the step of the target critics and the target
       denoiser towards the newest ones after each learner step, in (0, 1].
-    use_target_policy: whether to act, and to draw the critics' target actions,
-      with the target denoiser rather than the newest, and to choose among
-      candidates by the target critics.
     discount: gamma, in [0, 1].
     reward_scale: factor of the rewards in the critic's target.
     num_target_candidates: as num_action_candidates, for the actions of the
@@ -57,6 +54,8 @@ class QSMConfig:
       while collecting data, which are then clipped to [-1, 1].
     num_action_candidates: actions sampled per observation when acting; the one
       with the highest Q is taken.
+    evaluate_target_denoiser: whether evaluation samples from the target
+      denoiser rather than the newest one.
     evaluation_temperature: scale of the sampler's noise in evaluation.
     num_evaluation_candidates: as num_action_candidates, in evaluation.
     min_replay_size: transitions in replay before learning starts; until then,
@@ -92,7 +91,6 @@ class QSMConfig:
   policy_learning_rate: float = 3e-4
   critic_learning_rate: float = 3e-4
   target_update_rate: float = 0.005
-  use_target_policy: bool = True
   discount: float = 0.99
   reward_scale: float = 1.0
   num_target_candidates: int = 1
@@ -101,6 +99,7 @@ class QSMConfig:
   n_step: int = 3
   exploration_noise: float = 0.1
   num_action_candidates: int = 8
+  evaluate_target_denoiser: bool = True
   evaluation_temperature: float = 1.0
   num_evaluation_candidates: int = 16
   # Replay.
@@ -188,10 +187,10 @@ PRESETS = {
     score_target="action_gradient",
     q_score_scale=50.0,
     normalize_action_gradient=False,
-    use_target_policy=False,
     num_target_candidates=1,
     n_step=1,
     num_action_candidates=1,
+    evaluate_target_denoiser=False,
     num_evaluation_candidates=1,
   ),
 }

@@ -24,7 +24,7 @@ class TrainingState(NamedTuple):
 
   Attributes:
     denoiser_params: the denoiser's parameters.
-    target_denoiser_params: their slow copy.
+    target_denoiser_params: their slow copy, to evaluate with.
     critic_params: the N critics' parameters.
     target_critic_params: their slow copy, which the critics' target uses.
     denoiser_opt_state: the denoiser's optimiser state.
@@ -107,11 +107,12 @@ def make_learner_core(networks: QSMNetworks, config: QSMConfig) -> LearnerCore:
     return optax.incremental_update(params, target, config.target_update_rate)
 
   def policy_params(state: TrainingState) -> PolicyParams:
-    if config.use_target_policy:
-      return PolicyParams(
-        state.target_denoiser_params, state.target_critic_params, state.steps
-      )
-    return PolicyParams(state.denoiser_params, state.critic_params, state.steps)
+    return PolicyParams(
+      denoiser=state.denoiser_params,
+      target_denoiser=state.target_denoiser_params,
+      critics=state.critic_params,
+      steps=state.steps,
+    )
 
   def target_q_values(
     state: TrainingState, key: jax.Array, observation: jax.Array
@@ -121,7 +122,7 @@ def make_learner_core(networks: QSMNetworks, config: QSMConfig) -> LearnerCore:
     action = sample_action(
       networks,
       schedule,
-      policy_params(state).denoiser,
+      state.denoiser_params,
       state.target_critic_params,
       sample_key,
       observation,

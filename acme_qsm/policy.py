@@ -17,11 +17,13 @@ class PolicyParams(NamedTuple):
 
   Attributes:
     denoiser: the denoiser's parameters.
+    target_denoiser: their slow copy, for evaluation.
     critics: the critics' parameters, to choose among candidate actions.
     steps: [] int32 learner steps behind these parameters.
   """
 
   denoiser: types.Params
+  target_denoiser: types.Params
   critics: types.Params
   steps: jax.Array
 
@@ -99,7 +101,7 @@ def make_policy(
     networks: the denoiser and the critics.
     config: schedule, temperatures, candidates and exploration noise.
     evaluation: whether to act without exploration noise, and with the
-      config's temperature and candidates for evaluation.
+      config's denoiser, temperature and candidates for evaluation.
 
   Returns:
     policy(params, key, observation [B, ...]) -> action [B, A] in [-1, 1]; the
@@ -109,9 +111,11 @@ def make_policy(
     config.noise_schedule, config.num_denoising_steps
   )
   if evaluation:
+    use_target_denoiser = config.evaluate_target_denoiser
     temperature = config.evaluation_temperature
     num_candidates = config.num_evaluation_candidates
   else:
+    use_target_denoiser = False
     temperature = config.sampling_temperature
     num_candidates = config.num_action_candidates
 
@@ -122,7 +126,7 @@ def make_policy(
     action = sample_action(
       networks,
       schedule,
-      params.denoiser,
+      params.target_denoiser if use_target_denoiser else params.denoiser,
       params.critics,
       sample_key,
       observation,

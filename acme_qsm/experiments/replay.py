@@ -43,30 +43,32 @@ class LocalReplay:
         str(staging),
         fallback_checkpoint_path=str(checkpoint) if checkpoint else None,
       )
-    self._server = reverb.Server(
-      [_without_insert_blocking(table) for table in tables],
-      port=None,
-      checkpointer=checkpointer,
-    )
-    self.client = reverb.Client(f"localhost:{self._server.port}")
-    self._table = tables[0].name
-    limiter = self._limiter()
     # The limiter's window is centred on this many samples.
     wanted = tables[0].info.rate_limiter_info
     self._offset = (wanted.max_diff + wanted.min_diff) / 2.0
+    tables = [_without_insert_blocking(table) for table in tables]
+    self._server = reverb.Server(tables, port=None, checkpointer=checkpointer)
+    self.client = reverb.Client(f"localhost:{self._server.port}")
+    self._table = tables[0]
+    self._restored = checkpoint is not None
+    limiter = self._info().rate_limiter_info
     self._samples_per_insert = limiter.samples_per_insert
     self._min_size = limiter.min_size_to_sample
 
-  def _limiter(self):
-    return self.client.server_info()[self._table].rate_limiter_info
+  def _info(self):
+    # Ten times as fast as asking the server, but a server that starts from a
+    # checkpoint replaces the tables that it was given.
+    if self._restored:
+      return self.client.server_info()[self._table.name]
+    return self._table.info
 
   def size(self) -> int:
     """The number of items in the (first) table."""
-    return self.client.server_info()[self._table].current_size
+    return self._info().current_size
 
   def num_samples_due(self) -> float:
     """How many samples the inserts so far call for, 0 below the least size."""
-    inserts = self._limiter().insert_stats.completed
+    inserts = self._info().rate_limiter_info.insert_stats.completed
     if inserts < self._min_size:
       return 0.0
     # From the insert that fills replay to its least size on, one share each.

@@ -121,18 +121,12 @@ def test_steps_and_keys_advance(core, step, make_batch):
   assert len({tuple(np.ravel(key).tolist()) for key in keys}) == 4
 
 
-@pytest.mark.parametrize("use_target_policy", [True, False])
-def test_policy_params(networks, config, use_target_policy):
-  config = dataclasses.replace(config, use_target_policy=use_target_policy)
-  core = acme_qsm.make_learner_core(networks, config)
+def test_policy_params(core):
   state = core.init(jax.random.key(0))._replace(steps=jnp.int32(3))
   params = core.policy_params(state)
-  if use_target_policy:
-    assert params.denoiser is state.target_denoiser_params
-    assert params.critics is state.target_critic_params
-  else:
-    assert params.denoiser is state.denoiser_params
-    assert params.critics is state.critic_params
+  assert params.denoiser is state.denoiser_params
+  assert params.target_denoiser is state.target_denoiser_params
+  assert params.critics is state.critic_params
   assert params.steps == 3
 
 
@@ -470,12 +464,7 @@ def _target_square(networks, config, state_fields):
   return jax.jit(core.step)(state, batch)[1]["critic_loss"]
 
 
-@pytest.mark.parametrize(
-  ("use_target_policy", "expected"), [(True, 0.36), (False, 0.25)]
-)
-def test_target_actions_come_from_the_chosen_denoiser(
-  config, use_target_policy, expected
-):
+def test_target_actions_come_from_the_newest_denoiser(config):
   schedule = diffusion.make_schedule("vp", 3)
 
   def denoise(params, observation, action, step):
@@ -489,13 +478,12 @@ def test_target_actions_come_from_the_chosen_denoiser(
   networks = dataclasses.replace(
     make_constant_networks([[1.0]], [0.0]), denoise=denoise
   )
-  config = dataclasses.replace(config, use_target_policy=use_target_policy)
   fields = {
     "denoiser_params": jnp.full((3, 1), -0.5),
     "target_denoiser_params": jnp.full((3, 1), 0.6),
   }
   got = _target_square(networks, config, fields)
-  np.testing.assert_allclose(got, expected, rtol=1e-4)
+  np.testing.assert_allclose(got, 0.5**2, rtol=1e-4)
 
 
 def test_target_actions_are_the_best_of_their_candidates(config):

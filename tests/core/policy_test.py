@@ -12,7 +12,9 @@ from acme_qsm import networks as networks_lib
 from acme_qsm import policy as policy_lib
 from acme_qsm.policy import PolicyParams
 
-PARAMS = PolicyParams(denoiser=None, critics=None, steps=jnp.asarray(1))
+PARAMS = PolicyParams(
+  denoiser=None, target_denoiser=None, critics=None, steps=jnp.asarray(1)
+)
 
 
 def make_fake_networks(denoise, criticize=None, action_size=2):
@@ -71,6 +73,7 @@ def test_actions_are_bounded(config, evaluation, num_candidates):
 def test_real_networks_compile(networks, config):
   params = PolicyParams(
     denoiser=networks.init_denoiser(jax.random.key(0)),
+    target_denoiser=networks.init_denoiser(jax.random.key(3)),
     critics=networks.init_critics(jax.random.key(1)),
     steps=jnp.asarray(1),
   )
@@ -129,6 +132,29 @@ def test_exploration_noise_only_in_training(config):
   np.testing.assert_allclose(
     jnp.std(noise), 0.1, atol=0.5 / np.sqrt(2 * 40_000)
   )
+
+
+@pytest.mark.parametrize(
+  ("evaluation", "evaluate_target_denoiser", "expected"),
+  [(False, True, -0.5), (True, True, 0.6), (True, False, -0.5)],
+)
+def test_evaluation_may_sample_from_the_target_denoiser(
+  config, evaluation, evaluate_target_denoiser, expected
+):
+  config = dataclasses.replace(
+    config,
+    exploration_noise=0.0,
+    evaluate_target_denoiser=evaluate_target_denoiser,
+  )
+  go_to = make_goal_denoiser(config)
+  networks = dataclasses.replace(
+    make_fake_networks(lambda o, a, t: a),
+    denoise=lambda params, o, a, t: go_to(params, a, t),
+  )
+  params = PARAMS._replace(denoiser=-0.5, target_denoiser=0.6)
+  policy = policy_lib.make_policy(networks, config, evaluation)
+  actions = policy(params, jax.random.key(0), jnp.zeros((8, 3)))
+  np.testing.assert_allclose(actions, expected, atol=1e-5)
 
 
 def test_without_noise_training_acts_as_evaluation(config):
