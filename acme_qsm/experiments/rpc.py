@@ -1,0 +1,207 @@
+"""Calls between the processes of a run, on one machine or on many.
+
+Both ends prove that they know the run's key before either unpickles anything of
+the other's (the authentication of `multiprocessing.connection`); so a stranger
+can neither call nor answer, and two runs that meet at one address notice it.
+Nothing is encrypted.
+"""
+
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from collections.abc import Mapping
+from multiprocessing import AuthenticationError
+from multiprocessing import connection as mp_connection
+from typing import Any
+
+_HANDSHAKE_SECONDS = 5.0
+_SEND_SECONDS = 30.0
+
+
+class RemoteError(Exception):
+  """What was called raised an error, there."""
+
+
+class UnavailableError(ConnectionError):
+  """Nobody answered."""
+
+
+class StrangerError(ConnectionError):
+  """Somebody answered who does not know the run's key."""
+
+
+class Server:
+  """Answers calls, each client's in a thread of its own."""
+
+  def __init__(
+    self,
+    functions: Mapping[str, Callable[..., Any]],
+    key: bytes,
+    host: str,
+    port: int = 0,
+  ):
+    """Starts the server.
+
+    Args:
+      functions: what can be called, by name; from several threads at once.
+      key: the run's.
+      host: the IP address of this machine to listen on.
+      port: the port; 0 for a free one.
+
+    Raises:
+      OSError: if the port is taken or the address is not this machine's.
+    """
+    self._functions = dict(functions)
+    self._key = key
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    self._socket = socket.create_server((host, port), family=family)
+    self.port: int = self._socket.getsockname()[1]
+    threading.Thread(target=self._accept, name="rpc", daemon=True).start()
+
+  def stop(self) -> None:
+    """Takes no more clients."""
+    # Closing alone would not wake the thread that waits for one.
+    with contextlib.suppress(OSError):
+      self._socket.shutdown(socket.SHUT_RDWR)
+    self._socket.close()
+
+  def _accept(self) -> None:
+    while True:
+      try:
+        client, _ = self._socket.accept()
+      except OSError:
+        return
+      threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+  def _serve(self, client: socket.socket) -> None:
+    # A client that is cut off must not be waited for without end.
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    _set_timeouts(client, _HANDSHAKE_SECONDS, _HANDSHAKE_SECONDS)
+    with client, mp_connection.Connection(client.dup().detach()) as connection:
+      try:
+        mp_connection.deliver_challenge(connection, self._key)
+        mp_connection.answer_challenge(connection, self._key)
+        _set_timeouts(client, 0.0, _SEND_SECONDS)
+        while True:
+          name, args, kwargs = connection.recv()
+          connection.send(self._call(name, args, kwargs))
+      except (AuthenticationError, AssertionError, OSError, EOFError):
+        return
+
+  def _call(
+    self, name: str, args: tuple, kwargs: Mapping[str, Any]
+  ) -> tuple[bool, Any]:
+    try:
+      if name not in self._functions:
+        raise ValueError(f"There is no function {name!r} to call.")
+      return True, self._functions[name](*args, **kwargs)
+    except Exception as error:  # The caller's to handle.
+      return False, f"{type(error).__name__}: {error}"
+
+
+class Client:
+  """Calls a server's functions; can be shared by threads.
+
+  It connects when it is first used, and again where a connection was lost.
+  """
+
+  def __init__(self, address: str, key: bytes, timeout: float = 10.0):
+    """Initialises the client.
+
+    Args:
+      address: the server's, as host:port.
+      key: the run's.
+      timeout: seconds to wait for a connection, and for an answer.
+    """
+    self.address = address
+    self._key = key
+    self._timeout = timeout
+    self._connection: mp_connection.Connection | None = None
+    self._lock = threading.Lock()
+
+  def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+    """Calls a function.
+
+    A call whose connection breaks is made once more: the function must not mind
+    being called twice.
+
+    Args:
+      name: the function's name.
+      *args: its arguments, and `**kwargs`: what can be pickled.
+      **kwargs: see above.
+
+    Returns:
+      What it returned.
+
+    Raises:
+      RemoteError: if the function raised an error.
+      UnavailableError: if nobody answers within the timeout.
+      StrangerError: if who answers does not know the key.
+    """
+    with self._lock:
+      reused = self._connection is not None
+      try:
+        try:
+          succeeded, value = self._call_once(name, args, kwargs)
+        except (OSError, EOFError):
+          if not reused:
+            raise
+          self._close()
+          succeeded, value = self._call_once(name, args, kwargs)
+      except (AuthenticationError, AssertionError) as error:
+        self._close()
+        raise StrangerError(
+          f"Who answers at {self.address} does not belong to this run."
+        ) from error
+      except (OSError, EOFError) as error:
+        self._close()
+        raise UnavailableError(
+          f"No answer from {self.address}: {error!r}."
+        ) from error
+    if not succeeded:
+      raise RemoteError(value)
+    return value
+
+  def close(self) -> None:
+    """Ends the connection, if there is one."""
+    with self._lock:
+      self._close()
+
+  def _close(self) -> None:
+    if self._connection is not None:
+      self._connection.close()
+      self._connection = None
+
+  def _call_once(self, name: str, args: tuple, kwargs: Mapping[str, Any]):
+    if self._connection is None:
+      self._connection = self._connect()
+    self._connection.send((name, args, kwargs))
+    return self._connection.recv()
+
+  def _connect(self) -> mp_connection.Connection:
+    host, port = self.address.rsplit(":", 1)
+    server = socket.create_connection((host, int(port)), self._timeout)
+    server.settimeout(None)
+    _set_timeouts(server, self._timeout, self._timeout)
+    connection = mp_connection.Connection(server.detach())
+    try:
+      mp_connection.answer_challenge(connection, self._key)
+      mp_connection.deliver_challenge(connection, self._key)
+    except BaseException:
+      connection.close()
+      raise
+    return connection
+
+
+def _set_timeouts(
+  connected: socket.socket, receive: float, send: float
+) -> None:
+  """Sets the kernel's timeouts in seconds; 0 waits without end."""
+  for option, seconds in (
+    (socket.SO_RCVTIMEO, receive),
+    (socket.SO_SNDTIMEO, send),
+  ):
+    value = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+    connected.setsockopt(socket.SOL_SOCKET, option, value)

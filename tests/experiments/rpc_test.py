@@ -1,0 +1,161 @@
+"""Calls between processes: real sockets, and whoever is at the other end."""
+
+import contextlib
+import os
+import pickle
+import socket
+import threading
+from multiprocessing import connection as mp_connection
+
+import numpy as np
+import pytest
+
+from acme_qsm.experiments import rpc
+
+KEY = b"the run's key"
+HOST = "127.0.0.1"
+
+
+@contextlib.contextmanager
+def serving(functions, key=KEY, port=0):
+  server = rpc.Server(functions, key, HOST, port)
+  try:
+    yield server
+  finally:
+    server.stop()
+
+
+def make_client(port, key=KEY, timeout=10.0):
+  return rpc.Client(f"{HOST}:{port}", key, timeout)
+
+
+def test_arrays_and_keywords_make_the_round_trip():
+  with serving({"scale": lambda x, *, factor: {"x": x * factor}}) as server:
+    client = make_client(server.port)
+    # More than a socket's buffers hold.
+    array = np.arange(1_000_000, dtype=np.float32)
+    for factor in (2, 3):
+      result = client.call("scale", array, factor=factor)
+      np.testing.assert_array_equal(result["x"], factor * array)
+
+
+def test_errors_come_back_and_the_connection_stays():
+  def fail():
+    raise KeyError("nothing there")
+
+  with serving({"fail": fail, "one": lambda: 1}) as server:
+    client = make_client(server.port)
+    with pytest.raises(rpc.RemoteError, match="KeyError: 'nothing there'"):
+      client.call("fail")
+    with pytest.raises(rpc.RemoteError, match="no function 'other'"):
+      client.call("other")
+    assert client.call("one") == 1
+
+
+def test_another_runs_client_is_refused():
+  called = []
+  with serving({"call": lambda: called.append(1)}) as server:
+    with pytest.raises(rpc.StrangerError, match="does not belong to this run"):
+      make_client(server.port, key=b"another run's").call("call")
+    assert not called
+    # And its refusal harms nobody else.
+    make_client(server.port).call("call")
+    assert called == [1]
+
+
+class Bomb:
+  """Makes a folder when it is unpickled."""
+
+  def __init__(self, path):
+    self._path = str(path)
+
+  def __reduce__(self):
+    return os.mkdir, (self._path,)
+
+
+def test_nothing_of_a_strangers_is_unpickled(tmp_path):
+  bomb = pickle.dumps(Bomb(tmp_path / "exploded"))
+  with serving({}) as server:
+    with mp_connection.Client((HOST, server.port)) as stranger:
+      stranger.recv_bytes()  # The challenge.
+      stranger.send_bytes(bomb)
+      assert stranger.recv_bytes() == b"#FAILURE#"
+      with pytest.raises((EOFError, OSError)):
+        stranger.recv_bytes()
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize("says", [b"", b"\0\0\0\x04HTTP", b"SSH-2.0-OpenSSH"])
+def test_a_foreign_server_is_an_error(says):
+  with socket.create_server((HOST, 0)) as foreign:
+
+    def answer():
+      client, _ = foreign.accept()
+      with client:
+        client.sendall(says)
+        if not says:
+          client.recv(1)  # Until the client gives up.
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    client = make_client(foreign.getsockname()[1], timeout=0.5)
+    with pytest.raises((rpc.StrangerError, rpc.UnavailableError)):
+      client.call("anything")
+    thread.join()
+
+
+def test_an_answer_that_does_not_come_is_not_waited_for():
+  release = threading.Event()
+  with serving({"wait": release.wait, "one": lambda: 1}) as server:
+    client = make_client(server.port, timeout=0.5)
+    with pytest.raises(rpc.UnavailableError):
+      client.call("wait")
+    # A late answer is not taken for that of the next call.
+    release.set()
+    assert client.call("one") == 1
+
+
+def test_one_client_does_not_wait_for_another():
+  release, entered = threading.Event(), threading.Event()
+
+  def wait():
+    entered.set()
+    return release.wait(30)
+
+  with serving({"wait": wait, "one": lambda: 1}) as server:
+    waiting = threading.Thread(
+      target=lambda: make_client(server.port, timeout=30).call("wait")
+    )
+    waiting.start()
+    assert entered.wait(30)
+    assert make_client(server.port).call("one") == 1
+    release.set()
+    waiting.join()
+
+
+def test_clients_find_a_server_that_was_started_again():
+  with serving({"name": lambda: "first"}) as server:
+    client = make_client(server.port)
+    assert client.call("name") == "first"
+    # What a killed process's connections look like to its clients.
+    port = server.port
+    client._connection.close()
+  with serving({"name": lambda: "second"}, port=port):
+    assert client.call("name") == "second"
+
+
+def test_nobody_there():
+  with serving({}) as server:
+    port = server.port
+  with pytest.raises(rpc.UnavailableError, match=f"No answer from .*{port}"):
+    make_client(port, timeout=1.0).call("anything")
+
+
+def test_a_port_that_is_taken_is_an_error():
+  with serving({}) as server, pytest.raises(OSError, match="in use"):
+    rpc.Server({}, KEY, HOST, server.port)
+
+
+def test_only_the_named_address_answers():
+  with serving({}) as server, socket.socket() as client:
+    assert client.connect_ex(("127.0.0.2", server.port)) != 0
