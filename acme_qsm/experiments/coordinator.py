@@ -1,0 +1,266 @@
+"""What the processes of a run share: addresses, counts, and when it ends."""
+
+import dataclasses
+import enum
+import threading
+import time
+from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
+
+
+class Phase(str, enum.Enum):
+  """How far a run is.
+
+  Attributes:
+    ACTING: actors act and the learner learns.
+    LEARNING: all environment steps are made; the learner makes the steps that
+      they call for, saves, and a last evaluation is made.
+    FINISHED: the run has done all it was to do.
+    INTERRUPTED: somebody asked it to stop, and the learner has saved.
+    FAILED: it cannot go on.
+  """
+
+  ACTING = "acting"
+  LEARNING = "learning"
+  FINISHED = "finished"
+  INTERRUPTED = "interrupted"
+  FAILED = "failed"
+
+  @property
+  def over(self) -> bool:
+    """Whether every process is to end."""
+    return self not in (Phase.ACTING, Phase.LEARNING)
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+  """What a process says of itself, about once a second.
+
+  Attributes:
+    node: its name, such as "learner" or "actor_0".
+    incarnation: tells this process from one that had the name before.
+    state: what it is doing, in a word or two.
+    totals: counts since this process started, such as `actor_steps`.
+    metrics: what else there is to show.
+  """
+
+  node: str
+  incarnation: str
+  state: str
+  totals: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Orders:
+  """The answer to a report.
+
+  Attributes:
+    phase: of the run.
+    interrupting: whether the run is to be interrupted once it is saved.
+    counts: totals of all processes, those before a resume included.
+    allowance: environment steps that an actor may make from the moment of its
+      report on, until the next answer says otherwise.
+  """
+
+  phase: Phase
+  interrupting: bool
+  counts: dict[str, float]
+  allowance: int
+
+
+@dataclasses.dataclass
+class _Node:
+  incarnation: str
+  state: str
+  last_report: float
+  totals: dict[str, float]
+  metrics: dict[str, float]
+  allowance: int = 0
+  num_restarts: int = 0
+  given_up: bool = False
+
+
+class Coordinator:
+  """Keeps a run's counts and decides when it ends; for calls from any thread.
+
+  Counts are sums over all processes that ever were, so that they never fall: a
+  process reports what it did since it started, and what one that died had
+  reported stays.
+  """
+
+  def __init__(
+    self,
+    num_actors: int,
+    max_actor_steps: int,
+    initial_counts: Mapping[str, float] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+  ):
+    """Initialises the coordinator.
+
+    Args:
+      num_actors: actors that the run starts with.
+      max_actor_steps: environment steps that the run is to make.
+      initial_counts: what a run that goes on had done before.
+      clock: tells the time in seconds.
+    """
+    self._max_actor_steps = max_actor_steps
+    self._clock = clock
+    self._lock = threading.RLock()
+    self._nodes: dict[str, _Node] = {}
+    self._actors = {f"actor_{i}" for i in range(num_actors)}
+    self._past = dict(initial_counts or {})
+    self._addresses: dict[str, str] = {}
+    self._phase = Phase.ACTING
+    self._interrupting = False
+    self._reason = ""
+    self._events: list[str] = []
+    self._waiting_for = {"learner", "evaluator"}
+
+  def announce(self, service: str, address: str) -> None:
+    """Says where a service is to be found from now on."""
+    with self._lock:
+      self._addresses[service] = address
+
+  def find(self, service: str) -> str | None:
+    """Says where a service is, None while it is nowhere."""
+    with self._lock:
+      return self._addresses.get(service)
+
+  def report(self, report: Report) -> Orders:
+    """Takes note of a process's report and answers it."""
+    with self._lock:
+      node = self._nodes.get(report.node)
+      if node is None or node.incarnation != report.incarnation:
+        node = self._succeed(report, node)
+      node.state = report.state
+      node.totals = dict(report.totals)
+      node.metrics = dict(report.metrics)
+      node.last_report = self._clock()
+      node.allowance = 0
+      orders = self._orders(is_actor=report.node in self._actors)
+      node.allowance = orders.allowance
+      return orders
+
+  def _succeed(self, report: Report, before: _Node | None) -> _Node:
+    """Puts a new process in the place of the one before it, if any."""
+    node = _Node(report.incarnation, report.state, self._clock(), {}, {})
+    if before is not None:
+      for name, count in before.totals.items():
+        self._past[name] = self._past.get(name, 0) + count
+      node.num_restarts = before.num_restarts + 1
+      self._events.append(f"{report.node} was started again.")
+    self._nodes[report.node] = node
+    return node
+
+  def _counts(self) -> dict[str, float]:
+    counts = dict(self._past)
+    for node in self._nodes.values():
+      for name, count in node.totals.items():
+        counts[name] = counts.get(name, 0) + count
+    return counts
+
+  def _orders(self, is_actor: bool) -> Orders:
+    counts = self._counts()
+    left = self._max_actor_steps - int(counts.get("actor_steps", 0))
+    if left <= 0 and self._phase is Phase.ACTING:
+      self._phase = Phase.LEARNING
+    allowance = 0
+    if is_actor and self._phase is Phase.ACTING and not self._interrupting:
+      # A share of what is neither made nor allowed to others: together they
+      # never make more than there are. Who works off its share gets one of
+      # what is left by then, so that none waits long for a slower one.
+      free = left - sum(node.allowance for node in self._nodes.values())
+      given_up = {name for name, node in self._nodes.items() if node.given_up}
+      num_acting = max(1, len(self._actors - given_up))
+      allowance = max(0, -(-free // num_acting))
+    return Orders(self._phase, self._interrupting, counts, allowance)
+
+  def done(self, node: str) -> None:
+    """Takes note that the learner or the evaluator has done its last work.
+
+    Args:
+      node: "learner", which has saved, or "evaluator".
+    """
+    with self._lock:
+      self._waiting_for.discard(node)
+      if self._phase.over:
+        return
+      if self._interrupting and node == "learner":
+        self._phase = Phase.INTERRUPTED
+      elif self._phase is Phase.LEARNING and not self._waiting_for:
+        self._phase = Phase.FINISHED
+
+  def interrupt(self, reason: str) -> None:
+    """Has the learner save, and then every process end."""
+    with self._lock:
+      if not self._phase.over and not self._interrupting:
+        self._interrupting = True
+        self._reason = reason
+
+  def fail(self, reason: str) -> None:
+    """Ends the run: it cannot go on."""
+    with self._lock:
+      if not self._phase.over:
+        self._phase = Phase.FAILED
+        self._reason = reason
+
+  def lost(self, node: str, cause: str, given_up: bool) -> None:
+    """Takes note that a process has died.
+
+    Args:
+      node: its name.
+      cause: what it died of.
+      given_up: whether it will not be started again. A run goes on without
+        some of its actors, or without its evaluator, but not without others.
+    """
+    with self._lock:
+      self._events.append(
+        f"{node} died: {cause}. "
+        + ("It is given up." if given_up else "It is started again.")
+      )
+      if not given_up:
+        return
+      if node in self._nodes:
+        self._nodes[node].given_up = True
+        self._nodes[node].allowance = 0
+      else:
+        self._nodes[node] = _Node(
+          "", "given up", self._clock(), {}, {}, given_up=True
+        )
+      if node == "evaluator":
+        self.done(node)
+      elif node not in self._actors:
+        self.fail(f"{node} died too often; the last time: {cause}")
+      elif all(
+        name in self._nodes and self._nodes[name].given_up
+        for name in self._actors
+      ):
+        self.fail(f"all actors were given up; {node} the last: {cause}")
+
+  def status(self) -> dict[str, Any]:
+    """What there is to know of the run, as JSON can hold it.
+
+    Returns:
+      phase, reason, counts, and by each node's name its state, the seconds
+      since it was last heard of, how often it was started again, and its
+      metrics; and what happened to nodes, in order.
+    """
+    with self._lock:
+      now = self._clock()
+      return {
+        "phase": self._orders(is_actor=False).phase.value,
+        "reason": self._reason,
+        "counts": self._counts(),
+        "nodes": {
+          name: {
+            "state": "given up" if node.given_up else node.state,
+            "silent_seconds": round(now - node.last_report, 1),
+            "restarts": node.num_restarts,
+            "metrics": dict(node.metrics),
+          }
+          for name, node in sorted(self._nodes.items())
+        },
+        "events": list(self._events),
+      }

@@ -1,0 +1,148 @@
+"""Counts, phases and the end of a run, without any process."""
+
+import json
+
+import pytest
+
+from acme_qsm.experiments.coordinator import Coordinator
+from acme_qsm.experiments.coordinator import Phase
+from acme_qsm.experiments.coordinator import Report
+
+
+class Clock:
+  """Stands still until told."""
+
+  def __init__(self):
+    self.now = 0.0
+
+  def __call__(self):
+    return self.now
+
+
+def make_coordinator(num_actors=2, max_actor_steps=100, **kwargs):
+  return Coordinator(num_actors, max_actor_steps, **kwargs)
+
+
+def act(coordinator, index, steps, incarnation="1"):
+  return coordinator.report(
+    Report(f"actor_{index}", incarnation, "acting", {"actor_steps": steps})
+  )
+
+
+def test_counts_are_sums_over_actors_and_what_was_before():
+  coordinator = make_coordinator(initial_counts={"actor_steps": 40})
+  act(coordinator, 0, 5)
+  orders = act(coordinator, 1, 7)
+  assert orders.counts == {"actor_steps": 52}
+  # A total, not an increase: reporting it twice changes nothing.
+  assert act(coordinator, 1, 7).counts == {"actor_steps": 52}
+
+
+def test_counts_do_not_fall_when_an_actor_starts_again():
+  coordinator = make_coordinator()
+  act(coordinator, 0, 30)
+  assert act(coordinator, 0, 0, incarnation="2").counts == {"actor_steps": 30}
+  assert act(coordinator, 0, 4, incarnation="2").counts == {"actor_steps": 34}
+  status = coordinator.status()
+  assert status["nodes"]["actor_0"]["restarts"] == 1
+  assert status["events"] == ["actor_0 was started again."]
+
+
+@pytest.mark.parametrize("num_actors", [1, 2, 3, 7])
+@pytest.mark.parametrize("max_actor_steps", [1, 10, 1000])
+def test_actors_make_exactly_the_steps_they_are_to(num_actors, max_actor_steps):
+  coordinator = make_coordinator(num_actors, max_actor_steps)
+  totals = [0] * num_actors
+  allowances = [act(coordinator, i, 0).allowance for i in range(num_actors)]
+  rounds = 0
+  while coordinator.status()["phase"] == "acting":
+    for i in range(num_actors):
+      # Each as far as it may, but the first, which is slow.
+      totals[i] += allowances[i] if i else min(1, allowances[i])
+      allowances[i] = act(coordinator, i, totals[i]).allowance
+    rounds += 1
+    assert rounds <= max_actor_steps
+  assert sum(totals) == max_actor_steps
+  if num_actors > 1:
+    # The others do not wait for the slow one.
+    assert rounds < 10 + 10 * num_actors
+
+
+def test_a_run_is_finished_when_learner_and_evaluator_are_done():
+  coordinator = make_coordinator(1, 10)
+  assert act(coordinator, 0, 9).phase is Phase.ACTING
+  assert act(coordinator, 0, 10).phase is Phase.LEARNING
+  coordinator.done("learner")
+  assert act(coordinator, 0, 10).phase is Phase.LEARNING
+  coordinator.done("evaluator")
+  assert act(coordinator, 0, 10).phase is Phase.FINISHED
+
+
+def test_an_interrupted_run_waits_for_the_learner_to_save():
+  coordinator = make_coordinator(1, 10)
+  assert act(coordinator, 0, 5).allowance == 5
+  coordinator.interrupt("SIGTERM")
+  orders = act(coordinator, 0, 5)
+  assert orders.phase is Phase.ACTING
+  assert orders.interrupting
+  assert orders.allowance == 0
+  coordinator.done("learner")
+  assert act(coordinator, 0, 5).phase is Phase.INTERRUPTED
+  assert coordinator.status()["reason"] == "SIGTERM"
+  coordinator.fail("too late to fail")
+  assert coordinator.status()["phase"] == "interrupted"
+
+
+def test_a_run_goes_on_without_some_of_its_actors_but_not_without_all():
+  coordinator = make_coordinator(2, 100)
+  coordinator.lost("actor_0", "it raised ValueError", given_up=False)
+  assert act(coordinator, 0, 0).allowance == 50
+  assert act(coordinator, 1, 0).allowance == 25
+  coordinator.lost("actor_0", "it raised ValueError", given_up=True)
+  # The other may make all the steps that are left.
+  orders = act(coordinator, 1, 20)
+  assert (orders.phase, orders.allowance) == (Phase.ACTING, 80)
+  coordinator.lost("actor_1", "killed by SIGKILL", given_up=True)
+  assert act(coordinator, 1, 20).phase is Phase.FAILED
+  status = coordinator.status()
+  assert "actor_1 the last: killed by SIGKILL" in status["reason"]
+  assert len(status["events"]) == 3
+
+
+@pytest.mark.parametrize("node", ["learner", "replay"])
+def test_a_run_ends_with_its_learner_or_replay(node):
+  coordinator = make_coordinator()
+  coordinator.lost(node, "exit code 1", given_up=False)
+  assert coordinator.status()["phase"] == "acting"
+  coordinator.lost(node, "exit code 1", given_up=True)
+  assert coordinator.status()["phase"] == "failed"
+  assert node in coordinator.status()["reason"]
+
+
+def test_a_run_without_its_evaluator_can_finish():
+  coordinator = make_coordinator(1, 10)
+  act(coordinator, 0, 10)
+  coordinator.lost("evaluator", "exit code 1", given_up=True)
+  coordinator.done("learner")
+  assert coordinator.status()["phase"] == "finished"
+
+
+def test_services_are_found_where_they_last_announced_themselves():
+  coordinator = make_coordinator()
+  assert coordinator.find("replay") is None
+  coordinator.announce("replay", "127.0.0.1:1")
+  coordinator.announce("replay", "127.0.0.1:2")
+  assert coordinator.find("replay") == "127.0.0.1:2"
+
+
+def test_the_status_tells_who_is_silent():
+  clock = Clock()
+  coordinator = make_coordinator(clock=clock)
+  act(coordinator, 0, 1)
+  clock.now = 3.0
+  act(coordinator, 1, 1)
+  clock.now = 4.5
+  nodes = coordinator.status()["nodes"]
+  assert nodes["actor_0"]["silent_seconds"] == 4.5
+  assert nodes["actor_1"]["silent_seconds"] == 1.5
+  json.dumps(coordinator.status(), allow_nan=False)
