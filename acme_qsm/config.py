@@ -36,6 +36,9 @@ class QSMConfig:
       of the rewards' scale, of the discount and of the task.
     action_gradient_decay: decay per learner step of that running mean, in
       [0, 1).
+    action_gradient_clip: bound of each component of the scaled action gradient;
+      None for no bound. What is beyond takes the action to the end of its range
+      anyway, but would have most of the denoiser's loss.
     batch_size: transitions per learner step.
     num_sgd_steps_per_step: learner steps made per call of the learner, in one
       compiled loop.
@@ -85,6 +88,7 @@ class QSMConfig:
   q_score_scale: float = 10.0
   normalize_action_gradient: bool = False
   action_gradient_decay: float = 0.999
+  action_gradient_clip: float | None = 5.0
   # Learning.
   batch_size: int = 256
   num_sgd_steps_per_step: int = 1
@@ -143,6 +147,8 @@ class QSMConfig:
         self._fail(field.name, "an integer")
       if isinstance(value, float) and not math.isfinite(value):
         self._fail(field.name, "finite")
+    if self.action_gradient_clip is not None:
+      positive += ("action_gradient_clip",)
     for name in positive:
       if getattr(self, name) <= 0:
         self._fail(name, "positive")
@@ -187,6 +193,7 @@ PRESETS = {
     score_target="action_gradient",
     q_score_scale=50.0,
     normalize_action_gradient=False,
+    action_gradient_clip=None,
     num_target_candidates=1,
     n_step=1,
     num_action_candidates=1,

@@ -169,21 +169,22 @@ def make_learner_core(networks: QSMNetworks, config: QSMConfig) -> LearnerCore:
     observation: jax.Array,
     noisy_action: jax.Array,
     step: jax.Array,
-    gradient: jax.Array,
-    scale: jax.Array,
+    scaled_gradient: jax.Array,
   ) -> jax.Array:
     noise_prediction = networks.denoise(
       denoiser_params, observation, noisy_action, step
     )
     if config.score_target == "action_gradient":
-      loss = losses.q_score_matching_loss(noise_prediction, gradient, scale)
+      loss = losses.q_score_matching_loss(
+        noise_prediction, scaled_gradient, scale=1.0
+      )
     else:
       loss = losses.boltzmann_score_matching_loss(
         noise_prediction,
-        gradient,
+        scaled_gradient,
         noisy_action,
         schedule.alpha_bars[step],
-        scale,
+        scale=1.0,
       )
     return jnp.mean(loss)
 
@@ -228,8 +229,15 @@ def make_learner_core(networks: QSMNetworks, config: QSMConfig) -> LearnerCore:
     if config.normalize_action_gradient:
       # A critic that is flat everywhere says nothing: leave it at that.
       scale /= jnp.maximum(gradient_size, 1e-8)
+    scaled_gradient = scale * gradient
+    if config.action_gradient_clip is not None:
+      scaled_gradient = jnp.clip(
+        scaled_gradient,
+        -config.action_gradient_clip,
+        config.action_gradient_clip,
+      )
     denoiser_loss_value, denoiser_grads = jax.value_and_grad(denoiser_loss)(
-      state.denoiser_params, observation, noisy_action, steps, gradient, scale
+      state.denoiser_params, observation, noisy_action, steps, scaled_gradient
     )
     updates, denoiser_opt_state = denoiser_optimizer.update(
       denoiser_grads, state.denoiser_opt_state

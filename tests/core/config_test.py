@@ -33,6 +33,8 @@ from acme_qsm import config as config_lib
     ("q_score_scale", math.inf),
     ("action_gradient_decay", 1.0),
     ("action_gradient_decay", -0.1),
+    ("action_gradient_clip", 0.0),
+    ("action_gradient_clip", math.inf),
     ("batch_size", 0),
     ("num_sgd_steps_per_step", 0),
     ("policy_learning_rate", 0.0),
@@ -76,6 +78,7 @@ def test_invalid_values(field, value):
     ("discount", 1.0),
     ("target_update_rate", 1.0),
     ("action_gradient_decay", 0.0),
+    ("action_gradient_clip", None),
     ("num_denoising_steps", 1),
     ("num_critics", 1),
     ("min_replay_size", 256),
@@ -92,6 +95,7 @@ def test_the_published_setting():
   assert config.score_target == "action_gradient"
   assert config.q_score_scale == 50.0
   assert not config.normalize_action_gradient
+  assert config.action_gradient_clip is None
   assert config.n_step == 1
   assert (config.noise_schedule, config.num_denoising_steps) == ("vp", 5)
   assert (config.batch_size, config.discount) == (256, 0.99)

@@ -73,6 +73,7 @@ def config():
     score_target="boltzmann",
     q_score_scale=10.0,
     normalize_action_gradient=True,
+    action_gradient_clip=None,
     num_action_candidates=1,
     num_evaluation_candidates=1,
     batch_size=8,

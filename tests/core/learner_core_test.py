@@ -222,17 +222,22 @@ def test_donated_buffers(core, step, make_batch):
 
 
 @pytest.mark.parametrize(
-  ("score_target", "normalize"),
-  [("action_gradient", False), ("boltzmann", True)],
+  ("score_target", "normalize", "clip"),
+  [
+    ("action_gradient", False, None),
+    ("boltzmann", True, None),
+    ("boltzmann", True, 2.0),
+  ],
 )
 def test_denoiser_gradient_derived_anew(
-  networks, config, make_batch, score_target, normalize
+  networks, config, make_batch, score_target, normalize, clip
 ):
   config = dataclasses.replace(
     config,
     score_target=score_target,
     normalize_action_gradient=normalize,
     q_score_scale=3.0,
+    action_gradient_clip=clip,
   )
   batch = make_batch(0, 8)
   seen = []
@@ -272,6 +277,10 @@ def test_denoiser_gradient_derived_anew(
   size = np.sqrt(np.mean(action_gradient**2))
   np.testing.assert_allclose(metrics["action_gradient_size"], size, rtol=1e-4)
   target = -3.0 * action_gradient / (size if normalize else 1.0)
+  if clip is not None:
+    # Some are clipped here, and some are not.
+    assert 0 < np.sum(np.abs(target) > clip) < target.size
+    target = np.minimum(np.maximum(target, -clip), clip)
   if score_target == "boltzmann":
     alpha_bars = np.asarray(diffusion.make_schedule("vp", 3).alpha_bars)
     target = np.sqrt(1 - alpha_bars[steps])[:, None] * (noisy_action + target)
