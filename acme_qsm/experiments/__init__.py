@@ -1,13 +1,31 @@
 """Experiments: an agent in an environment, with logs, checkpoints, curves."""
 
-from acme_qsm.experiments.config import CheckpointingConfig
-from acme_qsm.experiments.config import ExperimentConfig
-from acme_qsm.experiments.run_experiment import ExperimentError
-from acme_qsm.experiments.run_experiment import run_experiment
+import typing
+
+from acme_qsm import lazy
+
+if typing.TYPE_CHECKING:
+  from acme_qsm.experiments.config import CheckpointingConfig
+  from acme_qsm.experiments.config import ExperimentConfig
+  from acme_qsm.experiments.config import ExperimentError
+  from acme_qsm.experiments.distributed import make_distributed_experiment
+  from acme_qsm.experiments.local_run import run_experiment
 
 __all__ = [
   "CheckpointingConfig",
   "ExperimentConfig",
   "ExperimentError",
+  "make_distributed_experiment",
   "run_experiment",
 ]
+
+__getattr__, __dir__ = lazy.attach(
+  __name__,
+  {
+    "CheckpointingConfig": "acme_qsm.experiments.config",
+    "ExperimentConfig": "acme_qsm.experiments.config",
+    "ExperimentError": "acme_qsm.experiments.config",
+    "make_distributed_experiment": "acme_qsm.experiments.distributed",
+    "run_experiment": "acme_qsm.experiments.local_run",
+  },
+)

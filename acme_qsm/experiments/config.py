@@ -9,6 +9,10 @@ from typing import Any
 import dm_env
 
 
+class ExperimentError(ValueError):
+  """An experiment that cannot be run as it is described."""
+
+
 @dataclasses.dataclass(frozen=True)
 class CheckpointingConfig:
   """Where a run keeps its files and how often it saves.

@@ -8,6 +8,12 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
 
+ACTOR_STEPS = "actor_steps"
+LEARNER_STEPS = "learner_steps"
+
+# A learner or replay that nobody starts again within this time is lost.
+_SILENCE_SECONDS = 300.0
+
 
 class Phase(str, enum.Enum):
   """How far a run is.
@@ -59,7 +65,10 @@ class Orders:
   Attributes:
     phase: of the run.
     interrupting: whether the run is to be interrupted once it is saved.
-    counts: totals of all processes, those before a resume included.
+    counts: totals of all processes, those before a resume included; and the
+      learner's `learner_steps`, which fall when it goes back to a checkpoint.
+    learner_done: whether the learner has saved for the last time.
+    incarnation: how often the process was started again.
     allowance: environment steps that an actor may make from the moment of its
       report on, until the next answer says otherwise.
   """
@@ -67,6 +76,8 @@ class Orders:
   phase: Phase
   interrupting: bool
   counts: dict[str, float]
+  learner_done: bool
+  incarnation: int
   allowance: int
 
 
@@ -95,6 +106,8 @@ class Coordinator:
     num_actors: int,
     max_actor_steps: int,
     initial_counts: Mapping[str, float] | None = None,
+    *,
+    evaluates: bool = True,
     clock: Callable[[], float] = time.monotonic,
   ):
     """Initialises the coordinator.
@@ -103,6 +116,7 @@ class Coordinator:
       num_actors: actors that the run starts with.
       max_actor_steps: environment steps that the run is to make.
       initial_counts: what a run that goes on had done before.
+      evaluates: whether there is an evaluator to wait for.
       clock: tells the time in seconds.
     """
     self._max_actor_steps = max_actor_steps
@@ -116,7 +130,7 @@ class Coordinator:
     self._interrupting = False
     self._reason = ""
     self._events: list[str] = []
-    self._waiting_for = {"learner", "evaluator"}
+    self._waiting_for = {"learner"} | ({"evaluator"} if evaluates else set())
 
   def announce(self, service: str, address: str) -> None:
     """Says where a service is to be found from now on."""
@@ -138,10 +152,19 @@ class Coordinator:
       node.totals = dict(report.totals)
       node.metrics = dict(report.metrics)
       node.last_report = self._clock()
+      counts = self._counts()
+      self._act_on(counts)
       node.allowance = 0
-      orders = self._orders(is_actor=report.node in self._actors)
-      node.allowance = orders.allowance
-      return orders
+      if report.node in self._actors:
+        node.allowance = self._share_of_what_is_left(counts)
+      return Orders(
+        self._phase,
+        self._interrupting,
+        counts,
+        "learner" not in self._waiting_for,
+        node.num_restarts,
+        node.allowance,
+      )
 
   def _succeed(self, report: Report, before: _Node | None) -> _Node:
     """Puts a new process in the place of the one before it, if any."""
@@ -159,23 +182,30 @@ class Coordinator:
     for node in self._nodes.values():
       for name, count in node.totals.items():
         counts[name] = counts.get(name, 0) + count
+      if LEARNER_STEPS in node.metrics:
+        counts[LEARNER_STEPS] = node.metrics[LEARNER_STEPS]
     return counts
 
-  def _orders(self, is_actor: bool) -> Orders:
-    counts = self._counts()
-    left = self._max_actor_steps - int(counts.get("actor_steps", 0))
-    if left <= 0 and self._phase is Phase.ACTING:
+  def _act_on(self, counts: Mapping[str, float]) -> None:
+    if (
+      self._phase is Phase.ACTING
+      and counts.get(ACTOR_STEPS, 0) >= self._max_actor_steps
+    ):
       self._phase = Phase.LEARNING
-    allowance = 0
-    if is_actor and self._phase is Phase.ACTING and not self._interrupting:
-      # A share of what is neither made nor allowed to others: together they
-      # never make more than there are. Who works off its share gets one of
-      # what is left by then, so that none waits long for a slower one.
-      free = left - sum(node.allowance for node in self._nodes.values())
-      given_up = {name for name, node in self._nodes.items() if node.given_up}
-      num_acting = max(1, len(self._actors - given_up))
-      allowance = max(0, -(-free // num_acting))
-    return Orders(self._phase, self._interrupting, counts, allowance)
+
+  def _share_of_what_is_left(self, counts: Mapping[str, float]) -> int:
+    """An actor's share of the steps neither made nor allowed to others.
+
+    So together they never make more than there are. Who works off its share
+    gets one of what is left by then, so that none waits long for a slower one.
+    """
+    if self._phase is not Phase.ACTING or self._interrupting:
+      return 0
+    left = self._max_actor_steps - int(counts.get(ACTOR_STEPS, 0))
+    left -= sum(node.allowance for node in self._nodes.values())
+    given_up = {name for name, node in self._nodes.items() if node.given_up}
+    num_acting = max(1, len(self._actors - given_up))
+    return max(0, -(-left // num_acting))
 
   def done(self, node: str) -> None:
     """Takes note that the learner or the evaluator has done its last work.
@@ -239,6 +269,17 @@ class Coordinator:
       ):
         self.fail(f"all actors were given up; {node} the last: {cause}")
 
+  def notice_silence(self) -> None:
+    """Ends the run if one that it needs has long not been heard of."""
+    with self._lock:
+      for name in ("learner", "replay"):
+        node = self._nodes.get(name)
+        if node is None:
+          continue
+        silence = self._clock() - node.last_report
+        if silence > _SILENCE_SECONDS:
+          self.fail(f"nothing was heard of {name} for {silence:.0f} seconds")
+
   def status(self) -> dict[str, Any]:
     """What there is to know of the run, as JSON can hold it.
 
@@ -250,7 +291,7 @@ class Coordinator:
     with self._lock:
       now = self._clock()
       return {
-        "phase": self._orders(is_actor=False).phase.value,
+        "phase": self._phase.value,
         "reason": self._reason,
         "counts": self._counts(),
         "nodes": {

@@ -71,12 +71,7 @@ def listening_on(host: str = LOOPBACK) -> Iterator[None]:
     RuntimeError: if the servers of this platform cannot be told, so that they
       would listen everywhere; or if Reverb has not been imported.
   """
-  try:
-    address = ipaddress.ip_address(host)
-  except ValueError as error:
-    raise ValueError(
-      f"A server can listen on an IP address of this machine, not {host!r}."
-    ) from error
+  address = parse_address(host)
   slots = _find_slots("bind", _LIBRARY)
   if not slots:
     raise RuntimeError(
@@ -91,6 +86,28 @@ def listening_on(host: str = LOOPBACK) -> Iterator[None]:
   finally:
     for slot, original in zip(slots, originals, strict=True):
       _exchange(slot, original)
+
+
+def parse_address(
+  host: str,
+) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+  """Parses the IP address that a server is to listen on.
+
+  Args:
+    host: the address.
+
+  Returns:
+    The address; `is_loopback` tells whether only this machine can reach it.
+
+  Raises:
+    ValueError: if host is no IP address.
+  """
+  try:
+    return ipaddress.ip_address(host)
+  except ValueError as error:
+    raise ValueError(
+      f"A server can listen on an IP address of this machine, not {host!r}."
+    ) from error
 
 
 def _make_bind(address: ipaddress.IPv4Address | ipaddress.IPv6Address):

@@ -10,8 +10,10 @@ import os
 import select
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 
 GIVE_UP = 70
@@ -32,13 +34,15 @@ def supervise(
   max_failures: int = 3,
   stable_seconds: float = 60.0,
   hang_seconds: float = 60.0,
+  start_seconds: float = 300.0,
+  environment: Mapping[str, str] | None = None,
   backoff_seconds: float = 1.0,
 ) -> bool:
   """Runs a command until it succeeds, or has failed too often.
 
   Args:
     command: the command. Its process should call `die_with_parent` and, from a
-      thread, `beat` about once a second.
+      thread, `beat` about once a second (`keep_beating`).
     log_path: what its output is appended to.
     on_death: called with the cause, and whether it was the last time, whenever
       it has failed.
@@ -47,6 +51,8 @@ def supervise(
     max_failures: failures in a row after which it is given up.
     stable_seconds: a process that ran for so long was no failure in a row.
     hang_seconds: seconds without a beat after which it is killed.
+    start_seconds: the same for the first beat.
+    environment: more environment variables of its.
     backoff_seconds: wait before the second start, doubled for each further one
       in a row.
 
@@ -56,7 +62,9 @@ def supervise(
   failures = 0
   while True:
     start = time.monotonic()
-    cause = _run_once(command, log_path, is_over, hang_seconds)
+    cause = _run_once(
+      command, log_path, is_over, hang_seconds, start_seconds, environment or {}
+    )
     if cause is None or is_over():
       return True
     if time.monotonic() - start >= stable_seconds:
@@ -78,6 +86,17 @@ def die_with_parent() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def keep_beating() -> None:
+  """Beats once a second from now on, in a thread."""
+
+  def run() -> None:
+    while True:
+      beat()
+      time.sleep(1.0)
+
+  threading.Thread(target=run, name="heartbeat", daemon=True).start()
+
+
 def beat() -> None:
   """Tells the supervisor, if there is one, that this process is alive."""
   descriptor = os.environ.get(_HEARTBEAT_VARIABLE)
@@ -92,6 +111,8 @@ def _run_once(
   log_path: str | os.PathLike[str],
   is_over: Callable[[], bool],
   hang_seconds: float,
+  start_seconds: float,
+  environment: Mapping[str, str],
 ) -> str | None:
   """Runs the command once; returns what it died of, None if all is well."""
   beats, beats_end = os.pipe()
@@ -103,16 +124,18 @@ def _run_once(
       stdout=log,
       stderr=subprocess.STDOUT,
       pass_fds=[beats_end],
-      env={**os.environ, _HEARTBEAT_VARIABLE: str(beats_end)},
+      env={**os.environ, **environment, _HEARTBEAT_VARIABLE: str(beats_end)},
     )
   os.close(beats_end)
   try:
     last_beat = time.monotonic()
+    patience = start_seconds
     over_since: float | None = None
     while process.poll() is None:
       if select.select([beats], [], [], _POLL_SECONDS)[0]:
         if os.read(beats, 4096):
           last_beat = time.monotonic()
+          patience = hang_seconds
         else:  # It is about to end, or has closed its end.
           time.sleep(_POLL_SECONDS)
       now = time.monotonic()
@@ -120,8 +143,8 @@ def _run_once(
         over_since = now
       if over_since is not None and now - over_since > _KILL_SECONDS:
         return None
-      if now - last_beat > hang_seconds:
-        return f"it gave no sign of life for {hang_seconds:g} seconds"
+      if now - last_beat > patience:
+        return f"it gave no sign of life for {patience:g} seconds"
   finally:
     if process.poll() is None:
       process.kill()

@@ -10,6 +10,7 @@ from typing import Any
 
 from acme_qsm.experiments.checkpointing import write_atomically
 from acme_qsm.experiments.config import CheckpointingConfig
+from acme_qsm.experiments.config import ExperimentConfig
 
 CONFIG_FILE = "config.json"
 
@@ -108,6 +109,22 @@ def _differences(found: Any, wanted: Any, name: str = ""):
       )
   elif found != wanted:
     yield f"its {name} is {found!r}, not {wanted!r}"
+
+
+def describe_run(
+  experiment: ExperimentConfig, environment_spec: Any
+) -> dict[str, Any]:
+  """What identifies a run, as JSON can hold it."""
+  return describe(
+    {
+      **experiment.description,
+      "seed": experiment.seed,
+      "builder": type(experiment.builder).__name__,
+      "config": getattr(experiment.builder, "config", None),
+      "observation_shape": environment_spec.observations.shape,
+      "action_shape": environment_spec.actions.shape,
+    }
+  )
 
 
 def describe(value: Any) -> Any:

@@ -181,30 +181,9 @@ def test_an_unwritable_work_directory_is_refused(tmp_path, capfd):
   assert "cannot be written to" in capfd.readouterr().err
 
 
-def test_flags_override_the_preset():
-  arguments = local.parse(
-    [
-      *("--preset", "official", "--q_score_scale", "2"),
-      *("--policy_hidden_sizes", "32", "16"),
-    ]
-  )
-  assert arguments.config.q_score_scale == 2.0
-  assert arguments.config.policy_hidden_sizes == (32, 16)
-  assert arguments.config.score_target == "action_gradient"
-  assert (
-    arguments.config.num_denoising_steps
-    == PRESETS["official"].num_denoising_steps
-  )
-
-
-def test_the_work_directory_is_the_tasks_and_the_seeds():
-  arguments = local.parse(["--task", "walker:walk", "--seed", "3"])
-  assert arguments.directory == "runs/walker_walk/seed_3"
-
-
 def test_help_names_every_field(capsys):
   with pytest.raises(SystemExit) as raised:
-    local.parse(["--help"])
+    local.main(["--help"])
   assert raised.value.code == 0
   text = capsys.readouterr().out
   for name in PRESETS["default"].__dataclass_fields__:

@@ -20,12 +20,12 @@ from acme_qsm.experiments import evaluation
 from acme_qsm.experiments import loggers
 from acme_qsm.experiments import native_output
 from acme_qsm.experiments import plotting
+from acme_qsm.experiments import replay
 from acme_qsm.experiments import workdir as workdir_lib
 from acme_qsm.experiments.config import ExperimentConfig
+from acme_qsm.experiments.config import ExperimentError
 from acme_qsm.experiments.interruption import Interruption
 from acme_qsm.experiments.progress import Progress
-from acme_qsm.experiments.replay import LocalReplay
-from acme_qsm.experiments.replay import require_ratio
 from acme_qsm.types import NonFiniteError
 
 # Learner steps between rows of the learner's log.
@@ -34,10 +34,6 @@ _LEARNER_LOG_PERIOD = 500
 _DISPLAY_PERIOD = 20
 # What the display shows of the learner's metrics, where there are such.
 _DISPLAYED_METRICS = ("critic_loss", "denoiser_loss", "q_value")
-
-
-class ExperimentError(ValueError):
-  """An experiment that cannot be run as it is described."""
 
 
 @contextlib.contextmanager
@@ -154,10 +150,10 @@ class _LocalRun:
       networks = experiment.network_factory(spec)
       policy = builder.make_policy(networks, spec, evaluation=False)
       tables = builder.make_replay_tables(spec, policy)
-      require_ratio(tables[0])
+      replay.require_ratio(tables[0])
       if experiment.checkpointing is not None:
         workdir = workdir_lib.open_workdir(
-          experiment.checkpointing, _describe(experiment, spec)
+          experiment.checkpointing, workdir_lib.describe_run(experiment, spec)
         )
         stack.callback(workdir.close)
         self._path = workdir.path
@@ -174,7 +170,7 @@ class _LocalRun:
       )
     )
     self._interruption = stack.enter_context(Interruption())
-    self._replay = LocalReplay(
+    self._replay = replay.LocalReplay(
       tables,
       staging=self._path / "checkpoints" / ".replay" if self._path else None,
       checkpoint=checkpoint.path / "replay" if checkpoint else None,
@@ -424,21 +420,7 @@ class _LocalRun:
         "samples": self._dataset.num_samples,
         "counter": self._counter.save(),
       },
-      lambda folder: self._replay.save_to(folder / "replay"),
+      lambda folder: replay.save(self._replay.client, folder / "replay"),
     )
     self._saved_at = time.monotonic()
     self._saved_steps = self._actor_steps
-
-
-def _describe(experiment: ExperimentConfig, spec: Any) -> dict[str, Any]:
-  """What identifies the run, as JSON can hold it."""
-  return workdir_lib.describe(
-    {
-      **experiment.description,
-      "seed": experiment.seed,
-      "builder": type(experiment.builder).__name__,
-      "config": getattr(experiment.builder, "config", None),
-      "observation_shape": spec.observations.shape,
-      "action_shape": spec.actions.shape,
-    }
-  )

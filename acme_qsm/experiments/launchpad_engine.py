@@ -1,0 +1,248 @@
+"""Launchpad as the engine of a distributed run: processes and their restarts.
+
+The processes that Launchpad starts only watch over the run's own, or, where it
+starts threads, are the run. So this module, which they load, is light.
+"""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import pickle
+import select
+import signal
+import sys
+import tempfile
+import threading
+import time
+import typing
+from collections.abc import Sequence
+
+import launchpad as lp
+from launchpad import context as lp_context
+
+from acme_qsm.experiments import process
+from acme_qsm.experiments import rpc
+from acme_qsm.experiments import supervision
+from acme_qsm.experiments.coordinator import Phase
+
+if typing.TYPE_CHECKING:
+  from acme_qsm.experiments.run_coordinator import CoordinatorConfig
+
+LAUNCHER_VARIABLE = "ACME_QSM_LAUNCHER"
+"""Environment variable: the process without which all others are to end."""
+
+_MAX_FAILURES = 3
+_MAX_ACTOR_FAILURES = 5
+_IS_OVER_SECONDS = 1.0
+_GONE_SECONDS = 5.0
+_CUT_SECONDS = 120.0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Group:
+  """Processes of one Launchpad node.
+
+  Attributes:
+    run: the pickled `nodes.Run`, opaque here: who supervises loads none of it.
+    key: the run's.
+    names: the processes' names in the run.
+    log_folder: where each one's output goes, as `<name>.log`.
+  """
+
+  run: bytes
+  key: bytes
+  names: Sequence[str]
+  log_folder: str | None
+
+
+def _address(port_address: lp.Address, host: str) -> str:
+  return f"{host}:{port_address.resolve().rsplit(':', 1)[1]}"
+
+
+def _coordinate(config: "CoordinatorConfig", port_address: lp.Address) -> None:
+  """The program of the node "coordinator"."""
+  from acme_qsm.experiments.run_coordinator import run_coordinator
+
+  port = int(port_address.resolve().rsplit(":", 1)[1])
+  _leave_signals_to_the_launcher()
+  if run_coordinator(config, port) is Phase.FAILED:
+    sys.exit(1)
+
+
+def _run_group(group: _Group, host: str, port_address: lp.Address) -> None:
+  """The program of all other nodes."""
+  address = _address(port_address, host)
+  launch_type = lp_context.get_context().launch_type
+  in_threads = launch_type in (
+    lp_context.LaunchType.LOCAL_MULTI_THREADING,
+    lp_context.LaunchType.TEST_MULTI_THREADING,
+  )
+  if not in_threads:
+    _leave_signals_to_the_launcher()
+  run_one = _run_in_thread if in_threads else _run_in_process
+  threads = [
+    threading.Thread(target=run_one, args=(group, name, address), name=name)
+    for name in group.names
+  ]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+
+
+def _leave_signals_to_the_launcher() -> None:
+  """Ignores Ctrl-C, which all processes of a terminal get, and ends with it.
+
+  The launcher tells the coordinator, who has the learner save first.
+  """
+  if threading.current_thread() is not threading.main_thread():
+    return
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  launcher = os.environ.get(LAUNCHER_VARIABLE)
+  if launcher is None:
+    return
+  try:
+    descriptor = os.pidfd_open(int(launcher))
+  except ProcessLookupError:
+    os._exit(1)
+
+  def wait() -> None:
+    select.select([descriptor], [], [])
+    # The processes watched over die with this one.
+    os._exit(1)
+
+  threading.Thread(target=wait, name="launcher", daemon=True).start()
+
+
+def _run_in_process(group: _Group, name: str, address: str) -> None:
+  """Supervises a process."""
+  client = rpc.Client(address, group.key)
+  with contextlib.ExitStack() as stack:
+    file = stack.enter_context(tempfile.NamedTemporaryFile(suffix=".run"))
+    file.write(group.run)
+    file.flush()
+    log_folder = group.log_folder or stack.enter_context(
+      tempfile.TemporaryDirectory()
+    )
+    pathlib.Path(log_folder).mkdir(parents=True, exist_ok=True)
+    supervision.supervise(
+      [
+        sys.executable,
+        "-m",
+        "acme_qsm.experiments.process",
+        file.name,
+        name,
+        address,
+      ],
+      pathlib.Path(log_folder) / f"{name}.log",
+      lambda cause, given_up: _tell(client, "lost", name, cause, given_up),
+      _IsOver(client),
+      max_failures=(
+        _MAX_ACTOR_FAILURES if name.startswith("actor") else _MAX_FAILURES
+      ),
+      environment=process.environment_variables(name),
+    )
+
+
+def _run_in_thread(group: _Group, name: str, address: str) -> None:
+  """Runs what is a process's work in this process."""
+  client = process.connect(address, group.key)
+  run = pickle.loads(group.run)
+
+  from acme_qsm.experiments import link
+  from acme_qsm.experiments import nodes
+
+  is_over = _IsOver(client)
+  for attempt in range(_MAX_FAILURES):
+    try:
+      nodes.run_node(run, link.Link(name, client, end_process=None))
+      return
+    except Exception as error:
+      if is_over():
+        return
+      given_up = attempt == _MAX_FAILURES - 1
+      _tell(client, "lost", name, f"{type(error).__name__}: {error}", given_up)
+      if given_up:
+        raise
+
+
+def _tell(client: rpc.Client, *call: object) -> None:
+  # If it cannot be told, it is silent itself, and the run ends with that.
+  with contextlib.suppress(ConnectionError):
+    client.call(*call)  # pyright: ignore[reportArgumentType]
+
+
+class _IsOver:
+  """Asks the coordinator whether the run is over, about once a second."""
+
+  def __init__(self, client: rpc.Client):
+    self._client = client
+    self._asked_at = float("-inf")
+    self._heard_at = time.monotonic()
+    self._heard = False
+    self._over = False
+
+  def __call__(self) -> bool:
+    now = time.monotonic()
+    if self._over or now - self._asked_at < _IS_OVER_SECONDS:
+      return self._over
+    try:
+      status = self._client.call("status")
+      self._heard_at = time.monotonic()
+      self._heard = True
+      self._over = Phase(status["phase"]).over
+    except ConnectionError as error:
+      refused = isinstance(error.__cause__, ConnectionRefusedError)
+      # One that has never been heard of may be starting.
+      patience = _GONE_SECONDS if refused and self._heard else _CUT_SECONDS
+      self._over = time.monotonic() - self._heard_at > patience
+    self._asked_at = time.monotonic()
+    return self._over
+
+
+class Program(lp.Program):
+  """A Launchpad program that can be asked how it does."""
+
+  def __init__(self, name: str, config: "CoordinatorConfig"):
+    super().__init__(name)
+    self._config = config
+    self.coordinator_address = lp.Address("coordinator")
+
+  def connect(self) -> rpc.Client:
+    """Makes a client of the coordinator, once the program is launched."""
+    address = _address(self.coordinator_address, self._config.host)
+    return rpc.Client(address, self._config.key)
+
+
+def make_program(
+  config: "CoordinatorConfig",
+  run: bytes,
+  *,
+  num_actors_per_node: int = 1,
+  log_folder: str | os.PathLike[str] | None = None,
+  name: str = "agent",
+) -> Program:
+  """Makes the program: see `make_distributed_experiment`."""
+  program = Program(name, config)
+  address = program.coordinator_address
+  coordinator = lp.PyNode(_coordinate, config, address)
+  coordinator.allocate_address(address)
+  with program.group("coordinator"):
+    program.add_node(coordinator)
+
+  def add(label: str, names: Sequence[str]) -> None:
+    group = _Group(
+      run, config.key, names, str(log_folder) if log_folder else None
+    )
+    with program.group(label):
+      program.add_node(lp.PyNode(_run_group, group, config.host, address))
+
+  add("replay", ["replay"])
+  add("learner", ["learner"])
+  if config.evaluates:
+    add("evaluator", ["evaluator"])
+  actors = [f"actor_{i}" for i in range(config.num_actors)]
+  for i in range(0, len(actors), num_actors_per_node):
+    add("actor", actors[i : i + num_actors_per_node])
+  return program
