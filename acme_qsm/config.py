@@ -102,10 +102,10 @@ class QSMConfig:
   # Acting.
   n_step: int = 3
   exploration_noise: float = 0.1
-  num_action_candidates: int = 8
+  num_action_candidates: int = 1
   evaluate_target_denoiser: bool = True
   evaluation_temperature: float = 1.0
-  num_evaluation_candidates: int = 16
+  num_evaluation_candidates: int = 1
   # Replay.
   min_replay_size: int = 10_000
   max_replay_size: int = 1_000_000
