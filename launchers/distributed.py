@@ -126,6 +126,8 @@ def launch(program: launchpad_engine.Program, arguments: Arguments) -> int:
       interruption.raise_if_requested()
     except KeyboardInterrupt:
       return 130
+    except SystemExit:
+      pass
     return 143
   return _EXIT_CODES[phase]
 

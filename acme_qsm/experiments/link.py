@@ -18,7 +18,6 @@ from acme_qsm.experiments.coordinator import Report
 # Exit codes of processes that end themselves.
 HUNG = 71
 CUT_OFF = 72
-REPLAY_MOVED = 73
 
 _PERIOD_SECONDS = 1.0
 # How long the network may be cut, and how long the coordinator may refuse to

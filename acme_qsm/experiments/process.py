@@ -33,10 +33,7 @@ def environment_variables(name: str) -> dict[str, str]:
   """
   if name == "learner":
     return {}
-  flags = (
-    "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1 "
-    + os.environ.get("XLA_FLAGS", "")
-  )
+  flags = os.environ.get("XLA_FLAGS", "")
   return {
     "JAX_PLATFORMS": "cpu",
     "CUDA_VISIBLE_DEVICES": "",
@@ -44,7 +41,7 @@ def environment_variables(name: str) -> dict[str, str]:
     "OPENBLAS_NUM_THREADS": "1",
     "TF_NUM_INTRAOP_THREADS": "1",
     "TF_NUM_INTEROP_THREADS": "1",
-    "XLA_FLAGS": flags.strip(),
+    "XLA_FLAGS": f"{flags} --xla_cpu_multi_thread_eigen=false".strip(),
   }
 
 

@@ -1,0 +1,151 @@
+"""A process's link to a real coordinator, and what it does when cut off."""
+
+import contextlib
+import threading
+import time
+
+import pytest
+
+from acme_qsm.experiments import link as link_lib
+from acme_qsm.experiments import rpc
+from acme_qsm.experiments.coordinator import Coordinator
+from acme_qsm.experiments.coordinator import Phase
+
+KEY = b"key"
+HOST = "127.0.0.1"
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch):
+  monkeypatch.setattr(link_lib, "_PERIOD_SECONDS", 0.05)
+  monkeypatch.setattr(link_lib, "_GONE_SECONDS", 0.2)
+  monkeypatch.setattr(link_lib, "_END_SECONDS", 0.2)
+
+
+@contextlib.contextmanager
+def serving(coordinator, port=0):
+  names = ("announce", "find", "report", "done", "interrupt", "fail")
+  server = rpc.Server(
+    {name: getattr(coordinator, name) for name in names}, KEY, HOST, port
+  )
+  try:
+    yield server
+  finally:
+    server.stop()
+
+
+class Ended:
+  """Stands for the end of the process: remembers the exit codes."""
+
+  def __init__(self):
+    self.codes = []
+    self.event = threading.Event()
+
+  def __call__(self, code):
+    self.codes.append(code)
+    self.event.set()
+
+
+def make_link(server, name="actor_0", **kwargs):
+  client = rpc.Client(f"{HOST}:{server.port}", KEY, timeout=1.0)
+  return link_lib.Link(name, client, **{"end_process": Ended(), **kwargs})
+
+
+def wait_until(condition, seconds=30):
+  end = time.monotonic() + seconds
+  while not condition():
+    assert time.monotonic() < end
+    time.sleep(0.01)
+
+
+def test_totals_arrive_and_orders_come_back():
+  coordinator = Coordinator(1, 100)
+  with serving(coordinator) as server:
+    link = make_link(server)
+    assert link.step_limit == 100
+    link.state = "acting"
+    link.totals = {"actor_steps": 30.0}
+    wait_until(lambda: link.orders.counts.get("actor_steps") == 30)
+    assert link.step_limit == 100
+    assert coordinator.status()["nodes"]["actor_0"]["state"] == "acting"
+    coordinator.interrupt("enough")
+    wait_until(lambda: link.ending)
+    assert not link.over
+    coordinator.done("learner")
+    wait_until(lambda: link.over)
+    assert link.orders.phase is Phase.INTERRUPTED
+    link.close()
+
+
+def test_services_are_waited_for():
+  coordinator = Coordinator(1, 100)
+  with serving(coordinator) as server:
+    link = make_link(server)
+    found = []
+    thread = threading.Thread(
+      target=lambda: found.append(link.wait_for("replay"))
+    )
+    thread.start()
+    coordinator.announce("replay", "127.0.0.1:5")
+    thread.join(30)
+    assert found == ["127.0.0.1:5"]
+    coordinator.fail("no more")
+    wait_until(lambda: link.over)
+    assert link.wait_for("learner") is None
+    link.close()
+
+
+def test_an_environment_that_hangs_ends_the_process(capfd):
+  ended = Ended()
+  with serving(Coordinator(1, 100)) as server:
+    link = make_link(server, hang_seconds=0.2, end_process=ended)
+    for _ in range(3):
+      with link.calling_environment():
+        time.sleep(0.1)
+    assert not ended.codes
+    with link.calling_environment():
+      assert ended.event.wait(30)
+    assert ended.codes[0] == link_lib.HUNG
+    link.close()
+  error = capfd.readouterr().err
+  assert "The environment has not answered" in error
+  # And where it hung.
+  assert "link_test.py" in error
+
+
+def test_a_coordinator_that_is_gone_ends_the_process():
+  ended = Ended()
+  coordinator = Coordinator(1, 100)
+  with serving(coordinator) as server:
+    link = make_link(server, end_process=ended)
+    # Its process dies: no more answers on the connection that there was.
+    link._coordinator.close()
+  assert ended.event.wait(30)
+  assert ended.codes == [link_lib.CUT_OFF]
+  assert link.over
+
+
+def test_a_short_cut_is_survived(monkeypatch):
+  monkeypatch.setattr(link_lib, "_GONE_SECONDS", 1000.0)
+  ended = Ended()
+  coordinator = Coordinator(1, 100)
+  with serving(coordinator) as server:
+    link = make_link(server, end_process=ended)
+    link._coordinator.close()
+  link.totals = {"actor_steps": 7.0}
+  time.sleep(0.2)  # Some reports that do not arrive.
+  with serving(coordinator, server.port):
+    wait_until(lambda: coordinator.status()["counts"] == {"actor_steps": 7.0})
+    assert not ended.codes
+    link.close()
+
+
+def test_a_process_that_does_not_end_with_its_run_is_ended():
+  ended = Ended()
+  coordinator = Coordinator(1, 100)
+  with serving(coordinator) as server:
+    link = make_link(server, end_process=ended)
+    coordinator.fail("over")
+    assert ended.event.wait(30)
+    assert ended.codes[0] == 0
+    link.close()
