@@ -257,7 +257,7 @@ def _run_learner(run: Run, link: Link) -> None:
     counts.increment(
       **{
         name: count
-        for name, count in checkpoint.metadata["counter"].items()
+        for name, count in checkpoint.metadata["counter"]["counts"].items()
         if name.startswith("learner_")
       }
     )
@@ -276,7 +276,8 @@ def _run_learner(run: Run, link: Link) -> None:
           "actor_steps": int(totals.get(ACTOR_STEPS, 0)),
           "evaluated_at": _last_evaluation(run),
           "samples": _num_samples(client),
-          "counter": totals,
+          # As Acme's counter saves it.
+          "counter": {"counts": totals, "cache": {}},
         },
         lambda folder: replay.save(client, folder / "replay"),
       )

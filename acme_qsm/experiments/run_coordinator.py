@@ -75,7 +75,7 @@ def run_coordinator(config: CoordinatorConfig, port: int) -> Phase:
       if checkpoint is not None:
         counts = {
           name: count
-          for name, count in checkpoint.metadata["counter"].items()
+          for name, count in checkpoint.metadata["counter"]["counts"].items()
           if name.startswith("actor_")
         }
       loggers.rewind(path, int(counts[ACTOR_STEPS]) if checkpoint else -1)

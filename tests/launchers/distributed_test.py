@@ -1,5 +1,6 @@
 """The distributed launcher: real processes, and what happens to them."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -75,7 +76,7 @@ class Launched:
     except OSError:
       return ""
 
-  def wait_until(self, condition, seconds=300):
+  def wait_until(self, condition, seconds=600):
     end = time.monotonic() + seconds
     while not condition():
       assert time.monotonic() < end, self.describe()
@@ -87,7 +88,7 @@ class Launched:
       f"== {path}\n{path.read_text()[-2000:]}" for path in logs
     ) + json.dumps(self.status(), indent=1)
 
-  def wait(self, seconds=300):
+  def wait(self, seconds=600):
     try:
       return self.process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -115,7 +116,7 @@ def launch():
 
 
 def test_a_run_survives_its_processes(launch, tmp_path):
-  num_steps = 6_000
+  num_steps = 4_000
   run = launch(
     tmp_path / "run", "--num_actors", "2", "--num_steps", str(num_steps)
   )
@@ -162,7 +163,7 @@ def test_an_interrupted_run_goes_on_in_one_process(launch, tmp_path):
   saved = checkpoints.latest()
   assert saved is not None
   steps = saved.metadata["actor_steps"]
-  assert saved.metadata["counter"]["learner_steps"] > 100
+  assert saved.metadata["counter"]["counts"]["learner_steps"] > 100
 
   local = launch(run.workdir, "--num_steps", str(steps + 50), launcher="local")
   assert local.wait() == 0, local.describe()
@@ -170,8 +171,8 @@ def test_an_interrupted_run_goes_on_in_one_process(launch, tmp_path):
   assert latest is not None
   assert latest.metadata["actor_steps"] == steps + 50
   assert (
-    latest.metadata["counter"]["learner_steps"]
-    >= saved.metadata["counter"]["learner_steps"]
+    latest.metadata["counter"]["counts"]["learner_steps"]
+    >= saved.metadata["counter"]["counts"]["learner_steps"]
   )
 
 
@@ -183,12 +184,15 @@ def test_nothing_outlives_a_launcher_that_was_killed(launch, tmp_path):
   run.process.wait()
 
   def left():
-    return [
-      process
-      for process in psutil.process_iter()
-      if process.status() != psutil.STATUS_ZOMBIE
-      and os.getsid(process.pid) == session
-    ]
+    found = []
+    for process in psutil.process_iter():
+      with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+        if (
+          process.status() != psutil.STATUS_ZOMBIE
+          and os.getsid(process.pid) == session
+        ):
+          found.append(process)
+    return found
 
   run.wait_until(lambda: not left(), seconds=15)
 
