@@ -94,7 +94,6 @@ def make_distributed_experiment(
     experiment=experiment,
     environment_spec=spec,
     title=str(experiment.description.get("task", type(builder).__name__)),
-    num_actors=num_actors,
     eval_every=eval_every,
     num_eval_episodes=num_eval_episodes,
     key=key,

@@ -56,17 +56,20 @@ class _Group:
   log_folder: str | None
 
 
+def _port(port_address: lp.Address) -> int:
+  return int(port_address.resolve().rsplit(":", 1)[1])
+
+
 def _address(port_address: lp.Address, host: str) -> str:
-  return f"{host}:{port_address.resolve().rsplit(':', 1)[1]}"
+  return f"{host}:{_port(port_address)}"
 
 
 def _coordinate(config: "CoordinatorConfig", port_address: lp.Address) -> None:
   """The program of the node "coordinator"."""
   from acme_qsm.experiments.run_coordinator import run_coordinator
 
-  port = int(port_address.resolve().rsplit(":", 1)[1])
   _leave_signals_to_the_launcher()
-  if run_coordinator(config, port) is Phase.FAILED:
+  if run_coordinator(config, _port(port_address)) is Phase.FAILED:
     sys.exit(1)
 
 

@@ -51,7 +51,6 @@ class Run:
     experiment: what to run.
     environment_spec: its environment's spec.
     title: what the run is called where it is shown.
-    num_actors: actors to start with.
     eval_every: environment steps between evaluations.
     num_eval_episodes: episodes of each evaluation; 0 for none.
     key: what the run's processes know each other by.
@@ -62,7 +61,6 @@ class Run:
   experiment: ExperimentConfig
   environment_spec: Any
   title: str
-  num_actors: int
   eval_every: int
   num_eval_episodes: int
   key: bytes

@@ -17,6 +17,11 @@ from acme_qsm.experiments.coordinator import Coordinator
 from acme_qsm.experiments.coordinator import Phase
 
 STATUS_FILE = "run_status.json"
+# What the other processes may call.
+_FUNCTIONS = (
+  *("announce", "find", "report", "done", "interrupt", "fail"),
+  *("lost", "status"),
+)
 _STATUS_SECONDS = 0.5
 # How long the others have at least, and at most, to hear of the end.
 _LEAST_END_SECONDS = 3.0
@@ -85,12 +90,8 @@ def run_coordinator(config: CoordinatorConfig, port: int) -> Phase:
       counts,
       evaluates=config.evaluates,
     )
-    functions = ("announce", "find", "report", "done", "interrupt", "fail")
     server = rpc.Server(
-      {
-        name: getattr(coordinator, name)
-        for name in (*functions, "lost", "status")
-      },
+      {name: getattr(coordinator, name) for name in _FUNCTIONS},
       config.key,
       config.host,
       port,
