@@ -64,14 +64,15 @@ class QSMBuilder(builders.ActorLearnerBuilder):
     del policy
     validate_environment_spec(environment_spec, flat_observation=False)
     config = self.config
-    # The limiter's window must hold what the learner takes at once, and what is
-    # on its way to it, or neither side could ever move.
+    # The limiter's window must hold what the learner takes at once, what is on
+    # its way to it, and what an actor inserts at once at the end of an episode,
+    # or neither side could ever move.
     samples_in_flight = 4 * self._samples_per_learner_step
     error_buffer = max(
       config.samples_per_insert
       * config.samples_per_insert_tolerance
       * config.min_replay_size,
-      2.0 * config.samples_per_insert,
+      (config.n_step + 1.0) * config.samples_per_insert,
       samples_in_flight,
     )
     return [
@@ -175,7 +176,8 @@ class QSMBuilder(builders.ActorLearnerBuilder):
     variable_client = variable_utils.VariableClient(
       variable_source,
       "policy",
-      update_period=self.config.variable_update_period,
+      # Who records nothing evaluates, and asks once per evaluation.
+      update_period=self.config.variable_update_period if adder else 1,
       # What is on the CPU already need not be put there.
       device=None if jax.default_backend() == "cpu" else "cpu",
     )

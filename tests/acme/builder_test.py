@@ -184,8 +184,9 @@ def test_the_table(builder, spec):
   [
     # A tenth of min_replay_size times samples_per_insert.
     ({"min_replay_size": 1000}, 0.1 * 1000 * 8.0),
-    # Two inserts' samples, the least that Reverb takes.
-    ({"samples_per_insert": 20.0}, 40.0),
+    # What is inserted at once at the end of an episode, and one more.
+    ({"samples_per_insert": 20.0, "n_step": 3}, 4 * 20.0),
+    ({"n_step": 9}, 10 * 8.0),
     # Four calls of the learner.
     ({"num_sgd_steps_per_step": 5}, 4 * 5 * 8),
   ],
@@ -377,6 +378,26 @@ def test_actors_take_over_new_parameters(builder, networks, spec, learner):
   actors[0].update(wait=True)
   first, second = (draw_actions(actor, observation, 20) for actor in actors)
   assert not np.array_equal(first, second)
+
+
+def test_evaluators_take_over_new_parameters_at_once(
+  make_config, networks, spec, learner
+):
+  # They ask once per evaluation, and not once per step.
+  builder = QSMBuilder(make_config(variable_update_period=20))
+  policy = builder.make_policy(networks, spec, evaluation=True)
+  observation = np.ones(spec.observations.shape, np.float32)
+  actor = builder.make_actor(jax.random.PRNGKey(1), policy, spec, learner)
+  actor.update(wait=True)
+  actor.observe_first(dm_env.restart(observation))
+  client = actor._variable_client
+  before = jax.tree.leaves(client.params)
+  learner.step()
+  actor.update(wait=True)
+  after = jax.tree.leaves(client.params)
+  assert any(
+    not np.array_equal(a, b) for a, b in zip(before, after, strict=True)
+  )
 
 
 def test_evaluation_neither_explores_nor_records(
