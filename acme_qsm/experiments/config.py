@@ -81,5 +81,10 @@ class ExperimentConfig:
       raise ValueError(
         f"max_num_actor_steps must be positive, got {self.max_num_actor_steps}."
       )
+    if self.evaluator_factories:
+      raise ExperimentError(
+        "Evaluators of one's own are not run: evaluator_factories must be "
+        "None, or empty for no evaluation."
+      )
     if not 0 <= self.seed < 2**32:
       raise ValueError(f"seed must be in [0, 2^32), got {self.seed}.")

@@ -13,6 +13,20 @@ LEARNER_STEPS = "learner_steps"
 
 # A learner or replay that nobody starts again within this time is lost.
 _SILENCE_SECONDS = 300.0
+# A process that lived for less was a failure in a row; after so many of them it
+# is given up, if whoever starts it again has not given it up before.
+_STABLE_SECONDS = 60.0
+_MAX_FAILURES = 6
+
+# An actor that was not heard of for so long has ended itself, or will have
+# when it can be heard of again: its steps are for others to make.
+_LOST_SECONDS = 120.0
+
+NOT_STARTED = "not started"
+DONE = "done"
+GIVEN_UP = "given up"
+ENDED_STATES = frozenset({NOT_STARTED, DONE, GIVEN_UP})
+"""States of processes that are not there, yet or any more."""
 
 
 class Phase(str, enum.Enum):
@@ -47,15 +61,21 @@ class Report:
     node: its name, such as "learner" or "actor_0".
     incarnation: tells this process from one that had the name before.
     state: what it is doing, in a word or two.
+    host: the IP address of the machine that it runs on.
+    pid: its number there.
     totals: counts since this process started, such as `actor_steps`.
     metrics: what else there is to show.
+    step_limit: the total of environment steps that it may make by now.
   """
 
   node: str
   incarnation: str
   state: str
+  host: str = ""
+  pid: int = 0
   totals: Mapping[str, float] = dataclasses.field(default_factory=dict)
   metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  step_limit: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +91,9 @@ class Orders:
     incarnation: how often the process was started again.
     allowance: environment steps that an actor may make from the moment of its
       report on, until the next answer says otherwise.
+    addresses: where each service that has been announced is to be found.
+    given_up: whether the process should end, since it has failed too often or
+      another one has taken its place.
   """
 
   phase: Phase
@@ -79,17 +102,23 @@ class Orders:
   learner_done: bool
   incarnation: int
   allowance: int
+  addresses: dict[str, str]
+  given_up: bool
 
 
 @dataclasses.dataclass
 class _Node:
   incarnation: str
   state: str
+  started_at: float
   last_report: float
-  totals: dict[str, float]
-  metrics: dict[str, float]
-  allowance: int = 0
+  host: str = ""
+  pid: int = 0
+  totals: dict[str, float] = dataclasses.field(default_factory=dict)
+  metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+  reserved: int = 0
   num_restarts: int = 0
+  num_failures: int = 0
   given_up: bool = False
 
 
@@ -131,21 +160,21 @@ class Coordinator:
     self._reason = ""
     self._events: list[str] = []
     self._waiting_for = {"learner"} | ({"evaluator"} if evaluates else set())
+    self._expected = self._actors | self._waiting_for | {"replay"}
+    # Incarnations in whose place others are.
+    self._superseded: set[str] = set()
 
   def announce(self, service: str, address: str) -> None:
     """Says where a service is to be found from now on."""
     with self._lock:
       self._addresses[service] = address
 
-  def find(self, service: str) -> str | None:
-    """Says where a service is, None while it is nowhere."""
-    with self._lock:
-      return self._addresses.get(service)
-
   def report(self, report: Report) -> Orders:
     """Takes note of a process's report and answers it."""
     with self._lock:
       node = self._nodes.get(report.node)
+      if report.incarnation in self._superseded:
+        return self._make_orders(node, 0, given_up=True)
       if node is None or node.incarnation != report.incarnation:
         node = self._succeed(report, node)
       node.state = report.state
@@ -154,27 +183,49 @@ class Coordinator:
       node.last_report = self._clock()
       counts = self._counts()
       self._act_on(counts)
-      node.allowance = 0
+      node.reserved = 0
+      allowance = 0
       if report.node in self._actors:
-        node.allowance = self._share_of_what_is_left(counts)
-      return Orders(
-        self._phase,
-        self._interrupting,
-        counts,
-        "learner" not in self._waiting_for,
-        node.num_restarts,
-        node.allowance,
-      )
+        allowance = self._share_of_what_is_left(counts)
+        # It may work off what it was allowed before until it hears of this.
+        made = node.totals.get(ACTOR_STEPS, 0)
+        node.reserved = max(allowance, int(report.step_limit - made))
+      return self._make_orders(node, allowance, given_up=node.given_up)
+
+  def _make_orders(
+    self, node: _Node | None, allowance: int, *, given_up: bool
+  ) -> Orders:
+    return Orders(
+      self._phase,
+      self._interrupting,
+      self._counts(),
+      "learner" not in self._waiting_for,
+      node.num_restarts if node else 0,
+      allowance,
+      dict(self._addresses),
+      given_up,
+    )
 
   def _succeed(self, report: Report, before: _Node | None) -> _Node:
     """Puts a new process in the place of the one before it, if any."""
-    node = _Node(report.incarnation, report.state, self._clock(), {}, {})
+    now = self._clock()
+    node = _Node(
+      report.incarnation, report.state, now, now, report.host, report.pid
+    )
+    self._nodes[report.node] = node
     if before is not None:
+      self._superseded.add(before.incarnation)
       for name, count in before.totals.items():
         self._past[name] = self._past.get(name, 0) + count
+      node.given_up = before.given_up
       node.num_restarts = before.num_restarts + 1
       self._events.append(f"{report.node} was started again.")
-    self._nodes[report.node] = node
+      if before.last_report - before.started_at < _STABLE_SECONDS:
+        node.num_failures = before.num_failures + 1
+      if node.num_failures >= _MAX_FAILURES and not node.given_up:
+        self.lost(
+          report.node, f"{node.num_failures} times soon after its start", True
+        )
     return node
 
   def _counts(self) -> dict[str, float]:
@@ -202,7 +253,7 @@ class Coordinator:
     if self._phase is not Phase.ACTING or self._interrupting:
       return 0
     left = self._max_actor_steps - int(counts.get(ACTOR_STEPS, 0))
-    left -= sum(node.allowance for node in self._nodes.values())
+    left -= sum(node.reserved for node in self._nodes.values())
     given_up = {name for name, node in self._nodes.items() if node.given_up}
     num_acting = max(1, len(self._actors - given_up))
     return max(0, -(-left // num_acting))
@@ -217,7 +268,7 @@ class Coordinator:
       self._waiting_for.discard(node)
       if self._phase.over:
         return
-      if self._interrupting and node == "learner":
+      if self._interrupting and "learner" not in self._waiting_for:
         self._phase = Phase.INTERRUPTED
       elif self._phase is Phase.LEARNING and not self._waiting_for:
         self._phase = Phase.FINISHED
@@ -228,6 +279,13 @@ class Coordinator:
       if not self._phase.over and not self._interrupting:
         self._interrupting = True
         self._reason = reason
+        if "learner" not in self._waiting_for:  # It has saved already.
+          self._phase = Phase.INTERRUPTED
+
+  def note(self, event: str) -> None:
+    """Adds to what has happened, which is shown to who watches the run."""
+    with self._lock:
+      self._events.append(event)
 
   def fail(self, reason: str) -> None:
     """Ends the run: it cannot go on."""
@@ -254,11 +312,10 @@ class Coordinator:
         return
       if node in self._nodes:
         self._nodes[node].given_up = True
-        self._nodes[node].allowance = 0
+        self._nodes[node].reserved = 0
       else:
-        self._nodes[node] = _Node(
-          "", "given up", self._clock(), {}, {}, given_up=True
-        )
+        now = self._clock()
+        self._nodes[node] = _Node("", "", now, now, given_up=True)
       if node == "evaluator":
         self.done(node)
       elif node not in self._actors:
@@ -270,38 +327,57 @@ class Coordinator:
         self.fail(f"all actors were given up; {node} the last: {cause}")
 
   def notice_silence(self) -> None:
-    """Ends the run if one that it needs has long not been heard of."""
+    """Does without those that have long not been heard of, or ends the run."""
     with self._lock:
+      silences = {
+        name: self._clock() - node.last_report
+        for name, node in self._nodes.items()
+        if not node.given_up
+      }
       for name in ("learner", "replay"):
-        node = self._nodes.get(name)
-        if node is None:
-          continue
-        silence = self._clock() - node.last_report
+        silence = silences.get(name, 0.0)
         if silence > _SILENCE_SECONDS:
           self.fail(f"nothing was heard of {name} for {silence:.0f} seconds")
+      actors = [name for name in silences if name in self._actors]
+      for name in actors:
+        if silences[name] > _LOST_SECONDS:
+          self._nodes[name].reserved = 0
+      if (
+        self._phase is Phase.ACTING
+        and actors
+        and min(silences[name] for name in actors) > _SILENCE_SECONDS
+      ):
+        self.fail(
+          f"nothing was heard of any actor for {_SILENCE_SECONDS:.0f} seconds"
+        )
 
   def status(self) -> dict[str, Any]:
     """What there is to know of the run, as JSON can hold it.
 
     Returns:
-      phase, reason, counts, and by each node's name its state, the seconds
-      since it was last heard of, how often it was started again, and its
-      metrics; and what happened to nodes, in order.
+      phase, reason, counts, and by each node's name where it is, its state,
+      the seconds since it was last heard of, how often it was started again,
+      and its metrics; and what happened to nodes, in order.
     """
     with self._lock:
       now = self._clock()
+      not_started = {
+        name: _Node("", NOT_STARTED, now, now) for name in self._expected
+      }
       return {
         "phase": self._phase.value,
         "reason": self._reason,
         "counts": self._counts(),
         "nodes": {
           name: {
-            "state": "given up" if node.given_up else node.state,
+            "host": node.host,
+            "pid": node.pid,
+            "state": GIVEN_UP if node.given_up else node.state,
             "silent_seconds": round(now - node.last_report, 1),
             "restarts": node.num_restarts,
             "metrics": dict(node.metrics),
           }
-          for name, node in sorted(self._nodes.items())
+          for name, node in sorted({**not_started, **self._nodes}.items())
         },
         "events": list(self._events),
       }

@@ -11,10 +11,13 @@ from acme import specs
 
 from acme_qsm.experiments import launchpad_engine
 from acme_qsm.experiments import listening
+from acme_qsm.experiments import replay
+from acme_qsm.experiments import rpc
 from acme_qsm.experiments import workdir
 from acme_qsm.experiments.config import ExperimentConfig
 from acme_qsm.experiments.config import ExperimentError
 from acme_qsm.experiments.nodes import Run
+from acme_qsm.experiments.plan import Plan
 from acme_qsm.experiments.run_coordinator import CoordinatorConfig
 
 
@@ -25,6 +28,7 @@ def make_distributed_experiment(
   num_actors_per_node: int = 1,
   eval_every: int = 5_000,
   num_eval_episodes: int = 5,
+  hang_seconds: float = 30.0,
   host: str = listening.LOOPBACK,
   name: str = "agent",
 ) -> launchpad_engine.Program:
@@ -40,6 +44,8 @@ def make_distributed_experiment(
     num_actors_per_node: actors per node of the program.
     eval_every: environment steps between evaluations.
     num_eval_episodes: episodes of each evaluation; 0 for no evaluator.
+    hang_seconds: how long one call of an environment may take; a process whose
+      environment takes longer is started again.
     host: the IP address of this machine that servers listen on. Whoever can
       reach it can reach Reverb, which has no authentication.
     name: the program's name.
@@ -51,32 +57,66 @@ def make_distributed_experiment(
     ExperimentError: if an argument, the environment or the work directory
       cannot be used.
   """
-  for argument, value, least in (
-    ("num_actors", num_actors, 1),
-    ("num_actors_per_node", num_actors_per_node, 1),
-    ("eval_every", eval_every, 1),
-    ("num_eval_episodes", num_eval_episodes, 0),
-  ):
-    if value < least:
-      raise ExperimentError(
-        f"{argument} must be at least {least}, got {value}."
-      )
+  _require_at_least(1, num_actors_per_node=num_actors_per_node)
+  plan = plan_experiment(
+    experiment,
+    num_actors,
+    eval_every=eval_every,
+    num_eval_episodes=num_eval_episodes,
+    hang_seconds=hang_seconds,
+    host=host,
+  )
+  return launchpad_engine.make_program(
+    plan, num_actors_per_node=num_actors_per_node, name=name
+  )
+
+
+def plan_experiment(
+  experiment: ExperimentConfig,
+  num_actors: int,
+  *,
+  eval_every: int = 5_000,
+  num_eval_episodes: int = 5,
+  hang_seconds: float = 30.0,
+  host: str = listening.LOOPBACK,
+) -> Plan:
+  """Plans a distributed run, for whatever engine.
+
+  Args:
+    experiment: what to run.
+    num_actors: actors, at least 1.
+    eval_every: environment steps between evaluations.
+    num_eval_episodes: episodes of each evaluation; 0 for no evaluator.
+    hang_seconds: how long one call of an environment may take; a process whose
+      environment takes longer is started again.
+    host: the IP address that this machine's servers listen on.
+
+  Returns:
+    The plan.
+
+  Raises:
+    ExperimentError: if an argument, the environment or the work directory
+      cannot be used.
+  """
+  _require_at_least(1, num_actors=num_actors, eval_every=eval_every)
+  _require_at_least(0, num_eval_episodes=num_eval_episodes)
   builder = experiment.builder
   path: pathlib.Path | None = None
+  run_id = secrets.token_hex(16)
   try:
-    listening.parse_address(host)
+    _require_own_address(host)
     spec = experiment.environment_spec or specs.make_environment_spec(
       experiment.environment_factory(experiment.seed)
     )
     networks = experiment.network_factory(spec)
-    builder.make_replay_tables(
+    tables = builder.make_replay_tables(
       spec, builder.make_policy(networks, spec, evaluation=False)
     )
     description = workdir.describe_run(experiment, spec)
     if experiment.checkpointing is not None:
       # Claimed by the coordinator later; what is wrong with it is said now.
       claimed = workdir.open_workdir(experiment.checkpointing, description)
-      path = claimed.path
+      path, run_id = claimed.path, claimed.run_id
       claimed.close()
   except ValueError as error:
     raise ExperimentError(str(error)) from error
@@ -99,6 +139,8 @@ def make_distributed_experiment(
     key=key,
     host=host,
     path=path,
+    run_id=run_id,
+    hang_seconds=hang_seconds,
   )
   config = CoordinatorConfig(
     num_actors=num_actors,
@@ -109,10 +151,26 @@ def make_distributed_experiment(
     checkpointing=checkpointing,
     description=description,
   )
-  return launchpad_engine.make_program(
-    config,
-    cloudpickle.dumps(run),
-    num_actors_per_node=num_actors_per_node,
+  return Plan(
+    coordinator=config,
+    run=cloudpickle.dumps(run),
     log_folder=path / "logs" if path else None,
-    name=name,
+    replay_bytes=sum(replay.max_bytes(table) for table in tables),
   )
+
+
+def _require_own_address(host: str) -> None:
+  listening.parse_address(host)
+  try:
+    rpc.free_port(host)
+  except OSError as error:
+    raise ExperimentError(
+      f"Nothing can listen on {host}, which is no address of this machine: "
+      f"{error}."
+    ) from error
+
+
+def _require_at_least(least: int, **arguments: int) -> None:
+  for name, value in arguments.items():
+    if value < least:
+      raise ExperimentError(f"{name} must be at least {least}, got {value}.")

@@ -1,10 +1,22 @@
 """Evaluation: how well a policy does, without learning or exploring."""
 
 from collections.abc import Callable
+from collections.abc import Mapping
 
 import dm_env
 import numpy as np
 from acme import core
+
+
+def describe(result: Mapping[str, float]) -> str:
+  """Says in a phrase what `evaluate` returned."""
+  return (
+    f"evaluation return {result['episode_return']:.1f} ± "
+    f"{result['episode_return_std']:.1f} "
+    f"({result['episodes']:.0f} episodes, "
+    f"{result['episode_return_min']:.1f} to "
+    f"{result['episode_return_max']:.1f})"
+  )
 
 
 def evaluate(

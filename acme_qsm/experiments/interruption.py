@@ -2,20 +2,26 @@
 
 import signal
 import threading
+import time
 from typing import Any
+
+# Signals so close to each other are one.
+_SAME_SECONDS = 1.0
 
 
 class Interruption:
   """Notes SIGINT and SIGTERM instead of dying of them: a context manager.
 
-  The second signal has its usual effect. Outside the main thread, where Python
-  takes no signals, nothing is changed.
+  The second signal has its usual effect, unless it comes with the first: a
+  signal to a group of processes may be passed on by one of them as well.
+  Outside the main thread, where Python takes no signals, nothing is changed.
   """
 
   _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
   def __init__(self):
     self._received: int | None = None
+    self._received_at = 0.0
     self._previous: dict[int, Any] = {}
 
   def __enter__(self) -> "Interruption":
@@ -33,8 +39,12 @@ class Interruption:
     self._previous = {}
 
   def _handle(self, number: int, unused_frame: Any) -> None:
-    self._received = number
-    self._restore()
+    now = time.monotonic()
+    if self._received is None:
+      self._received, self._received_at = number, now
+    elif now - self._received_at >= _SAME_SECONDS:
+      self._restore()
+      signal.raise_signal(number)
 
   def requested(self) -> bool:
     """Whether a signal has come."""

@@ -16,7 +16,9 @@ import tempfile
 import threading
 import time
 import typing
+from collections.abc import Mapping
 from collections.abc import Sequence
+from typing import Any
 
 import launchpad as lp
 from launchpad import context as lp_context
@@ -27,6 +29,7 @@ from acme_qsm.experiments import supervision
 from acme_qsm.experiments.coordinator import Phase
 
 if typing.TYPE_CHECKING:
+  from acme_qsm.experiments.plan import Plan
   from acme_qsm.experiments.run_coordinator import CoordinatorConfig
 
 LAUNCHER_VARIABLE = "ACME_QSM_LAUNCHER"
@@ -35,8 +38,9 @@ LAUNCHER_VARIABLE = "ACME_QSM_LAUNCHER"
 _MAX_FAILURES = 3
 _MAX_ACTOR_FAILURES = 5
 _IS_OVER_SECONDS = 1.0
-_GONE_SECONDS = 5.0
 _CUT_SECONDS = 120.0
+# How long processes may take to end once the run is over.
+_END_SECONDS = 60.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +73,7 @@ def _coordinate(config: "CoordinatorConfig", port_address: lp.Address) -> None:
   from acme_qsm.experiments.run_coordinator import run_coordinator
 
   _leave_signals_to_the_launcher()
-  if run_coordinator(config, _port(port_address)) is Phase.FAILED:
-    sys.exit(1)
+  run_coordinator(config, _port(port_address))
 
 
 def _run_group(group: _Group, host: str, port_address: lp.Address) -> None:
@@ -158,13 +161,17 @@ def _run_in_thread(group: _Group, name: str, address: str) -> None:
 
   is_over = _IsOver(client)
   for attempt in range(_MAX_FAILURES):
+    node_link = link.Link(name, client, host=run.host, end_process=None)
     try:
-      nodes.run_node(run, link.Link(name, client, end_process=None))
+      nodes.run_node(run, node_link)
       return
     except Exception as error:
+      node_link.close()
       if is_over():
         return
-      given_up = attempt == _MAX_FAILURES - 1
+      given_up = attempt == _MAX_FAILURES - 1 or isinstance(
+        error, supervision.GiveUpError
+      )
       _tell(client, "lost", name, f"{type(error).__name__}: {error}", given_up)
       if given_up:
         raise
@@ -182,8 +189,7 @@ class _IsOver:
   def __init__(self, client: rpc.Client):
     self._client = client
     self._asked_at = float("-inf")
-    self._heard_at = time.monotonic()
-    self._heard = False
+    self._lifeline = rpc.Lifeline(cut_seconds=_CUT_SECONDS)
     self._over = False
 
   def __call__(self) -> bool:
@@ -192,14 +198,10 @@ class _IsOver:
       return self._over
     try:
       status = self._client.call("status")
-      self._heard_at = time.monotonic()
-      self._heard = True
+      self._lifeline.answered()
       self._over = Phase(status["phase"]).over
     except ConnectionError as error:
-      refused = isinstance(error.__cause__, ConnectionRefusedError)
-      # One that has never been heard of may be starting.
-      patience = _GONE_SECONDS if refused and self._heard else _CUT_SECONDS
-      self._over = time.monotonic() - self._heard_at > patience
+      self._over = self._lifeline.is_gone(error)
     self._asked_at = time.monotonic()
     return self._over
 
@@ -218,15 +220,47 @@ class Program(lp.Program):
     return rpc.Client(address, self._config.key)
 
 
+class LaunchpadRun:
+  """A run whose processes are Launchpad's.
+
+  Attributes:
+    client: a client of the coordinator.
+    host: the IP address that it listens on.
+  """
+
+  def __init__(self, plan: "Plan", launch_type: str):
+    """Starts the run.
+
+    Args:
+      plan: what to run.
+      launch_type: Launchpad's: "local_mp" for processes, or "local_mt" for
+        threads of this process.
+    """
+    program = make_program(plan)
+    os.environ[LAUNCHER_VARIABLE] = str(os.getpid())
+    self._manager: Any = lp.launch(
+      program, launch_type=launch_type, terminal="current_terminal"
+    )
+    self.client = program.connect()
+    self.host = plan.coordinator.host
+
+  def tend(self, status: Mapping[str, Any]) -> None:
+    """Does nothing: each process has who watches over it."""
+
+  def wait(self) -> None:
+    """Waits for the processes to end, but not without end."""
+    thread = threading.Thread(
+      target=lambda: self._manager.wait(raise_error=False), daemon=True
+    )
+    thread.start()
+    thread.join(_END_SECONDS)
+
+
 def make_program(
-  config: "CoordinatorConfig",
-  run: bytes,
-  *,
-  num_actors_per_node: int = 1,
-  log_folder: str | os.PathLike[str] | None = None,
-  name: str = "agent",
+  plan: "Plan", *, num_actors_per_node: int = 1, name: str = "agent"
 ) -> Program:
   """Makes the program: see `make_distributed_experiment`."""
+  config = plan.coordinator
   program = Program(name, config)
   address = program.coordinator_address
   coordinator = lp.PyNode(_coordinate, config, address)
@@ -235,17 +269,13 @@ def make_program(
     program.add_node(coordinator)
 
   def add(label: str, names: Sequence[str]) -> None:
-    group = _Group(
-      run, config.key, names, str(log_folder) if log_folder else None
-    )
+    log_folder = str(plan.log_folder) if plan.log_folder else None
+    group = _Group(plan.run, plan.key, names, log_folder)
     with program.group(label):
       program.add_node(lp.PyNode(_run_group, group, config.host, address))
 
-  add("replay", ["replay"])
-  add("learner", ["learner"])
-  if config.evaluates:
-    add("evaluator", ["evaluator"])
-  actors = [f"actor_{i}" for i in range(config.num_actors)]
-  for i in range(0, len(actors), num_actors_per_node):
-    add("actor", actors[i : i + num_actors_per_node])
+  for other in plan.others:
+    add(other, [other])
+  for i in range(0, len(plan.actors), num_actors_per_node):
+    add("actor", plan.actors[i : i + num_actors_per_node])
   return program

@@ -1,5 +1,6 @@
 """A process's link to the coordinator of its run."""
 
+import contextlib
 import faulthandler
 import logging
 import os
@@ -11,13 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 from acme_qsm.experiments import rpc
+from acme_qsm.experiments import supervision
 from acme_qsm.experiments.coordinator import ACTOR_STEPS
 from acme_qsm.experiments.coordinator import Orders
 from acme_qsm.experiments.coordinator import Report
-
-# Exit codes of processes that end themselves.
-HUNG = 71
-CUT_OFF = 72
 
 _PERIOD_SECONDS = 1.0
 # How long the network may be cut, and how long the coordinator may refuse to
@@ -45,7 +43,7 @@ class Link:
     name: str,
     coordinator: rpc.Client,
     *,
-    hang_seconds: float = 30.0,
+    host: str = "",
     end_process: Callable[[int], Any] | None = os._exit,
   ):
     """Makes the first report, and starts the thread that makes the others.
@@ -53,7 +51,7 @@ class Link:
     Args:
       name: the process's name in the run.
       coordinator: a client of the coordinator.
-      hang_seconds: how long one call of an environment may take.
+      host: the IP address of this machine.
       end_process: ends this process with an exit code, at once; None where it
         must not be ended, since others live in it too.
 
@@ -65,10 +63,11 @@ class Link:
     self.totals: dict[str, float] = {}
     self.metrics: dict[str, float] = {}
     self._coordinator = coordinator
+    self._host = host
     self._incarnation = uuid.uuid4().hex
-    self._hang_seconds = hang_seconds
     self._end_process = end_process
-    self._called_environment_at: float | None = None
+    self._environment_deadline: float | None = None
+    self._replay: str | None = None
     self._reporting = threading.Lock()
     self._closed = threading.Event()
     self._cut_off = False
@@ -92,8 +91,11 @@ class Link:
         self.name,
         self._incarnation,
         self.state,
+        self._host,
+        os.getpid(),
         dict(self.totals),
         dict(self.metrics),
+        self.step_limit,
       )
       self.orders = self._coordinator.call("report", report)
       self.step_limit = (
@@ -126,7 +128,7 @@ class Link:
     """
     while not self.ending:
       try:
-        address = self._coordinator.call("find", service)
+        address = self.report().addresses.get(service)
       except ConnectionError:
         address = None
       if address is not None:
@@ -134,9 +136,22 @@ class Link:
       time.sleep(_PERIOD_SECONDS / 4)
     return None
 
-  def calling_environment(self) -> "_EnvironmentCall":
-    """A context in which this process must not stay for too long."""
-    return _EnvironmentCall(self)
+  def depend_on_replay(self, address: str) -> None:
+    """Has this process end if replay is announced elsewhere."""
+    self._replay = address
+
+  def lose_replay(self) -> None:
+    """Ends this process, whose replay is gone, unless it is to end anyway."""
+    # That is known only from now on where the end came before the next report.
+    with contextlib.suppress(ConnectionError):
+      self.report()
+    if not self.over:
+      print("Replay is gone.", file=sys.stderr)
+      self._end(supervision.REPLAY_MOVED)
+
+  def calling_environment(self, seconds: float) -> "_EnvironmentCall":
+    """A context after so many seconds in which this process is ended."""
+    return _EnvironmentCall(self, seconds)
 
   def close(self) -> None:
     """Makes a last report and no more."""
@@ -148,39 +163,48 @@ class Link:
       logging.warning("The last report did not arrive: %s", error)
 
   def _run(self) -> None:
-    heard = time.monotonic()
+    lifeline = rpc.Lifeline(
+      gone_seconds=_GONE_SECONDS, cut_seconds=_CUT_SECONDS
+    )
+    lifeline.answered()
     over_since: float | None = None
     while not self._closed.wait(_PERIOD_SECONDS):
-      called_at = self._called_environment_at
+      deadline = self._environment_deadline
       now = time.monotonic()
-      if called_at is not None and now - called_at > self._hang_seconds:
+      if deadline is not None and now > deadline:
+        self._environment_deadline = None
         print(
-          f"The environment has not answered for {now - called_at:.0f} "
-          "seconds. Where it is:",
+          "The environment has not answered for too long. Where it is:",
           file=sys.stderr,
         )
         faulthandler.dump_traceback()
-        self._end(HUNG)
-        called_at = None
+        self._end(supervision.HUNG)
       if self.over:
         over_since = over_since or now
         if now - over_since > _END_SECONDS:
           # It waits for something that will not come, such as room in replay.
           self._end(0)
       try:
-        self.report()
-        heard = time.monotonic()
+        orders = self.report()
+        lifeline.answered()
+        if orders.given_up:
+          print("This process is given up, or replaced.", file=sys.stderr)
+          self._cut_off = True
+          self._end(supervision.GIVE_UP)
+          return
+        replay = orders.addresses.get("replay")
+        if replay and self._replay and replay != self._replay:
+          print(f"Replay is at {replay} by now.", file=sys.stderr)
+          self._end(supervision.REPLAY_MOVED)
       except ConnectionError as error:
-        refused = isinstance(error.__cause__, ConnectionRefusedError)
-        silence = time.monotonic() - heard
-        if silence > (_GONE_SECONDS if refused else _CUT_SECONDS):
+        if lifeline.is_gone(error):
           print(
-            f"The coordinator has not answered for {silence:.0f} seconds: "
-            f"{error}",
+            "The coordinator has not answered for "
+            f"{lifeline.silence:.0f} seconds: {error}",
             file=sys.stderr,
           )
           self._cut_off = True
-          self._end(CUT_OFF)
+          self._end(supervision.CUT_OFF)
           return
 
   def _end(self, code: int) -> None:
@@ -192,11 +216,12 @@ class Link:
 class _EnvironmentCall:
   """Marks a link as calling its environment."""
 
-  def __init__(self, link: Link):
+  def __init__(self, link: Link, seconds: float):
     self._link = link
+    self._seconds = seconds
 
   def __enter__(self) -> None:
-    self._link._called_environment_at = time.monotonic()
+    self._link._environment_deadline = time.monotonic() + self._seconds
 
   def __exit__(self, *unused_exception) -> None:
-    self._link._called_environment_at = None
+    self._link._environment_deadline = None

@@ -26,6 +26,7 @@ from acme_qsm.experiments.config import ExperimentConfig
 from acme_qsm.experiments.config import ExperimentError
 from acme_qsm.experiments.interruption import Interruption
 from acme_qsm.experiments.progress import Progress
+from acme_qsm.experiments.run_state import RunState
 from acme_qsm.types import NonFiniteError
 
 # Learner steps between rows of the learner's log.
@@ -78,11 +79,6 @@ def run_experiment(
       f"num_eval_episodes must not be negative, got {num_eval_episodes}."
     )
   if experiment.evaluator_factories is not None:
-    if experiment.evaluator_factories:
-      raise ExperimentError(
-        "Evaluators of one's own run beside a distributed experiment only; "
-        "evaluator_factories must be None or empty here."
-      )
     num_eval_episodes = 0
   with contextlib.ExitStack() as stack:
     run = _LocalRun(experiment, eval_every, num_eval_episodes, stack)
@@ -142,6 +138,7 @@ class _LocalRun:
     # What can be wrong is found before anything is started.
     self._path: pathlib.Path | None = None
     checkpoint = None
+    run_id = ""
     with _as_experiment_error():
       environment = experiment.environment_factory(experiment.seed)
       spec = experiment.environment_spec or specs.make_environment_spec(
@@ -156,7 +153,7 @@ class _LocalRun:
           experiment.checkpointing, workdir_lib.describe_run(experiment, spec)
         )
         stack.callback(workdir.close)
-        self._path = workdir.path
+        self._path, run_id = workdir.path, workdir.run_id
     if experiment.checkpointing is not None and self._path:
       self._checkpointer = checkpointing.Checkpointer(
         self._path / "checkpoints", experiment.checkpointing.max_to_keep
@@ -172,13 +169,14 @@ class _LocalRun:
     self._interruption = stack.enter_context(Interruption())
     self._replay = replay.LocalReplay(
       tables,
-      staging=self._path / "checkpoints" / ".replay" if self._path else None,
+      staging=replay.staging_folder(self._path) if self._path else None,
       checkpoint=checkpoint.path / "replay" if checkpoint else None,
+      run_id=run_id,
     )
     stack.callback(self._replay.stop)
-    metadata = checkpoint.metadata if checkpoint else {}
-    self._actor_steps = metadata.get("actor_steps", 0)
-    self._evaluated_at = metadata.get("evaluated_at", -1)
+    state = RunState.of(checkpoint)
+    self._actor_steps = state.actor_steps
+    self._evaluated_at = state.evaluated_at
     if self._path:
       # Without a checkpoint, whatever a killed run logged goes.
       loggers.rewind(self._path, self._actor_steps if checkpoint else -1)
@@ -189,14 +187,13 @@ class _LocalRun:
     )
 
     counter = counting.Counter(time_delta=0.0)
-    if checkpoint:
-      counter.restore(metadata["counter"])
+    counter.restore(state.counter)
     self._counter = counter
     self._actor_counter = counting.Counter(counter, "actor", time_delta=0.0)
     self._dataset = _CountingIterator(
       builder.make_dataset_iterator(self._replay.client)
     )
-    self._dataset.num_samples = metadata.get("samples", 0)
+    self._dataset.num_samples = state.samples
 
     def learner_logger(label: str, *args: Any) -> _LearnerLogger:
       self._learner_logger = _LearnerLogger(logger_factory(label, *args))
@@ -223,6 +220,10 @@ class _LocalRun:
       actor_key = jax.random.fold_in(actor_key, self._actor_steps)
     self._environment = environment
     self._adder = builder.make_adder(self._replay.client, spec, policy)
+    # What is on its way then arrives before replay stops: Acme's adders would
+    # wait for that in vain when they are deleted.
+    if self._adder is not None:
+      stack.callback(self._adder.reset)
     self._actor = builder.make_actor(
       actor_key, policy, spec, self._learner, self._adder
     )
@@ -375,11 +376,8 @@ class _LocalRun:
     self._last_evaluation = result
     self._evaluator_logger.write({**self._counter.get_counts(), **result})
     self._progress.note(
-      f"{self._actor_steps:>9,} environment steps: evaluation return "
-      f"{result['episode_return']:.1f} ± {result['episode_return_std']:.1f} "
-      f"({self._num_eval_episodes} episodes, "
-      f"{result['episode_return_min']:.1f} to "
-      f"{result['episode_return_max']:.1f})"
+      f"{self._actor_steps:>9,} environment steps: "
+      + evaluation.describe(result)
     )
     if self._path:
       plotting.plot_learning_curve(self._path, self._title)
@@ -408,19 +406,22 @@ class _LocalRun:
     """Writes a checkpoint of everything, if the run keeps any."""
     if self._path is None:
       return
+    staging = replay.staging_folder(self._path)
     flush: Callable[[], None] | None = getattr(self._adder, "flush", None)
     if flush is not None:
       flush()
     self._checkpointer.save(
       self._actor_steps,
       {"learner": self._learner.save()},
-      {
-        "actor_steps": self._actor_steps,
-        "evaluated_at": self._evaluated_at,
-        "samples": self._dataset.num_samples,
-        "counter": self._counter.save(),
-      },
-      lambda folder: replay.save(self._replay.client, folder / "replay"),
+      RunState(
+        self._actor_steps,
+        self._evaluated_at,
+        self._dataset.num_samples,
+        self._counter.get_counts(),
+      ).to_metadata(),
+      lambda folder: replay.save(
+        self._replay.client, staging, folder / "replay"
+      ),
     )
     self._saved_at = time.monotonic()
     self._saved_steps = self._actor_steps

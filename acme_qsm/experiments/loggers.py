@@ -1,8 +1,10 @@
 """Logs as CSV tables and TensorBoard events that survive a resume."""
 
+import contextlib
 import csv
 import errno
 import io
+import logging
 import os
 import re
 import time
@@ -25,6 +27,7 @@ _summaries: Any = summary_pb2
 
 _LABEL = re.compile(r"[\w.-]+")
 _STEPS = "actor_steps"
+_WARNING_SECONDS = 60.0
 
 
 class Logger:
@@ -85,6 +88,45 @@ class Logger:
 
   def close(self) -> None:
     """Does nothing: every row is already written."""
+
+
+class LossyLogger:
+  """Drops the rows that cannot be written, and says so now and then.
+
+  For runs that are to go on when the disk is full.
+  """
+
+  def __init__(self, make_logger: Callable[[], Any]):
+    """Initialises the logger.
+
+    Args:
+      make_logger: makes the logger that writes, which may need the disk too.
+    """
+    self._make_logger = make_logger
+    self._logger: Any = None
+    self._num_dropped = 0
+    self._warned_at = float("-inf")
+
+  def write(self, values: Mapping[str, Any]) -> None:
+    """Adds a row, if that can be done: see `Logger.write`."""
+    try:
+      if self._logger is None:
+        self._logger = self._make_logger()
+      self._logger.write(values)
+    except OSError as error:
+      self._num_dropped += 1
+      now = time.monotonic()
+      if now - self._warned_at >= _WARNING_SECONDS:
+        self._warned_at = now
+        logging.warning(
+          "%d rows of logs were dropped so far: %s", self._num_dropped, error
+        )
+
+  def close(self) -> None:
+    """Closes the logger that writes, if there is one yet."""
+    if self._logger is not None:
+      with contextlib.suppress(OSError):
+        self._logger.close()
 
 
 def make_logger_factory(

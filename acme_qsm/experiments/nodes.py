@@ -1,5 +1,6 @@
 """What each process of a distributed run does, whatever engine starts it."""
 
+import contextlib
 import dataclasses
 import logging
 import pathlib
@@ -13,6 +14,7 @@ from typing import Any
 
 import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 
+import dm_env
 import jax
 import numpy as np
 import reverb
@@ -20,25 +22,33 @@ import tensorflow as tf
 from acme import core
 from acme.utils import counting
 from acme.utils import loggers as acme_loggers
+from reverb import errors as reverb_errors
 
 from acme_qsm.experiments import evaluation
 from acme_qsm.experiments import loggers
 from acme_qsm.experiments import plotting
 from acme_qsm.experiments import replay
 from acme_qsm.experiments import rpc
+from acme_qsm.experiments import supervision
 from acme_qsm.experiments.checkpointing import Checkpointer
 from acme_qsm.experiments.config import ExperimentConfig
 from acme_qsm.experiments.coordinator import ACTOR_STEPS
 from acme_qsm.experiments.coordinator import LEARNER_STEPS
 from acme_qsm.experiments.coordinator import Phase
 from acme_qsm.experiments.link import Link
+from acme_qsm.experiments.run_state import RunState
 from acme_qsm.types import NonFiniteError
 
 _POLL_SECONDS = 0.2
 # How long no data may come, once all steps are made, for there to be no more.
 _DRAINED_SECONDS = 2.0
 _VARIABLES_SECONDS = 30.0
+# An environment that makes fewer steps than these before it fails has failed
+# once more in a row; after so many of them in a row an actor gives up.
+_STABLE_STEPS = 20
 _MAX_ENVIRONMENT_FAILURES = 5
+# How long it may take to make an environment, which may have much to load.
+_MAKE_SECONDS = 300.0
 _ACTOR_LOG_SECONDS = 10.0
 _LEARNER_LOG_SECONDS = 10.0
 
@@ -56,6 +66,8 @@ class Run:
     key: what the run's processes know each other by.
     host: the IP address that this machine's servers listen on.
     path: the work directory, None to keep no files.
+    run_id: tells this run's replay from another's.
+    hang_seconds: how long one call of an environment may take.
   """
 
   experiment: ExperimentConfig
@@ -66,6 +78,8 @@ class Run:
   key: bytes
   host: str
   path: pathlib.Path | None
+  run_id: str
+  hang_seconds: float
 
   def checkpointer(self) -> Checkpointer | None:
     """What the run's checkpoints are written and found with, if it has any."""
@@ -77,11 +91,14 @@ class Run:
 
   def logger(self, *args: Any) -> Any:
     """Makes a logger from (label, steps_key, instance)."""
-    if self.experiment.logger_factory is not None:
-      return self.experiment.logger_factory(*args)
-    if self.path is None:
-      return acme_loggers.NoOpLogger()
-    return loggers.make_logger_factory(self.path)(*args)
+    factory, path = self.experiment.logger_factory, self.path
+    if factory is not None:
+      return loggers.LossyLogger(lambda: factory(*args))
+    if path is not None:
+      return loggers.LossyLogger(
+        lambda: loggers.make_logger_factory(path)(*args)
+      )
+    return acme_loggers.NoOpLogger()
 
   def random_key(self, *purpose: int) -> jax.Array:
     """A PRNG key of its own for each purpose."""
@@ -129,15 +146,29 @@ def _run_replay(run: Run, link: Link) -> None:
   if content is not None and not content.is_dir():
     logging.warning("The checkpoint has no replay content: it fills anew.")
     content = None
-  # Where it was before, if it was: there its clients look for it.
-  before = link.call("find", "replay")
-  server = replay.ReplayServer(
-    builder.make_replay_tables(spec, policy),
-    staging=run.path / "checkpoints" / ".replay" if run.path else None,
-    checkpoint=content,
-    host=run.host,
-    port=int(before.rsplit(":", 1)[1]) if before else None,
-  )
+
+  def serve(port: int | None) -> replay.ReplayServer:
+    return replay.ReplayServer(
+      builder.make_replay_tables(spec, policy),
+      staging=replay.staging_folder(run.path) if run.path else None,
+      checkpoint=content,
+      host=run.host,
+      port=port,
+      run_id=run.run_id,
+    )
+
+  # Where it was before, if it was: there its clients wait for it.
+  host, _, port = link.orders.addresses.get("replay", "").rpartition(":")
+  try:
+    server = serve(int(port) if host == run.host else None)
+  except ValueError as error:
+    if host != run.host:
+      raise
+    logging.warning("Replay cannot be where it was: %s", error)
+    server = serve(None)
+  # Who is connected to it sees at once when this process ends.
+  ties = rpc.Server({}, run.key, run.host)
+  link.call("announce", "replay_tie", f"{run.host}:{ties.port}")
   link.call("announce", "replay", server.address)
   link.state = "serving"
   while not link.over:
@@ -150,29 +181,76 @@ def _run_replay(run: Run, link: Link) -> None:
     }
     time.sleep(_POLL_SECONDS)
   server.stop()
-
-
-class GiveUpError(Exception):
-  """This process cannot do its part; starting it again would not help."""
+  ties.stop()
 
 
 class _RunIsOverError(Exception):
   """There is nothing more to do for this process."""
 
 
+class _Replay:
+  """A run's replay, as far as one of its processes is connected to it.
+
+  Reverb's clients connect to an address again and again, whoever answers there.
+  So whether the replay that was there still lives is seen from a tie to it.
+  """
+
+  def __init__(
+    self, run: Run, link: Link, on_loss: Callable[[], None] = lambda: None
+  ):
+    """Connects, once it is this run's replay that answers.
+
+    Args:
+      run: the run.
+      link: this process's link.
+      on_loss: called, from a thread, when replay is gone.
+
+    Raises:
+      _RunIsOverError: if the run is to end before.
+    """
+    self._link = link
+    while True:
+      address = link.wait_for("replay")
+      if address is None:
+        raise _RunIsOverError
+      try:
+        # First, so that who is checked is who is tied to.
+        self._tie = rpc.Tie(
+          link.orders.addresses["replay_tie"], run.key, on_loss
+        )
+        self._client = replay.connect(address, run.run_id)
+        return
+      except ConnectionError as error:
+        logging.warning("%s", error)
+        time.sleep(_POLL_SECONDS)
+
+  @property
+  def lost(self) -> bool:
+    """Whether it has ended, or is elsewhere by now."""
+    address = self._link.orders.addresses.get("replay")
+    return self._tie.cut.is_set() or address != self._client.server_address
+
+  @property
+  def client(self) -> reverb.Client:
+    """Its client; ConnectionError if it is lost."""
+    if self.lost:
+      raise ConnectionError("Replay is gone.")
+    return self._client
+
+
 class _Batches:
   """Batches from replay, fetched ahead; survives a replay that starts again.
 
   Attributes:
+    replay: where they come from.
     seconds_waited: how long the learner had to wait for them, in all.
   """
 
-  def __init__(self, make_iterator: Callable[[], Iterator[Any]], link: Link):
-    self._make_iterator = make_iterator
+  def __init__(self, run: Run, link: Link):
+    self._run = run
     self._link = link
-    self._queue: queue.Queue = queue.Queue(maxsize=1)
     self.seconds_waited = 0.0
-    threading.Thread(target=self._fetch, name="batches", daemon=True).start()
+    self._start_fetching()
 
   def __iter__(self) -> Iterator[Any]:
     return self
@@ -182,9 +260,14 @@ class _Batches:
     while True:
       if self._link.ending:
         raise _RunIsOverError
+      if self.replay.lost:
+        self._start_fetching()
+        start = time.monotonic()
       try:
         batch = self._queue.get(timeout=_POLL_SECONDS)
         self.seconds_waited += time.monotonic() - start
+        if isinstance(batch, Exception):
+          raise batch
         return batch
       except queue.Empty:
         waited = time.monotonic() - start
@@ -192,19 +275,40 @@ class _Batches:
         if learning and waited > _DRAINED_SECONDS:
           raise _RunIsOverError from None
 
-  def _fetch(self) -> None:
-    while not self._link.over:
+  def _start_fetching(self) -> None:
+    """Fetches from where replay is, in a thread and a queue of its own."""
+    self.replay = _Replay(self._run, self._link)
+    self._queue: queue.Queue = queue.Queue(maxsize=1)
+    threading.Thread(
+      target=self._fetch,
+      args=(self.replay, self._queue),
+      name="batches",
+      daemon=True,
+    ).start()
+
+  def _fetch(self, replay: _Replay, batches: queue.Queue) -> None:
+    make_iterator = self._run.experiment.builder.make_dataset_iterator
+    while not replay.lost and not self._link.over:
       try:
-        for batch in self._make_iterator():
-          self._put(batch)
-      except tf.errors.OpError as error:
+        for batch in make_iterator(replay.client):
+          self._put(batch, replay, batches)
+          if replay.lost or self._link.over:
+            return
+      except (
+        *(tf.errors.OpError, ConnectionError, RuntimeError),
+        reverb_errors.ReverbError,
+      ) as error:
         logging.warning("Replay does not answer; trying again: %s", error)
         time.sleep(_POLL_SECONDS)
+      except Exception as error:  # The learner's to raise.
+        self._put(error, replay, batches)
+        return
 
-  def _put(self, batch: Any) -> None:
-    while not self._link.over:
+  def _put(self, batch: Any, replay: _Replay, batches: queue.Queue) -> None:
+    # Once replay is lost, who knows whose batches they are.
+    while not replay.lost and not self._link.over:
       try:
-        self._queue.put(batch, timeout=_POLL_SECONDS)
+        batches.put(batch, timeout=_POLL_SECONDS)
         return
       except queue.Full:
         pass
@@ -229,12 +333,11 @@ class _RunCounts:
 def _run_learner(run: Run, link: Link) -> None:
   experiment = run.experiment
   builder, spec = experiment.builder, run.environment_spec
-  address = link.wait_for("replay")
-  if address is None:
+  try:
+    batches = _Batches(run, link)
+  except _RunIsOverError:
     link.call("done", "learner")
     return
-  client = reverb.Client(address)
-  batches = _Batches(lambda: builder.make_dataset_iterator(client), link)
   checkpointer = run.checkpointer()
   checkpoint = checkpointer.latest() if checkpointer else None
   counts = _RunCounts(link)
@@ -247,7 +350,7 @@ def _run_learner(run: Run, link: Link) -> None:
       run.logger(*args), _LEARNER_LOG_SECONDS
     ),
     spec,
-    client,
+    batches.replay.client,
     counter,
   )
   if checkpoint is not None:
@@ -255,34 +358,49 @@ def _run_learner(run: Run, link: Link) -> None:
     counts.increment(
       **{
         name: count
-        for name, count in checkpoint.metadata["counter"]["counts"].items()
+        for name, count in RunState.of(checkpoint).counts.items()
         if name.startswith("learner_")
       }
     )
   failures = 0
 
-  def save() -> None:
-    nonlocal failures
-    if checkpointer is None:
-      return
-    totals = counts.get_counts()
+  def replay_client() -> reverb.Client:
+    # A run that ends does not wait for batches any more, and so does not see
+    # that replay has come back.
     try:
-      checkpointer.save(
-        int(totals.get(ACTOR_STEPS, 0)),
-        {"learner": learner.save()},
-        {
-          "actor_steps": int(totals.get(ACTOR_STEPS, 0)),
-          "evaluated_at": _last_evaluation(run),
-          "samples": _num_samples(client),
-          # As Acme's counter saves it.
-          "counter": {"counts": totals, "cache": {}},
-        },
-        lambda folder: replay.save(client, folder / "replay"),
+      return batches.replay.client
+    except ConnectionError:
+      address = link.orders.addresses["replay"]
+      return replay.connect(address, run.run_id)
+
+  def save() -> str | None:
+    """Returns why no checkpoint could be written."""
+    nonlocal failures
+    if checkpointer is None or run.path is None:
+      return None
+    staging = replay.staging_folder(run.path)
+    totals = counts.get_counts()
+    actor_steps = int(totals.get(ACTOR_STEPS, 0))
+    try:
+      client = replay_client()
+      state = RunState(
+        actor_steps,
+        _last_evaluation(run),
+        replay.num_samples(client),
+        totals,
       )
-    except (OSError, RuntimeError) as error:
+      checkpointer.save(
+        actor_steps,
+        {"learner": learner.save()},
+        state.to_metadata(),
+        lambda folder: replay.save(client, staging, folder / "replay"),
+      )
+    except (OSError, RuntimeError, reverb_errors.ReverbError) as error:
       failures += 1
       link.metrics["checkpoint_failures"] = failures
       logging.warning("No checkpoint could be written: %s", error)
+      return f"the last checkpoint could not be written: {error}"
+    return None
 
   def variables(names: Sequence[str]) -> tuple[list[Any], float]:
     values = jax.device_get(learner.get_variables(names))
@@ -316,7 +434,10 @@ def _run_learner(run: Run, link: Link) -> None:
     link.call("fail", f"The learner stopped: {error}")
     return
   link.state = "saving"
-  save()
+  failure = save()
+  if failure is not None:
+    link.call("fail", failure)
+    return
   link.report()
   link.call("done", "learner")
   link.state = "serving"
@@ -324,12 +445,6 @@ def _run_learner(run: Run, link: Link) -> None:
   while not link.over:
     time.sleep(_POLL_SECONDS)
   server.stop()
-
-
-def _num_samples(client: reverb.Client) -> int:
-  """The samples ever taken from the first table."""
-  (info, *_) = client.server_info(timeout=10).values()
-  return info.rate_limiter_info.sample_stats.completed
 
 
 def _last_evaluation(run: Run) -> int:
@@ -376,6 +491,50 @@ class _RemoteVariables(core.VariableSource):
         time.sleep(_POLL_SECONDS)
 
 
+class _EnvironmentFailedError(Exception):
+  """An environment cannot be made, or raised an error."""
+
+
+class _Environment(dm_env.Environment):
+  """A run's environment, each call of which must end in time.
+
+  Attributes:
+    environment: the environment itself.
+  """
+
+  def __init__(self, run: Run, link: Link, *seed_purpose: int):
+    self._link = link
+    self._seconds = run.hang_seconds
+    with self._calling(_MAKE_SECONDS):
+      self.environment = run.experiment.environment_factory(
+        run.seed(*seed_purpose)
+      )
+
+  def reset(self) -> dm_env.TimeStep:
+    with self._calling(self._seconds):
+      return self.environment.reset()
+
+  def step(self, action: Any) -> dm_env.TimeStep:
+    with self._calling(self._seconds):
+      return self.environment.step(action)
+
+  def observation_spec(self) -> Any:
+    return self.environment.observation_spec()
+
+  def action_spec(self) -> Any:
+    return self.environment.action_spec()
+
+  @contextlib.contextmanager
+  def _calling(self, seconds: float) -> Iterator[None]:
+    with self._link.calling_environment(seconds):
+      try:
+        yield
+      except Exception as error:
+        raise _EnvironmentFailedError(
+          f"The environment raised {type(error).__name__}: {error}"
+        ) from error
+
+
 class _Actor:
   """Acts in an environment and records what happens."""
 
@@ -387,34 +546,37 @@ class _Actor:
     self._environments_made = 0
     self._totals = {ACTOR_STEPS: 0.0, "actor_episodes": 0.0}
 
-  def _seed(self, *purpose: int) -> int:
+  def _purpose(self, *purpose: int) -> tuple[int, ...]:
+    """The seeds' purpose: see `Run.seed`."""
     # What came before in the run counts too: a run that goes on, or a process
     # that was started again, must not see the same random numbers again.
     steps = int(self._link.orders.counts.get(ACTOR_STEPS, 0))
-    return self._run.seed(
-      _ACTOR, self._index, self._incarnation, steps, *purpose
-    )
+    return _ACTOR, self._index, self._incarnation, steps, *purpose
 
   def run(self) -> None:
     """Acts until the run is over, or the environment has failed too often."""
     run, link = self._run, self._link
     experiment = run.experiment
     builder, spec = experiment.builder, run.environment_spec
-    address = link.wait_for("replay")
-    if address is None:
+    try:
+      client = _Replay(run, link, on_loss=link.lose_replay).client
+    except _RunIsOverError:
       return
+    # What is on its way to a replay that moves could block the actor for ever.
+    link.depend_on_replay(client.server_address)
     policy = builder.make_policy(
       experiment.network_factory(spec), spec, evaluation=False
     )
     variables = self._variables = _RemoteVariables(run, link)
-    adder = builder.make_adder(reverb.Client(address), spec, policy)
+    adder = builder.make_adder(client, spec, policy)
     self._actor = builder.make_actor(
-      jax.random.PRNGKey(self._seed(0)), policy, spec, variables, adder
+      run.random_key(*self._purpose(0)), policy, spec, variables, adder
     )
     self._logger = acme_loggers.TimeFilter(
       run.logger("actor", ACTOR_STEPS, self._index), _ACTOR_LOG_SECONDS
     )
     failures = 0
+    failed_at = 0.0
     environment = None
     try:
       self._actor.update(wait=True)
@@ -424,16 +586,15 @@ class _Actor:
           if environment is None:
             environment = self._make_environment()
           self._run_episode(environment)
-          failures = 0
-        except (_RunIsOverError, ConnectionError):
-          raise
-        except Exception as error:
-          failures += 1
+        except (_EnvironmentFailedError, NonFiniteError) as error:
+          steps = self._totals[ACTOR_STEPS]
+          failures = 1 + (failures if steps - failed_at < _STABLE_STEPS else 0)
+          failed_at = steps
           if failures >= _MAX_ENVIRONMENT_FAILURES:
-            raise GiveUpError(
+            raise supervision.GiveUpError(
               f"the environment failed {failures} times in a row"
             ) from error
-          logging.exception("The environment failed; making a new one.")
+          logging.exception("Making a new environment.")
           link.metrics["environment_failures"] = (
             link.metrics.get("environment_failures", 0) + 1
           )
@@ -442,38 +603,42 @@ class _Actor:
     except _RunIsOverError:
       adder.reset()
 
-  def _make_environment(self):
+  def _make_environment(self) -> _Environment:
     self._environments_made += 1
-    with self._link.calling_environment():
-      return self._run.experiment.environment_factory(
-        self._seed(1, self._environments_made)
-      )
+    return _Environment(
+      self._run, self._link, *self._purpose(1, self._environments_made)
+    )
 
   def _wait_for_allowance(self) -> None:
     """Waits until another step may be made; raises if none ever may."""
     link = self._link
     while self._totals[ACTOR_STEPS] >= link.step_limit:
-      orders = link.report()
-      if link.ending or orders.phase is not Phase.ACTING:
+      # Who is cut off waits, or is ended by its link.
+      with contextlib.suppress(ConnectionError):
+        link.report()
+      if link.ending or link.orders.phase is not Phase.ACTING:
         raise _RunIsOverError
-      if not orders.allowance:
+      if self._totals[ACTOR_STEPS] >= link.step_limit:
         time.sleep(_POLL_SECONDS)
 
-  def _run_episode(self, environment: Any) -> None:
+  def _run_episode(self, environment: _Environment) -> None:
     link, actor = self._link, self._actor
     start = time.monotonic()
     episode_return, length = 0.0, 0
-    with link.calling_environment():
-      timestep = environment.reset()
+    timestep = environment.reset()
     actor.observe_first(timestep)
+    observers = self._run.experiment.observers
+    for observer in observers:
+      observer.observe_first(environment.environment, timestep)
     while not timestep.last():
       if link.ending:
         raise _RunIsOverError
       self._wait_for_allowance()
       action = actor.select_action(timestep.observation)
-      with link.calling_environment():
-        timestep = environment.step(action)
+      timestep = environment.step(action)
       actor.observe(action, timestep)
+      for observer in observers:
+        observer.observe(environment.environment, timestep, action)
       actor.update()
       self._totals[ACTOR_STEPS] += 1
       link.totals = dict(self._totals)
@@ -491,6 +656,8 @@ class _Actor:
       "staleness": staleness,
     }
     link.metrics.update(metrics)
+    for observer in observers:
+      metrics |= observer.get_metrics()
     self._logger.write({**counts, **metrics})
 
 
@@ -523,12 +690,8 @@ def _run_evaluator(run: Run, link: Link) -> None:
         continue
       link.state = "evaluating"
       actor.update(wait=True)
-      with link.calling_environment():
-        environment = experiment.environment_factory(
-          run.seed(_EVALUATOR, steps)
-        )
       result = evaluation.evaluate(
-        environment,
+        _Environment(run, link, _EVALUATOR, steps),
         actor,
         run.num_eval_episodes,
         lambda: link.ending,
@@ -540,8 +703,16 @@ def _run_evaluator(run: Run, link: Link) -> None:
       link.metrics = {
         key: result[key] for key in ("episode_return", "episode_return_std")
       }
+      with contextlib.suppress(ConnectionError):
+        link.call(
+          "note",
+          f"{steps:>9,} environment steps: {evaluation.describe(result)}",
+        )
       if run.path is not None:
-        plotting.plot_learning_curve(run.path, run.title)
+        try:
+          plotting.plot_learning_curve(run.path, run.title)
+        except OSError as error:
+          logging.warning("The learning curve could not be drawn: %s", error)
       link.state = "waiting"
     if link.orders.phase is Phase.LEARNING:
       link.call("done", "evaluator")

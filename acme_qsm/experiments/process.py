@@ -6,6 +6,7 @@ The run file holds a pickled `nodes.Run`, written by whoever starts the process.
 """
 
 import faulthandler
+import io
 import os
 import pickle
 import signal
@@ -15,6 +16,7 @@ import time
 import traceback
 from typing import Any
 
+from acme_qsm.experiments import link
 from acme_qsm.experiments import rpc
 from acme_qsm.experiments import supervision
 
@@ -62,7 +64,7 @@ def connect(address: str, key: bytes) -> rpc.Client:
   end = time.monotonic() + _COORDINATOR_SECONDS
   while True:
     try:
-      client.call("find", "replay")
+      client.call("status")
       return client
     except rpc.UnavailableError:
       if time.monotonic() > end:
@@ -70,8 +72,32 @@ def connect(address: str, key: bytes) -> rpc.Client:
       time.sleep(0.2)
 
 
+class _LossyFile(io.FileIO):
+  """A file that drops what cannot be written."""
+
+  def write(self, data: Any, /) -> int:
+    try:
+      return super().write(data)
+    except OSError:
+      return memoryview(data).nbytes
+
+
+def drop_output_on_errors() -> None:
+  """Has nobody fail who prints, or logs, while the disk is full."""
+  sys.stdout.flush()
+  sys.stdout, sys.stderr = (
+    io.TextIOWrapper(
+      io.BufferedWriter(_LossyFile(descriptor, "wb", closefd=False)),
+      errors="backslashreplace",
+      line_buffering=True,
+    )
+    for descriptor in (1, 2)
+  )
+
+
 def main(path: str, name: str, address: str) -> int:
   """Runs a process of a run; returns its exit code."""
+  drop_output_on_errors()
   supervision.die_with_parent()
   supervision.keep_beating()
   faulthandler.enable()
@@ -89,12 +115,11 @@ def main(path: str, name: str, address: str) -> int:
   signal.signal(signal.SIGTERM, interrupt)
 
   # As late as can be: they take long to load.
-  from acme_qsm.experiments import link
   from acme_qsm.experiments import nodes
 
   try:
-    nodes.run_node(run, link.Link(name, client))
-  except nodes.GiveUpError:
+    nodes.run_node(run, link.Link(name, client, host=run.host))
+  except supervision.GiveUpError:
     traceback.print_exc()
     return supervision.GIVE_UP
   return 0

@@ -6,9 +6,15 @@ import shutil
 import sys
 from collections.abc import Sequence
 
+import jax
+import numpy as np
 import reverb
+from reverb import errors as reverb_errors
 
 from acme_qsm.experiments import listening
+
+# A rate limiter's window of so many inserts to each side of its middle is wide.
+_WIDE_INSERTS = 16
 
 
 class ReplayServer:
@@ -21,6 +27,7 @@ class ReplayServer:
     checkpoint: pathlib.Path | None = None,
     host: str = listening.LOOPBACK,
     port: int | None = None,
+    run_id: str = "",
   ):
     """Starts the server.
 
@@ -31,6 +38,7 @@ class ReplayServer:
       checkpoint: a folder that `save` wrote, to start from.
       host: the IP address of this machine to listen on.
       port: the port; None for a free one.
+      run_id: the run's, by which `connect` knows the server; empty for none.
 
     Raises:
       RuntimeError: if the checkpoint holds other tables than those given.
@@ -46,7 +54,9 @@ class ReplayServer:
       )
     with listening.listening_on(host):
       self._server = reverb.Server(
-        list(tables), port=port, checkpointer=checkpointer
+        [*tables, *_identity_tables(run_id)],
+        port=port,
+        checkpointer=checkpointer,
       )
     self.address = f"{host}:{self._server.port}"
     self.client = reverb.Client(self.address)
@@ -70,22 +80,101 @@ class ReplayServer:
     self._server.stop()
 
 
-def save(client: reverb.Client, folder: pathlib.Path) -> None:
+class WrongServerError(ConnectionError):
+  """A replay server belongs to another run."""
+
+
+def connect(address: str, run_id: str, timeout: int = 10) -> reverb.Client:
+  """Connects to a run's server.
+
+  Args:
+    address: the server's, as host:port.
+    run_id: the run's.
+    timeout: seconds to wait for an answer.
+
+  Returns:
+    Its client.
+
+  Raises:
+    ConnectionError: if nobody answers.
+    WrongServerError: if the server is another run's.
+  """
+  client = reverb.Client(address)
+  try:
+    tables = client.server_info(timeout=timeout)
+  except (RuntimeError, reverb_errors.ReverbError) as error:
+    raise ConnectionError(
+      f"No answer from replay at {address}: {error}"
+    ) from error
+  if any(table.name not in tables for table in _identity_tables(run_id)):
+    raise WrongServerError(
+      f"The Reverb server at {address} belongs to another run."
+    )
+  return client
+
+
+def num_samples(client: reverb.Client, timeout: int = 10) -> int:
+  """The samples ever taken from a server's table, or its busiest one.
+
+  Args:
+    client: the server's client.
+    timeout: seconds to wait for an answer.
+  """
+  tables = client.server_info(timeout=timeout).values()
+  return max(table.rate_limiter_info.sample_stats.completed for table in tables)
+
+
+def _identity_tables(run_id: str) -> list[reverb.Table]:
+  """An empty table whose name tells the run: Reverb has no other name tag."""
+  if not run_id:
+    return []
+  return [
+    reverb.Table(
+      name=f"run_{run_id}",
+      sampler=reverb.selectors.Fifo(),
+      remover=reverb.selectors.Fifo(),
+      max_size=1,
+      rate_limiter=reverb.rate_limiters.MinSize(1),
+    )
+  ]
+
+
+def staging_folder(path: pathlib.Path) -> pathlib.Path:
+  """Where the server of the run in a work directory writes checkpoints to."""
+  return path / "checkpoints" / ".replay"
+
+
+def save(
+  client: reverb.Client, staging: pathlib.Path, folder: pathlib.Path
+) -> None:
   """Writes a server's content to a new folder.
 
   Args:
-    client: of a server with a staging folder, on the same file system.
-    folder: where to.
+    client: the server's client.
+    staging: the server's own folder.
+    folder: where to, on the same file system.
+
+  Raises:
+    OSError: if it cannot be moved there.
+    RuntimeError: if the server cannot write it.
   """
-  os.rename(client.checkpoint(), folder)
+  try:
+    os.rename(client.checkpoint(), folder)
+  except BaseException:
+    # Reverb leaves what it had written before the disk was full.
+    for half in staging.glob("*"):
+      shutil.rmtree(half, ignore_errors=True)
+    raise
 
 
 class LocalReplay(ReplayServer):
   """A server in the process that learns and acts in turn.
 
   Since one thread inserts and samples, a rate limiter that blocked inserts
-  would stop it for ever: that side of the limiters is lifted. How many samples
-  may be taken is the caller's to ask, by `num_samples_due`.
+  would stop it for ever: that side of narrow limiters is lifted. How many
+  samples may be taken is the caller's to ask, by `num_samples_due`; who keeps
+  to it never meets the ends of a wide one, which therefore stays: a checkpoint
+  holds the limiter too, and a run in many processes may go on from it.
   """
 
   def __init__(
@@ -93,6 +182,7 @@ class LocalReplay(ReplayServer):
     tables: Sequence[reverb.Table],
     staging: pathlib.Path | None = None,
     checkpoint: pathlib.Path | None = None,
+    run_id: str = "",
   ):
     """Starts the server: see `ReplayServer`."""
     # The limiter's window is centred on this many samples.
@@ -101,7 +191,10 @@ class LocalReplay(ReplayServer):
     self._samples_per_insert = limiter.samples_per_insert
     self._min_size = limiter.min_size_to_sample
     super().__init__(
-      [_without_insert_blocking(table) for table in tables], staging, checkpoint
+      [_without_insert_blocking(table) for table in tables],
+      staging,
+      checkpoint,
+      run_id=run_id,
     )
 
   def num_samples_due(self) -> float:
@@ -124,8 +217,21 @@ def require_ratio(table: reverb.Table) -> None:
     )
 
 
+def max_bytes(table: reverb.Table) -> int:
+  """The bytes of a table's items when it is full; 0 if no signature says so."""
+  specs = jax.tree.leaves(table.info.signature)
+  return table.info.max_size * sum(
+    int(np.prod([size or 1 for size in spec.shape])) * spec.dtype.size
+    for spec in specs
+    if spec is not None
+  )
+
+
 def _without_insert_blocking(table: reverb.Table) -> reverb.Table:
   limiter = table.info.rate_limiter_info
+  half_width = (limiter.max_diff - limiter.min_diff) / 2.0
+  if half_width >= _WIDE_INSERTS * limiter.samples_per_insert:
+    return table
   return table.replace(
     rate_limiter=reverb.rate_limiters.RateLimiter(
       samples_per_insert=limiter.samples_per_insert,

@@ -7,10 +7,13 @@ Nothing is encrypted.
 """
 
 import contextlib
+import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from multiprocessing import AuthenticationError
 from multiprocessing import connection as mp_connection
@@ -140,29 +143,59 @@ class Client:
       UnavailableError: if nobody answers within the timeout.
       StrangerError: if who answers does not know the key.
     """
-    with self._lock:
+    with self._lock, self._closing_on_error():
       reused = self._connection is not None
       try:
-        try:
-          succeeded, value = self._call_once(name, args, kwargs)
-        except (OSError, EOFError):
-          if not reused:
-            raise
-          self._close()
-          succeeded, value = self._call_once(name, args, kwargs)
-      except (AuthenticationError, AssertionError) as error:
+        succeeded, value = self._call_once(name, args, kwargs)
+      except (OSError, EOFError):
+        if not reused:
+          raise
         self._close()
-        raise StrangerError(
-          f"Who answers at {self.address} does not belong to this run."
-        ) from error
-      except (OSError, EOFError) as error:
-        self._close()
-        raise UnavailableError(
-          f"No answer from {self.address}: {error!r}."
-        ) from error
+        succeeded, value = self._call_once(name, args, kwargs)
     if not succeeded:
       raise RemoteError(value)
     return value
+
+  def connect(self) -> None:
+    """Connects, if it has not yet.
+
+    Raises:
+      UnavailableError: if nobody answers within the timeout.
+      StrangerError: if who answers does not know the key.
+    """
+    with self._lock, self._closing_on_error():
+      if self._connection is None:
+        self._connection = self._connect()
+
+  def wait_for_end(self) -> None:
+    """Waits until the connection ends, which it does with the server."""
+    with self._lock:
+      connection = self._connection
+      if connection is None:
+        return
+      with socket.socket(fileno=os.dup(connection.fileno())) as connected:
+        # One that is cut off without a word is noticed too, if later.
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        _set_timeouts(connected, 0.0, 0.0)
+      with contextlib.suppress(OSError, EOFError):
+        connection.recv_bytes()
+      self._close()
+
+  @contextlib.contextmanager
+  def _closing_on_error(self) -> Iterator[None]:
+    """Closes the connection on an error, and raises those of `call`."""
+    try:
+      yield
+    except (AuthenticationError, AssertionError) as error:
+      self._close()
+      raise StrangerError(
+        f"Who answers at {self.address} does not belong to this run."
+      ) from error
+    except (OSError, EOFError) as error:
+      self._close()
+      raise UnavailableError(
+        f"No answer from {self.address}: {error!r}."
+      ) from error
 
   def close(self) -> None:
     """Ends the connection, if there is one."""
@@ -193,6 +226,90 @@ class Client:
       connection.close()
       raise
     return connection
+
+
+class Tie:
+  """A connection to a server, kept to see at once when its process ends.
+
+  Attributes:
+    cut: set when the connection has ended.
+  """
+
+  def __init__(
+    self,
+    address: str,
+    key: bytes,
+    on_cut: Callable[[], Any] = lambda: None,
+  ):
+    """Connects.
+
+    Args:
+      address: the server's, as host:port.
+      key: the run's.
+      on_cut: called, from a thread, when the connection has ended.
+
+    Raises:
+      UnavailableError: if nobody answers.
+      StrangerError: if who answers does not know the key.
+    """
+    client = Client(address, key)
+    client.connect()
+    self.cut = threading.Event()
+    self._on_cut = on_cut
+    threading.Thread(
+      target=self._wait, args=(client,), name="tie", daemon=True
+    ).start()
+
+  def _wait(self, client: Client) -> None:
+    client.wait_for_end()
+    self.cut.set()
+    self._on_cut()
+
+
+def free_port(host: str) -> int:
+  """Finds a port of this machine that nobody listens on.
+
+  Args:
+    host: the IP address to listen on.
+  """
+  family = socket.AF_INET6 if ":" in host else socket.AF_INET
+  with socket.create_server((host, 0), family=family) as server:
+    return server.getsockname()[1]
+
+
+class Lifeline:
+  """Judges, from call to call, whether a server is gone for good."""
+
+  def __init__(self, *, gone_seconds: float = 5.0, cut_seconds: float = 90.0):
+    """Initialises the judge, before the first call.
+
+    Args:
+      gone_seconds: how long a server that has answered before may refuse to,
+        which it does when its process is gone.
+      cut_seconds: how long the network may be cut; and how long a server may
+        take to start, before it first answers.
+    """
+    self._gone_seconds = gone_seconds
+    self._cut_seconds = cut_seconds
+    self._answered = False
+    self._answered_at = time.monotonic()
+
+  @property
+  def silence(self) -> float:
+    """Seconds since the last answer."""
+    return time.monotonic() - self._answered_at
+
+  def answered(self) -> None:
+    """Takes note of an answer."""
+    self._answered = True
+    self._answered_at = time.monotonic()
+
+  def is_gone(self, error: ConnectionError) -> bool:
+    """Judges by the error of the last call."""
+    refused = isinstance(error.__cause__, ConnectionRefusedError)
+    return self.silence > (
+      self._gone_seconds if refused and self._answered else self._cut_seconds
+    )
 
 
 def _set_timeouts(

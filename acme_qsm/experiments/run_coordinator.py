@@ -12,15 +12,17 @@ from acme_qsm.experiments import loggers
 from acme_qsm.experiments import rpc
 from acme_qsm.experiments import workdir
 from acme_qsm.experiments.config import CheckpointingConfig
-from acme_qsm.experiments.coordinator import ACTOR_STEPS
 from acme_qsm.experiments.coordinator import Coordinator
+from acme_qsm.experiments.coordinator import ENDED_STATES
+from acme_qsm.experiments.coordinator import LEARNER_STEPS
 from acme_qsm.experiments.coordinator import Phase
+from acme_qsm.experiments.run_state import RunState
 
 STATUS_FILE = "run_status.json"
 # What the other processes may call.
 _FUNCTIONS = (
-  *("announce", "find", "report", "done", "interrupt", "fail"),
-  *("lost", "status"),
+  *("announce", "report", "done", "lost"),
+  *("interrupt", "fail", "note", "status"),
 )
 _STATUS_SECONDS = 0.5
 # How long the others have at least, and at most, to hear of the end.
@@ -55,7 +57,8 @@ def run_coordinator(config: CoordinatorConfig, port: int) -> Phase:
   """Coordinates a run until it is over.
 
   Claims the work directory, cuts its logs back to the checkpoint that the run
-  goes on from, and keeps `run_status.json` there up to date.
+  goes on from, and keeps `run_status.json` there up to date. If it cannot, the
+  run has failed, and the others hear why.
 
   Args:
     config: what to coordinate.
@@ -65,31 +68,37 @@ def run_coordinator(config: CoordinatorConfig, port: int) -> Phase:
     How the run ended.
 
   Raises:
-    WorkdirError: if the work directory cannot hold this run.
-    CheckpointError: if none of its checkpoints can be read.
     OSError: if the port is taken.
   """
   with contextlib.ExitStack() as stack:
     path: pathlib.Path | None = None
-    counts: dict[str, float] = {}
-    if config.checkpointing is not None:
-      claimed = workdir.open_workdir(config.checkpointing, config.description)
-      stack.callback(claimed.close)
-      path = claimed.path
-      checkpoint = checkpointing.Checkpointer(path / "checkpoints").latest()
-      if checkpoint is not None:
-        counts = {
-          name: count
-          for name, count in checkpoint.metadata["counter"]["counts"].items()
-          if name.startswith("actor_")
-        }
-      loggers.rewind(path, int(counts[ACTOR_STEPS]) if checkpoint else -1)
+    state = RunState()
+    failure: str | None = None
+    try:
+      if config.checkpointing is not None:
+        claimed = workdir.open_workdir(config.checkpointing, config.description)
+        stack.callback(claimed.close)
+        path = claimed.path
+        state = _restore(path)
+    except (OSError, ValueError, checkpointing.CheckpointError) as error:
+      failure = f"{type(error).__name__}: {error}"
     coordinator = Coordinator(
       config.num_actors,
       config.max_actor_steps,
-      counts,
+      {
+        name: count
+        for name, count in state.counts.items()
+        if name.startswith("actor_")
+      },
       evaluates=config.evaluates,
     )
+    if failure is not None:
+      coordinator.fail(failure)
+    elif state.actor_steps:
+      coordinator.note(
+        f"Goes on from a checkpoint: {state.actor_steps:,} environment steps, "
+        f"{int(state.counts.get(LEARNER_STEPS, 0)):,} learner steps."
+      )
     server = rpc.Server(
       {name: getattr(coordinator, name) for name in _FUNCTIONS},
       config.key,
@@ -97,22 +106,36 @@ def run_coordinator(config: CoordinatorConfig, port: int) -> Phase:
       port,
     )
     stack.callback(server.stop)
-    over_since: float | None = None
-    while True:
-      coordinator.notice_silence()
-      status = coordinator.status()
-      if path is not None:
-        with contextlib.suppress(OSError):  # A full disk ends no run.
-          checkpointing.write_atomically(
-            path / STATUS_FILE, (json.dumps(status, indent=2) + "\n").encode()
-          )
-      phase = Phase(status["phase"])
-      if phase.over:
-        # Until the others have heard of it.
-        over_since = over_since or time.monotonic()
-        over_for = time.monotonic() - over_since
-        states = {node["state"] for node in status["nodes"].values()}
-        heard = states <= {"done", "given up"} and over_for > _LEAST_END_SECONDS
-        if heard or over_for > _END_SECONDS:
-          return phase
-      time.sleep(_STATUS_SECONDS)
+    return _wait_for_the_end(coordinator, path)
+
+
+def _restore(path: pathlib.Path) -> RunState:
+  """Sets the work directory back to its last checkpoint, if it has any."""
+  checkpoint = checkpointing.Checkpointer(path / "checkpoints").latest()
+  state = RunState.of(checkpoint)
+  loggers.rewind(path, state.actor_steps if checkpoint else -1)
+  return state
+
+
+def _wait_for_the_end(
+  coordinator: Coordinator, path: pathlib.Path | None
+) -> Phase:
+  over_since: float | None = None
+  while True:
+    coordinator.notice_silence()
+    status = coordinator.status()
+    if path is not None:
+      with contextlib.suppress(OSError):  # A full disk ends no run.
+        checkpointing.write_atomically(
+          path / STATUS_FILE, (json.dumps(status, indent=2) + "\n").encode()
+        )
+    phase = Phase(status["phase"])
+    if phase.over:
+      # Until the others have heard of it.
+      over_since = over_since or time.monotonic()
+      over_for = time.monotonic() - over_since
+      states = {node["state"] for node in status["nodes"].values()}
+      all_ended = states <= ENDED_STATES
+      if over_for > (_LEAST_END_SECONDS if all_ended else _END_SECONDS):
+        return phase
+    time.sleep(_STATUS_SECONDS)

@@ -16,13 +16,25 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 
+# Exit codes of processes that end themselves.
 GIVE_UP = 70
 """Exit code of a process that should not be started again."""
+HUNG, CUT_OFF, REPLAY_MOVED = 71, 72, 73
+_CAUSES = {
+  GIVE_UP: "its environment always failed",
+  HUNG: "its environment hung",
+  CUT_OFF: "it was cut off from the coordinator",
+  REPLAY_MOVED: "it lost replay",
+}
 
 _HEARTBEAT_VARIABLE = "ACME_QSM_HEARTBEAT"
 _PR_SET_PDEATHSIG = 1
 _POLL_SECONDS = 0.25
 _KILL_SECONDS = 20.0
+
+
+class GiveUpError(Exception):
+  """A process cannot do its part; starting it again would not help."""
 
 
 def supervise(
@@ -70,7 +82,7 @@ def supervise(
     if time.monotonic() - start >= stable_seconds:
       failures = 0
     failures += 1
-    given_up = failures >= max_failures or cause == _exit_cause(GIVE_UP)
+    given_up = failures >= max_failures or cause == _CAUSES[GIVE_UP]
     on_death(cause, given_up)
     if given_up:
       return False
@@ -156,8 +168,8 @@ def _run_once(
 def _exit_cause(code: int) -> str | None:
   if code == 0:
     return None
-  if code == GIVE_UP:
-    return "it has given up"
+  if code in _CAUSES:
+    return _CAUSES[code]
   if code < 0:
     try:
       return f"killed by {signal.Signals(-code).name}"

@@ -4,6 +4,7 @@ import dataclasses
 import fcntl
 import json
 import pathlib
+import re
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,8 @@ from acme_qsm.experiments.config import CheckpointingConfig
 from acme_qsm.experiments.config import ExperimentConfig
 
 CONFIG_FILE = "config.json"
+_ID_FILE = "run_id"
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 class WorkdirError(ValueError):
@@ -56,6 +59,7 @@ def open_workdir(
   workdir = Workdir(path, lock)
   try:
     _claim(path, json.loads(json.dumps(description)))
+    workdir.run_id = _run_id(path)
   except BaseException:
     workdir.close()
     raise
@@ -63,10 +67,16 @@ def open_workdir(
 
 
 class Workdir:
-  """A locked work directory."""
+  """A locked work directory.
+
+  Attributes:
+    path: where it is.
+    run_id: tells its run from any other, also from one just like it.
+  """
 
   def __init__(self, path: pathlib.Path, lock: Any):
     self.path = path
+    self.run_id = ""
     self._lock = lock
 
   def close(self) -> None:
@@ -98,6 +108,13 @@ def _claim(path: pathlib.Path, description: dict[str, Any]) -> None:
   write_atomically(
     config_path, (json.dumps(description, indent=2) + "\n").encode()
   )
+
+
+def _run_id(path: pathlib.Path) -> str:
+  file = path / _ID_FILE
+  if not file.exists():
+    write_atomically(file, f"{uuid.uuid4().hex}\n".encode())
+  return file.read_text().strip()
 
 
 def _differences(found: Any, wanted: Any, name: str = ""):
@@ -140,4 +157,5 @@ def describe(value: Any) -> Any:
     return [describe(v) for v in value]
   if value is None or isinstance(value, bool | int | float | str):
     return value
-  return str(value)
+  # Where a function or an object is in memory does not identify it.
+  return _ADDRESS.sub("", str(value))

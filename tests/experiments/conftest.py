@@ -111,3 +111,9 @@ def make_experiment(tmp_path):
     )
 
   return make
+
+
+@pytest.fixture
+def point_environment():
+  """The class of those experiments' environment."""
+  return PointEnvironment

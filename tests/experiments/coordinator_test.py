@@ -25,7 +25,12 @@ def make_coordinator(num_actors=2, max_actor_steps=100, **kwargs):
 
 def act(coordinator, index, steps, incarnation="1"):
   return coordinator.report(
-    Report(f"actor_{index}", incarnation, "acting", {"actor_steps": steps})
+    Report(
+      f"actor_{index}",
+      incarnation,
+      "acting",
+      totals={"actor_steps": steps},
+    )
   )
 
 
@@ -129,10 +134,102 @@ def test_a_run_without_its_evaluator_can_finish():
 
 def test_services_are_found_where_they_last_announced_themselves():
   coordinator = make_coordinator()
-  assert coordinator.find("replay") is None
+  assert act(coordinator, 0, 0).addresses == {}
   coordinator.announce("replay", "127.0.0.1:1")
   coordinator.announce("replay", "127.0.0.1:2")
-  assert coordinator.find("replay") == "127.0.0.1:2"
+  assert act(coordinator, 0, 0).addresses == {"replay": "127.0.0.1:2"}
+
+
+@pytest.mark.parametrize("lifetime", [10.0, 100.0])
+def test_who_fails_soon_after_each_start_is_given_up(lifetime):
+  clock = Clock()
+  coordinator = make_coordinator(1, clock=clock)
+  for incarnation in range(8):
+    orders = coordinator.report(Report("learner", str(incarnation), "learning"))
+    clock.now += lifetime
+    coordinator.report(Report("learner", str(incarnation), "learning"))
+  given_up = lifetime < 60
+  assert orders.given_up == given_up
+  assert orders.phase is (Phase.FAILED if given_up else Phase.ACTING)
+  assert orders.incarnation == 7
+  if given_up:
+    assert "6 times soon after its start" in coordinator.status()["reason"]
+
+
+def test_the_status_names_who_has_not_started():
+  coordinator = make_coordinator(2)
+  act(coordinator, 1, 0)
+  nodes = coordinator.status()["nodes"]
+  states = {name: node["state"] for name, node in nodes.items()}
+  assert states == {
+    "actor_0": "not started",
+    "actor_1": "acting",
+    "evaluator": "not started",
+    "learner": "not started",
+    "replay": "not started",
+  }
+
+
+def test_a_process_that_was_replaced_is_told_so_and_not_counted():
+  coordinator = make_coordinator(1, 1000)
+  act(coordinator, 0, 10)
+  act(coordinator, 0, 5, incarnation="2")
+  for _ in range(8):
+    orders = act(coordinator, 0, 20)
+    assert orders.given_up
+    assert orders.allowance == 0
+    assert not act(coordinator, 0, 5, incarnation="2").given_up
+  assert coordinator.status()["counts"] == {"actor_steps": 15}
+  assert coordinator.status()["nodes"]["actor_0"]["restarts"] == 1
+
+
+def test_what_an_actor_may_make_until_it_hears_of_less_is_kept_for_it():
+  coordinator = make_coordinator(2, 3)
+
+  def report(index, steps, step_limit):
+    return coordinator.report(
+      Report(
+        f"actor_{index}",
+        "1",
+        "acting",
+        totals={"actor_steps": steps},
+        step_limit=step_limit,
+      )
+    ).allowance
+
+  assert report(0, 0, 0) == 2
+  assert report(1, 0, 0) == 1
+  # It is told to make one, but makes two before it hears that.
+  assert report(0, 0, 2) == 1
+  assert report(1, 1, 1) == 0
+  assert report(0, 2, 1) == 0
+  assert coordinator.status()["phase"] == "learning"
+
+
+def test_the_steps_of_an_actor_that_is_lost_are_made_by_others():
+  clock = Clock()
+  coordinator = make_coordinator(2, 100, clock=clock)
+  assert act(coordinator, 0, 0).allowance == 50
+  act(coordinator, 1, 50)
+  clock.now = 100.0
+  coordinator.notice_silence()
+  assert act(coordinator, 1, 50).allowance == 0
+  clock.now = 121.0
+  coordinator.notice_silence()
+  assert act(coordinator, 1, 50).allowance > 0
+  assert coordinator.status()["phase"] == "acting"
+  clock.now = 500.0
+  coordinator.notice_silence()
+  assert "any actor" in coordinator.status()["reason"]
+
+
+def test_an_interrupt_after_the_learner_has_saved_is_one():
+  coordinator = make_coordinator(1, 10)
+  act(coordinator, 0, 10)
+  coordinator.done("learner")
+  coordinator.interrupt("SIGINT")
+  coordinator.done("evaluator")
+  assert coordinator.status()["phase"] == "interrupted"
 
 
 def test_the_status_tells_who_is_silent():

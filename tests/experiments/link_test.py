@@ -8,6 +8,7 @@ import pytest
 
 from acme_qsm.experiments import link as link_lib
 from acme_qsm.experiments import rpc
+from acme_qsm.experiments import supervision
 from acme_qsm.experiments.coordinator import Coordinator
 from acme_qsm.experiments.coordinator import Phase
 
@@ -24,7 +25,7 @@ def _fast(monkeypatch):
 
 @contextlib.contextmanager
 def serving(coordinator, port=0):
-  names = ("announce", "find", "report", "done", "interrupt", "fail")
+  names = ("announce", "report", "done", "interrupt", "fail")
   server = rpc.Server(
     {name: getattr(coordinator, name) for name in names}, KEY, HOST, port
   )
@@ -98,14 +99,14 @@ def test_services_are_waited_for():
 def test_an_environment_that_hangs_ends_the_process(capfd):
   ended = Ended()
   with serving(Coordinator(1, 100)) as server:
-    link = make_link(server, hang_seconds=0.2, end_process=ended)
+    link = make_link(server, end_process=ended)
     for _ in range(3):
-      with link.calling_environment():
+      with link.calling_environment(0.2):
         time.sleep(0.1)
     assert not ended.codes
-    with link.calling_environment():
+    with link.calling_environment(0.2):
       assert ended.event.wait(30)
-    assert ended.codes[0] == link_lib.HUNG
+    assert ended.codes[0] == supervision.HUNG
     link.close()
   error = capfd.readouterr().err
   assert "The environment has not answered" in error
@@ -121,7 +122,7 @@ def test_a_coordinator_that_is_gone_ends_the_process():
     # Its process dies: no more answers on the connection that there was.
     link._coordinator.close()
   assert ended.event.wait(30)
-  assert ended.codes == [link_lib.CUT_OFF]
+  assert ended.codes == [supervision.CUT_OFF]
   assert link.over
 
 

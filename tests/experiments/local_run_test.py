@@ -309,9 +309,12 @@ class _MinSizeBuilder(QSMBuilder):
   ],
 )
 def test_what_cannot_be_run(tmp_path, make_experiment, fields, message):
-  experiment = dataclasses.replace(make_experiment(), **fields)
-  with pytest.raises(ExperimentError, match=message):
+  def make_and_run():
+    experiment = dataclasses.replace(make_experiment(), **fields)
     run_experiment(experiment, eval_every=50)
+
+  with pytest.raises(ExperimentError, match=message):
+    make_and_run()
   assert not (tmp_path / "run").exists()
 
 

@@ -200,3 +200,52 @@ def test_empty_tables(tmp_path):
     "x": 0,
     "y": 0,
   }
+
+
+class _FullDisk:
+  """Stands for a disk that is full for a while."""
+
+  def __init__(self):
+    self.full = True
+    self.rows = []
+
+  def make_logger(self):
+    self._check()
+    return self
+
+  def write(self, values):
+    self._check()
+    self.rows.append(values)
+
+  def close(self):
+    self._check()
+
+  def _check(self):
+    if self.full:
+      raise OSError("No space left on device")
+
+
+def test_rows_that_cannot_be_written_are_dropped(caplog):
+  disk = _FullDisk()
+  logger = loggers.LossyLogger(disk.make_logger)
+  for step in range(3):
+    logger.write({"steps": step})
+  logger.close()
+  disk.full = False
+  logger.write({"steps": 3})
+  disk.full = True
+  logger.write({"steps": 4})
+  logger.close()
+  assert disk.rows == [{"steps": 3}]
+  # Once per interval.
+  assert [record.message for record in caplog.records] == [
+    "1 rows of logs were dropped so far: No space left on device"
+  ]
+
+
+def test_a_wrong_row_is_still_an_error(tmp_path):
+  logger = loggers.LossyLogger(
+    lambda: loggers.make_logger_factory(tmp_path)("actor")
+  )
+  with pytest.raises(ValueError, match="must be one number"):
+    logger.write({"steps": "many"})

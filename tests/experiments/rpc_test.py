@@ -4,6 +4,8 @@ import contextlib
 import os
 import pickle
 import socket
+import subprocess
+import sys
 import threading
 from multiprocessing import connection as mp_connection
 
@@ -159,3 +161,34 @@ def test_a_port_that_is_taken_is_an_error():
 def test_only_the_named_address_answers():
   with serving({}) as server, socket.socket() as client:
     assert client.connect_ex(("127.0.0.2", server.port)) != 0
+
+
+SERVER = """
+import sys, time
+from acme_qsm.experiments import rpc
+server = rpc.Server({}, sys.argv[1].encode(), sys.argv[2])
+print(server.port, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_tie_is_cut_when_the_process_dies():
+  process = subprocess.Popen(
+    [sys.executable, "-c", SERVER, KEY.decode(), HOST],
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  with process:
+    try:
+      port = int(process.stdout.readline())
+      cut = threading.Event()
+      tie = rpc.Tie(f"{HOST}:{port}", KEY, cut.set)
+      with pytest.raises(rpc.StrangerError):
+        rpc.Tie(f"{HOST}:{port}", b"another")
+      assert not tie.cut.wait(0.2)
+    finally:
+      process.kill()
+    assert cut.wait(5)
+    assert tie.cut.is_set()
+  with pytest.raises(rpc.UnavailableError):
+    rpc.Tie(f"{HOST}:{port}", KEY)

@@ -121,7 +121,7 @@ def test_a_process_may_say_that_it_gives_up(watch):
   it = watch("sys.exit(supervision.GIVE_UP)")
   it.thread.join(30)
   assert it.result is False
-  assert it.deaths == [("it has given up", True)]
+  assert it.deaths == [("its environment always failed", True)]
 
 
 def test_a_process_that_gives_no_sign_of_life_is_killed(watch):

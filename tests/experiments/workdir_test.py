@@ -105,6 +105,12 @@ def test_describe():
   }
 
 
+def test_functions_are_described_alike_in_every_process():
+  described = workdir.describe({"schedule": lambda step: step})["schedule"]
+  assert "<lambda>" in described
+  assert " at 0x" not in described
+
+
 @pytest.mark.parametrize(
   ("kwargs", "message"),
   [

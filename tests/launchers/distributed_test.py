@@ -1,13 +1,7 @@
 """The distributed launcher: real processes, and what happens to them."""
 
 import contextlib
-import json
-import os
-import pathlib
 import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import psutil
@@ -16,103 +10,6 @@ import pytest
 from acme_qsm.experiments import checkpointing
 from acme_qsm.experiments.loggers import read_csv
 from launchers import distributed
-
-ROOT = pathlib.Path(__file__).parents[2]
-SMALL = [
-  *("--task", "cartpole:balance"),
-  *("--policy_hidden_sizes", "16", "--critic_hidden_sizes", "16"),
-  *("--batch_size", "16", "--samples_per_insert", "16"),
-  *("--min_replay_size", "200", "--num_denoising_steps", "2"),
-  *("--num_action_candidates", "1", "--num_evaluation_candidates", "1"),
-  *("--num_eval_episodes", "1", "--eval_every", "2000"),
-  *("--variable_update_period", "20", "--checkpoint_minutes", "0.05"),
-]
-
-
-class Launched:
-  """A launcher that was started, and all that it started."""
-
-  def __init__(self, workdir, *arguments, launcher="distributed"):
-    self.workdir = workdir
-    self.output = workdir.parent / f"{workdir.name}.output"
-    with self.output.open("a") as output:
-      self.process = subprocess.Popen(
-        [
-          sys.executable,
-          f"launchers/{launcher}.py",
-          *("--workdir", str(workdir)),
-          *SMALL,
-          *arguments,
-        ],
-        cwd=ROOT,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-      )
-
-  def status(self):
-    try:
-      return json.loads((self.workdir / "run_status.json").read_text())
-    except FileNotFoundError:
-      return {"phase": "acting", "counts": {}, "nodes": {}}
-
-  def count(self, name="actor_steps"):
-    return self.status()["counts"].get(name, 0)
-
-  def processes(self):
-    """Those of the run, the launcher not included, by name."""
-    found = {}
-    for process in psutil.process_iter(["cmdline"]):
-      command = process.info["cmdline"] or []
-      if "acme_qsm.experiments.process" in command and str(
-        self.workdir
-      ) in self._log_of(process):
-        found[command[-2]] = process
-    return found
-
-  def _log_of(self, process):
-    try:
-      return os.readlink(f"/proc/{process.pid}/fd/1")
-    except OSError:
-      return ""
-
-  def wait_until(self, condition, seconds=600):
-    end = time.monotonic() + seconds
-    while not condition():
-      assert time.monotonic() < end, self.describe()
-      time.sleep(0.1)
-
-  def describe(self):
-    logs = [self.output, *sorted((self.workdir / "logs").glob("*.log"))]
-    return "\n".join(
-      f"== {path}\n{path.read_text()[-2000:]}" for path in logs
-    ) + json.dumps(self.status(), indent=1)
-
-  def wait(self, seconds=600):
-    try:
-      return self.process.wait(seconds)
-    except subprocess.TimeoutExpired:
-      raise AssertionError(self.describe()) from None
-
-  def end(self):
-    """Whatever happened, leaves nothing behind."""
-    self.process.kill()
-    self.process.wait()
-    for process in self.processes().values():
-      process.kill()
-
-
-@pytest.fixture
-def launch():
-  launched = []
-
-  def start(*args, **kwargs):
-    launched.append(Launched(*args, **kwargs))
-    return launched[-1]
-
-  yield start
-  for one in launched:
-    one.end()
 
 
 def test_a_run_survives_its_processes(launch, tmp_path):
@@ -141,7 +38,11 @@ def test_a_run_survives_its_processes(launch, tmp_path):
   assert status["phase"] == "finished"
   # Steps that the killed actor had made but not yet told of are not counted.
   assert status["counts"]["actor_steps"] == num_steps
-  assert [event.split()[0] for event in status["events"][:2]] == ["actor_1"] * 2
+  events = [event for event in status["events"] if event.startswith("actor_1")]
+  assert events[0] == "actor_1 died: killed by SIGKILL. It is started again."
+  assert events[1] == "actor_1 was started again."
+  assert f"{num_steps:,} environment steps: evaluation" in status["events"][-1]
+  assert f"Done: {num_steps:,} environment steps" in run.output.read_text()
   evaluations = read_csv(run.workdir / "logs" / "evaluator.csv")
   assert evaluations["actor_steps"][-1] == num_steps
   assert np.all(np.diff(evaluations["actor_steps"]) > 0)
@@ -176,25 +77,30 @@ def test_an_interrupted_run_goes_on_in_one_process(launch, tmp_path):
   )
 
 
-def test_nothing_outlives_a_launcher_that_was_killed(launch, tmp_path):
-  run = launch(tmp_path / "run", "--num_actors", "1", "--num_steps", "100000")
+@pytest.mark.parametrize("engine", ["launchpad", "ray"])
+def test_nothing_outlives_a_launcher_that_was_killed(engine, launch, tmp_path):
+  run = launch(
+    tmp_path / "run",
+    *("--engine", engine, "--num_actors", "1", "--num_steps", "100000"),
+  )
   run.wait_until(lambda: run.count() > 10)
-  session = run.process.pid
+  started = psutil.Process(run.process.pid).children(recursive=True)
+  started += [
+    psutil.Process(node["pid"]) for node in run.status()["nodes"].values()
+  ]
   run.process.kill()
   run.process.wait()
 
   def left():
     found = []
-    for process in psutil.process_iter():
-      with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
-        if (
-          process.status() != psutil.STATUS_ZOMBIE
-          and os.getsid(process.pid) == session
-        ):
+    for process in started:
+      with contextlib.suppress(psutil.NoSuchProcess):
+        if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
           found.append(process)
     return found
 
-  run.wait_until(lambda: not left(), seconds=15)
+  # 15 seconds where nothing else runs; other tests may run beside this one.
+  run.wait_until(lambda: not left(), seconds=30, running=False)
 
 
 @pytest.mark.parametrize(
@@ -203,9 +109,72 @@ def test_nothing_outlives_a_launcher_that_was_killed(launch, tmp_path):
     (["--num_actors", "0"], "num_actors must be at least 1, got 0"),
     (["--task", "cartpole:swingdown"], "cartpole:swingup"),
     (["--host", "nowhere"], "IP address of this machine, not 'nowhere'"),
+    (["--host", "192.0.2.99"], "192.0.2.99, which is no address of this"),
+    (
+      ["--engine", "ray", "--ray_address", "127.0.0.1:1"],
+      "There is no Ray cluster at '127.0.0.1:1'",
+    ),
   ],
 )
-def test_wrong_arguments(arguments, message, tmp_path, capfd):
-  command = ["--workdir", str(tmp_path / "run"), *SMALL, *arguments]
+def test_wrong_arguments(arguments, message, small_arguments, tmp_path, capfd):
+  command = ["--workdir", str(tmp_path / "run"), *small_arguments, *arguments]
   assert distributed.main(command) == 2
   assert message in capfd.readouterr().err
+
+
+def make_status(actor_states, learner_steps, **replay):
+  def node(state, metrics=None, silent_seconds=0.5):
+    return {
+      "state": state,
+      "silent_seconds": silent_seconds,
+      "restarts": 0,
+      "metrics": metrics or {},
+    }
+
+  return {
+    "phase": "acting",
+    "nodes": {
+      "learner": node(
+        "learning", {"learner_steps": learner_steps, "waiting_share": 0.1}
+      ),
+      "replay": node("serving", replay, silent_seconds=42.0),
+      **{
+        f"actor_{i}": node(state, {"staleness": 10.0 * i})
+        for i, state in enumerate(actor_states)
+      },
+    },
+  }
+
+
+def test_the_display():
+  now = [100.0]
+  display = distributed.Display(clock=lambda: now[0])
+  display.fields(make_status(["starting"], 40))
+  now[0] += 10.0
+  fields = display.fields(
+    make_status(
+      ["acting", "starting", "acting"],
+      140,
+      size=900,
+      inserts=1000,
+      samples=8000,
+    )
+  )
+  assert fields == {
+    "phase": "acting",
+    "learner steps": 140,
+    "learner steps/s": 10.0,
+    "learner waits": 0.1,
+    "replay size": 900,
+    "samples per insert": 8.0,
+    "staleness": 20.0,
+    "evaluation": None,
+    "learner": "learning",
+    "replay": "silent for 42 s",
+    "actors": "2 acting, 1 starting",
+  }
+  # Back to a checkpoint: no negative rate.
+  now[0] += 1.0
+  assert display.fields(make_status([], 100))["learner steps/s"] is None
+  now[0] += 2.0
+  assert display.fields(make_status([], 130))["learner steps/s"] == 15.0

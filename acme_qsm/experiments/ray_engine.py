@@ -1,0 +1,336 @@
+"""Ray as the engine of a distributed run: processes on one machine or many.
+
+Ray finds each process a machine, and starts it again, there or elsewhere, when
+it dies. What Ray starts are actors in its sense: a `_Process` each. Ray reads
+its settings when it is imported, so that is done once they are known.
+"""
+
+import contextlib
+import dataclasses
+import faulthandler
+import logging
+import math
+import os
+import pickle
+import secrets
+import socket
+import sys
+import threading
+import time
+import traceback
+import typing
+import warnings
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+from acme_qsm.experiments import link
+from acme_qsm.experiments import listening
+from acme_qsm.experiments import process
+from acme_qsm.experiments import reaper
+from acme_qsm.experiments import rpc
+from acme_qsm.experiments import supervision
+from acme_qsm.experiments.config import ExperimentError
+from acme_qsm.experiments.coordinator import ENDED_STATES
+from acme_qsm.experiments.coordinator import GIVEN_UP
+
+if typing.TYPE_CHECKING:
+  from acme_qsm.experiments.plan import Plan
+
+# A process that gives no sign of life for so long is started again.
+_HANG_SECONDS = 60.0
+_END_SECONDS = 20.0
+_CONNECT_SECONDS = 10.0
+_MARK = "ACME_QSM_RAY"
+_SETTINGS = {
+  # Not for us to say of our users.
+  "RAY_USAGE_STATS_ENABLED": "0",
+  # Seconds; a busy machine takes longer than Ray expects.
+  "RAY_raylet_start_wait_time_s": "120",
+  # Every machine has an environment of its own: nothing is to be copied there.
+  "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+  # Which device a process sees is set in `process.environment_variables`.
+  "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+class _Process:
+  """One process of a run, as Ray starts it: on whatever machine, ever again."""
+
+  def run(
+    self,
+    name: str,
+    run: bytes,
+    key: bytes,
+    coordinator: str,
+    *,
+    host: str | None,
+    log: str | None,
+  ) -> None:
+    """Does the process's work until the run ends.
+
+    Args:
+      name: its name in the run.
+      run: the pickled `nodes.Run`.
+      key: the run's.
+      coordinator: the coordinator's address.
+      host: the IP address to listen on; None for this machine's in the cluster.
+      log: the file that its output is appended to.
+    """
+    host = host or _own_address()
+    client = rpc.Client(coordinator, key)
+    try:
+      if log is not None:
+        _redirect_output(log)
+      faulthandler.enable()
+      client = process.connect(coordinator, key)
+      # From here on the coordinator knows of it, and how often it has failed.
+      node_link = link.Link(name, client, host=host)
+      if node_link.orders.given_up:
+        node_link.close()
+        return
+
+      # As late as can be: they take long to load.
+      from acme_qsm.experiments import nodes
+
+      nodes.run_node(
+        dataclasses.replace(pickle.loads(run), host=host), node_link
+      )
+    except BaseException as error:
+      traceback.print_exc()
+      given_up = isinstance(error, supervision.GiveUpError)
+      with contextlib.suppress(ConnectionError):
+        cause = f"{type(error).__name__}: {error}"
+        client.call("lost", name, cause, given_up)
+      if given_up:
+        return
+      # Threads of whatever it has loaded end with it, and Ray starts it again.
+      os._exit(1)
+
+
+def _redirect_output(path: str) -> None:
+  os.makedirs(os.path.dirname(path), exist_ok=True)
+  file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+  for stream in (sys.stdout, sys.stderr):
+    stream.flush()
+  os.dup2(file, 1)
+  os.dup2(file, 2)
+  # Ray has put files of its own in the place of Python's.
+  process.drop_output_on_errors()
+  logging.basicConfig(stream=sys.stderr, force=True)
+
+
+class RayRun:
+  """A run whose processes are Ray's.
+
+  Its coordinator is a thread of this process: the run ends with it.
+
+  Attributes:
+    client: a client of the coordinator.
+    host: the IP address of this machine in the cluster.
+  """
+
+  def __init__(self, plan: "Plan", address: str | None = None):
+    """Starts the run.
+
+    Args:
+      plan: what to run.
+      address: a Ray cluster's, "auto" for that of this machine; None to start
+        one for this run alone, on loopback.
+
+    Raises:
+      ExperimentError: if there is no such cluster, or it is too small; or if
+        Ray is not installed.
+    """
+    self._ray = _import_ray(address)
+    self.host = _connect(self._ray, address)
+    try:
+      self._start(plan, self.host, alone=address is None)
+    except BaseException:
+      self._ray.shutdown()
+      raise
+
+  def _start(self, plan: "Plan", host: str, *, alone: bool) -> None:
+    # Not above: it loads much, and this module is loaded on all machines.
+    from acme_qsm.experiments.run_coordinator import run_coordinator
+
+    resources = _share_out(plan, _list_machines(self._ray))
+    coordinator = dataclasses.replace(plan.coordinator, host=host)
+    port = rpc.free_port(host)
+    self._coordinator = threading.Thread(
+      target=run_coordinator, args=(coordinator, port), name="coordinator"
+    )
+    self._coordinator.daemon = True
+    self._coordinator.start()
+    address = f"{host}:{port}"
+    self.client = rpc.Client(address, plan.key)
+    self._killed_at: dict[str, float] = {}
+    self._processes: dict[str, Any] = {}
+    # What they do, by Ray's references to it.
+    self._work: dict[Any, str] = {}
+    for name, options in resources.items():
+      handle = self._ray.remote(_Process).options(
+        max_restarts=-1,
+        max_task_retries=-1,
+        # Some is read before the first line of ours.
+        runtime_env={"env_vars": process.environment_variables(name)},
+        **options,
+      )
+      self._processes[name] = handle.remote()
+      log = plan.log_folder / f"{name}.log" if plan.log_folder else None
+      work = self._processes[name].run.remote(
+        name,
+        plan.run,
+        plan.key,
+        address,
+        host=host if alone else None,
+        log=str(log) if log else None,
+      )
+      self._work[work] = name
+
+  def tend(self, status: Mapping[str, Any]) -> None:
+    """Has Ray start those again that hang, and says which it cannot start.
+
+    Args:
+      status: the coordinator's.
+    """
+    ended, _ = self._ray.wait(
+      list(self._work), num_returns=len(self._work), timeout=0
+    )
+    for work in ended:
+      name = self._work[work]
+      try:
+        self._ray.get(work)
+      except self._ray.exceptions.RayError as error:
+        if status["nodes"][name]["state"] != GIVEN_UP:
+          cause = f"Ray cannot run it: {error}"
+          with contextlib.suppress(ConnectionError):
+            self.client.call("lost", name, cause, True)
+    now = time.monotonic()
+    for name, node in status["nodes"].items():
+      silent = (
+        node["silent_seconds"] > _HANG_SECONDS
+        and node["state"] not in ENDED_STATES
+      )
+      if silent and now - self._killed_at.get(name, 0.0) > 2 * _HANG_SECONDS:
+        self._killed_at[name] = now
+        self._ray.kill(self._processes[name], no_restart=False)
+
+  def wait(self) -> None:
+    """Waits for the processes to end, and ends those that do not."""
+    self._coordinator.join(_END_SECONDS)
+    self._ray.wait(
+      list(self._work),
+      num_returns=len(self._work),
+      timeout=_END_SECONDS,
+    )
+    for handle in self._processes.values():
+      self._ray.kill(handle)
+    self._ray.shutdown()
+
+
+def _import_ray(address: str | None) -> Any:
+  """Imports Ray, with the settings that it needs to reach the cluster."""
+  for name, value in _SETTINGS.items():
+    os.environ.setdefault(name, value)
+  if address is None:
+    # Its servers listen everywhere, so they must ask who calls.
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    # Some of what it starts would outlive a process that is killed.
+    reaper.start(_MARK)
+  try:
+    import ray
+  except ModuleNotFoundError as error:
+    raise ExperimentError(
+      "There is no Ray here: pip install 'acme-qsm[acme,ray]'."
+    ) from error
+  return ray
+
+
+def _connect(ray: Any, address: str | None) -> str:
+  """Connects to Ray; returns this machine's address there."""
+  options = {"log_to_driver": False, "logging_level": "WARNING"}
+  if address is None:
+    with warnings.catch_warnings():
+      # JAX warns of any new process, also of those that are another program.
+      warnings.simplefilter("ignore", RuntimeWarning)
+      ray.init(address="local", include_dashboard=False, **options)
+    return listening.LOOPBACK
+  try:
+    if address != "auto":
+      # Ray itself would try for minutes.
+      host, _, port = address.rpartition(":")
+      with socket.create_connection((host, int(port)), _CONNECT_SECONDS):
+        pass
+    ray.init(address=address, **options)
+  except (OSError, ValueError, RuntimeError) as error:
+    raise ExperimentError(
+      f"There is no Ray cluster at {address!r}: {error}"
+    ) from error
+  return _own_address()
+
+
+def _own_address() -> str:
+  """This machine's address in the cluster."""
+  import ray
+
+  return ray.util.get_node_ip_address()
+
+
+def _list_machines(ray: Any) -> list[dict[str, float]]:
+  """The resources of each machine that is alive."""
+  return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _share_out(
+  plan: "Plan", machines: Sequence[Mapping[str, float]]
+) -> dict[str, dict[str, Any]]:
+  """Says what each process asks of Ray.
+
+  A core each, or an equal part of one where there are fewer; the learner a GPU,
+  if there is any; replay a machine with the memory that it needs when it is
+  full; and actors are spread over the machines.
+
+  Args:
+    plan: the run.
+    machines: each machine's resources.
+
+  Returns:
+    Options of Ray actors, by the processes' names.
+
+  Raises:
+    ExperimentError: if there is no machine with enough memory for replay, or no
+      machine with cores at all.
+  """
+  names = (*plan.others, *plan.actors)
+  num_cpus = _largest_share(
+    len(names), [machine.get("CPU", 0.0) for machine in machines]
+  )
+  has_gpu = any(machine.get("GPU", 0.0) >= 1 for machine in machines)
+  most = max(machine.get("memory", 0.0) for machine in machines)
+  if plan.replay_bytes > most:
+    raise ExperimentError(
+      f"Replay takes {plan.replay_bytes / 1e9:.1f} GB when it is full, but no "
+      f"machine of the cluster has more than {most / 1e9:.1f} GB: lower "
+      "max_replay_size."
+    )
+  options: dict[str, dict[str, Any]] = {
+    name: {"num_cpus": num_cpus} for name in names
+  }
+  options["learner"]["num_gpus"] = 1 if has_gpu else 0
+  options["replay"]["memory"] = plan.replay_bytes
+  for name in plan.actors:
+    options[name]["scheduling_strategy"] = "SPREAD"
+  return options
+
+
+def _largest_share(num_processes: int, cores: Sequence[float]) -> float:
+  """The largest 1, 1/2, 1/3, ... of a core that all processes can have."""
+  if not any(cores):
+    raise ExperimentError("The Ray cluster has no CPUs to run on.")
+  parts = 1
+  while sum(math.floor(c * parts + 1e-9) for c in cores) < num_processes:
+    parts += 1
+  # Ray counts in ten-thousandths; rounded up, they might not fit.
+  return math.floor(10_000 / parts) / 10_000

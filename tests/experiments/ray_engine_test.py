@@ -1,0 +1,79 @@
+"""What each process asks of Ray, without any Ray."""
+
+import pytest
+
+from acme_qsm.experiments import ray_engine
+from acme_qsm.experiments.config import ExperimentError
+from acme_qsm.experiments.plan import Plan
+from acme_qsm.experiments.run_coordinator import CoordinatorConfig
+
+
+def make_plan(num_actors=2, *, replay_bytes=10**6, evaluates=True):
+  return Plan(
+    coordinator=CoordinatorConfig(
+      num_actors=num_actors,
+      max_actor_steps=10,
+      evaluates=evaluates,
+      key=b"key",
+      host="127.0.0.1",
+      checkpointing=None,
+      description={},
+    ),
+    run=b"",
+    log_folder=None,
+    replay_bytes=replay_bytes,
+  )
+
+
+def make_machine(cpus, gpus=0.0, memory=10**9):
+  return {"CPU": cpus, "GPU": gpus, "memory": memory}
+
+
+def test_only_the_learner_asks_for_a_gpu_and_only_where_there_is_one():
+  machines = [make_machine(8.0, 1.0), make_machine(8.0)]
+  options = ray_engine._share_out(make_plan(), machines)
+  assert set(options) == {
+    *("replay", "learner", "evaluator"),
+    *("actor_0", "actor_1"),
+  }
+  gpus = {name: asked.get("num_gpus", 0) for name, asked in options.items()}
+  assert gpus.pop("learner") == 1
+  assert set(gpus.values()) == {0}
+  assert {asked["num_cpus"] for asked in options.values()} == {1}
+  options = ray_engine._share_out(make_plan(), machines[1:])
+  assert options["learner"]["num_gpus"] == 0
+
+
+def test_replay_asks_for_what_it_holds_when_full():
+  plan = make_plan(replay_bytes=5 * 10**8, evaluates=False)
+  options = ray_engine._share_out(plan, [make_machine(8.0)])
+  assert options["replay"]["memory"] == 5 * 10**8
+  assert "evaluator" not in options
+  with pytest.raises(ExperimentError, match=r"5\.0 GB .* than 1\.0 GB"):
+    ray_engine._share_out(
+      make_plan(replay_bytes=5 * 10**9),
+      [make_machine(8.0), make_machine(1.0, memory=10**6)],
+    )
+
+
+@pytest.mark.parametrize(
+  ("num_processes", "cores", "share"),
+  [
+    (5, [8.0], 1.0),
+    (5, [2.0], 1 / 3),
+    (5, [2.0, 2.0, 2.0], 1.0),
+    # Six cores, but five and a half of them cannot be used by six.
+    (6, [1.5, 1.5, 1.5, 1.5], 1 / 2),
+    (7, [0.0, 1.0], 1 / 7),
+  ],
+)
+def test_processes_share_the_cores_that_there_are(num_processes, cores, share):
+  asked = ray_engine._largest_share(num_processes, cores)
+  assert share - 1e-4 < asked <= share
+  # As Ray will count: whole processes on each machine.
+  assert sum(int(core / asked + 1e-9) for core in cores) >= num_processes
+
+
+def test_a_cluster_without_cores_is_an_error():
+  with pytest.raises(ExperimentError, match="no CPUs"):
+    ray_engine._share_out(make_plan(), [make_machine(0.0)])

@@ -1,0 +1,59 @@
+"""The reaper, with real processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+# Starts a child that starts a grandchild, both in sessions of their own.
+PARENT = """
+import subprocess, sys, time
+from acme_qsm.experiments import reaper
+
+bystander = subprocess.Popen(["sleep", "600"])
+reaper.start("ACME_QSM_TEST")
+command = "import subprocess; subprocess.Popen(['sleep', '600']).wait()"
+child = subprocess.Popen(
+  [sys.executable, "-c", command], start_new_session=True
+)
+print(bystander.pid, child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def wait_until(condition, seconds=60):
+  end = time.monotonic() + seconds
+  while not condition():
+    assert time.monotonic() < end
+    time.sleep(0.05)
+
+
+def is_running(process):
+  try:
+    return process.status() != psutil.STATUS_ZOMBIE
+  except psutil.NoSuchProcess:
+    return False
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_what_a_process_has_started_ends_with_it(how):
+  parent = subprocess.Popen(
+    [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True
+  )
+  bystander, child = map(
+    psutil.Process, map(int, parent.stdout.readline().split())
+  )
+  try:
+    wait_until(child.children)
+    started = [child, *child.children()]
+    os.kill(parent.pid, how)
+    parent.wait()
+    wait_until(lambda: not any(map(is_running, started)))
+    # It was there before.
+    assert is_running(bystander)
+  finally:
+    bystander.kill()
