@@ -9,6 +9,8 @@ import time
 import psutil
 import pytest
 
+from acme_qsm.experiments import reaper
+
 # Starts a child that starts a grandchild, both in sessions of their own.
 PARENT = """
 import subprocess, sys, time
@@ -57,3 +59,25 @@ def test_what_a_process_has_started_ends_with_it(how):
     assert is_running(bystander)
   finally:
     bystander.kill()
+
+
+def test_a_process_without_the_mark_is_known_by_its_parent():
+  # As one would be that has written over its environment.
+  grandchild = "subprocess.Popen(['/bin/sleep', '600'], env={}).wait()"
+  child = psutil.Popen(
+    [sys.executable, "-c", f"import subprocess; {grandchild}"],
+    env={"ACME_QSM_TEST": "known"},
+  )
+  wait_until(child.children)
+  (grandchild,) = child.children()
+  try:
+    found = reaper.find("ACME_QSM_TEST=known", set())
+    assert {process.pid for process in found} == {child.pid, grandchild.pid}
+    child.kill()
+    child.wait()
+    found = reaper.find("ACME_QSM_TEST=known", found)
+    assert [process.pid for process in found] == [grandchild.pid]
+    assert not reaper.find("ACME_QSM_TEST=known", set())
+  finally:
+    grandchild.kill()
+  wait_until(lambda: not reaper.find("ACME_QSM_TEST=known", found))

@@ -99,8 +99,7 @@ def test_nothing_outlives_a_launcher_that_was_killed(engine, launch, tmp_path):
           found.append(process)
     return found
 
-  # 15 seconds where nothing else runs; other tests may run beside this one.
-  run.wait_until(lambda: not left(), seconds=30, running=False)
+  run.wait_until(lambda: not left(), seconds=15, running=False)
 
 
 @pytest.mark.parametrize(
