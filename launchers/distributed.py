@@ -7,6 +7,7 @@ that of local.py. Launchpad's own flags (--lp_...) can be given too.
 import collections
 import dataclasses
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -104,6 +105,17 @@ def start(plan: Plan, arguments: Arguments) -> LaunchpadRun | RayRun:
 
 def watch(run: LaunchpadRun | RayRun, arguments: Arguments) -> int:
   """Shows how a run does until it is over; returns the exit code."""
+  try:
+    return _watch(run, arguments)
+  except KeyboardInterrupt:  # For the second time.
+    print(
+      "Stopped at once; the same command goes on from the last checkpoint.",
+      file=sys.stderr,
+    )
+    return 128 + signal.SIGINT
+
+
+def _watch(run: LaunchpadRun | RayRun, arguments: Arguments) -> int:
   client = run.client
   phase, reason = Phase.ACTING, ""
   told = False
@@ -152,10 +164,10 @@ def watch(run: LaunchpadRun | RayRun, arguments: Arguments) -> int:
     try:
       interruption.raise_if_requested()
     except KeyboardInterrupt:
-      return 130
+      return 128 + signal.SIGINT
     except SystemExit:
       pass
-    return 143
+    return 128 + signal.SIGTERM
   return _EXIT_CODES[phase]
 
 

@@ -355,9 +355,10 @@ class Coordinator:
     """What there is to know of the run, as JSON can hold it.
 
     Returns:
-      phase, reason, counts, and by each node's name where it is, its state,
-      the seconds since it was last heard of, how often it was started again,
-      and its metrics; and what happened to nodes, in order.
+      phase, reason, counts, and the services' addresses; by each node's name
+      where it is, its state, the seconds since it was last heard of, how often
+      it was started again, and its metrics; and what happened to nodes, in
+      order.
     """
     with self._lock:
       now = self._clock()
@@ -368,6 +369,7 @@ class Coordinator:
         "phase": self._phase.value,
         "reason": self._reason,
         "counts": self._counts(),
+        "addresses": dict(self._addresses),
         "nodes": {
           name: {
             "host": node.host,

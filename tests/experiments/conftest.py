@@ -1,7 +1,11 @@
 """What the tests of experiments share: a small agent and environment."""
 
+import dataclasses
+import sys
+
 import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 
+import cloudpickle
 import dm_env
 import jax
 import numpy as np
@@ -12,7 +16,9 @@ from acme_qsm import make_networks
 from acme_qsm import QSMBuilder
 from acme_qsm import QSMConfig
 from acme_qsm.experiments import CheckpointingConfig
+from acme_qsm.experiments import distributed
 from acme_qsm.experiments import ExperimentConfig
+from tests.launched import LaunchedPlan
 
 
 @pytest.fixture(autouse=True, scope="package")
@@ -33,7 +39,8 @@ SMALL_CONFIG = QSMConfig(
   batch_size=8,
   samples_per_insert=8.0,
   min_replay_size=32,
-  max_replay_size=1_000,
+  max_replay_size=10_000,
+  variable_update_period=20,
 )
 
 
@@ -85,6 +92,35 @@ class PointEnvironment(dm_env.Environment):
     return specs.BoundedArray((), np.float32, 0.0, 1.0, "discount")
 
 
+class Disturbed(dm_env.Environment):
+  """An environment whose steps pass through a function.
+
+  Its episodes do not end by themselves where they are endless.
+  """
+
+  def __init__(self, environment, disturb, endless=True):
+    self._environment = environment
+    self._disturb = disturb
+    self._endless = endless
+    self._num_steps = 0
+
+  def reset(self):
+    return self._environment.reset()
+
+  def step(self, action):
+    self._num_steps += 1
+    timestep = self._environment.step(action)
+    if self._endless:
+      timestep = timestep._replace(step_type=dm_env.StepType.MID)
+    return self._disturb(self._num_steps, timestep)
+
+  def observation_spec(self):
+    return self._environment.observation_spec()
+
+  def action_spec(self):
+    return self._environment.action_spec()
+
+
 @pytest.fixture
 def make_experiment(tmp_path):
   """A function that makes a small experiment, in tmp_path / "run"."""
@@ -117,3 +153,57 @@ def make_experiment(tmp_path):
 def point_environment():
   """The class of those experiments' environment."""
   return PointEnvironment
+
+
+@pytest.fixture
+def disturbed():
+  """The class of environments whose steps pass through a function."""
+  return Disturbed
+
+
+@pytest.fixture
+def small_config():
+  """What those experiments' builders are configured with."""
+  return SMALL_CONFIG
+
+
+@pytest.fixture
+def launch(request, make_experiment, tmp_path):
+  """A function that starts a run of many processes."""
+  # The processes cannot import what tests define.
+  modules = [sys.modules[__name__], request.module]
+  for module in modules:
+    cloudpickle.register_pickle_by_value(module)
+  runs = []
+
+  def start(
+    environment_factory,
+    num_actors=1,
+    num_steps=1_000_000,
+    num_eval_episodes=0,
+    eval_every=400,
+    hang_seconds=30.0,
+    make_builder=QSMBuilder,
+    **kwargs,
+  ):
+    experiment = make_experiment(
+      num_steps,
+      environment_factory=environment_factory,
+      minutes=0.03,
+      **kwargs,
+    )
+    plan = distributed.plan_experiment(
+      dataclasses.replace(experiment, builder=make_builder(SMALL_CONFIG)),
+      num_actors,
+      num_eval_episodes=num_eval_episodes,
+      eval_every=eval_every,
+      hang_seconds=hang_seconds,
+    )
+    runs.append(LaunchedPlan(plan, tmp_path))
+    return runs[-1]
+
+  yield start
+  for run in runs:
+    run.end()
+  for module in modules:
+    cloudpickle.unregister_pickle_by_value(module)

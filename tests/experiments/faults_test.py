@@ -2,20 +2,15 @@
 
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
-import pickle
 import signal
 import subprocess
 import sys
 import time
-from typing import Any
 
 import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 
-import cloudpickle
-import dm_env
 import numpy as np
 import psutil
 import pytest
@@ -23,198 +18,12 @@ import reverb
 
 from acme_qsm import adder
 from acme_qsm import QSMBuilder
-from acme_qsm import QSMConfig
 from acme_qsm.experiments import checkpointing
 from acme_qsm.experiments import distributed
 from acme_qsm.experiments import listening
 from acme_qsm.experiments import replay
-from acme_qsm.experiments import rpc
 from acme_qsm.experiments import run_experiment
 from acme_qsm.experiments.loggers import read_csv
-
-ROOT = pathlib.Path(__file__).parents[2]
-CONFIG = QSMConfig(
-  policy_hidden_sizes=(16,),
-  critic_hidden_sizes=(16,),
-  num_denoising_steps=2,
-  num_action_candidates=1,
-  num_evaluation_candidates=1,
-  batch_size=8,
-  samples_per_insert=8.0,
-  min_replay_size=32,
-  max_replay_size=10_000,
-  variable_update_period=20,
-)
-# What launchers/distributed.py does, for any experiment.
-LAUNCHER = """
-import os, pickle, sys
-
-from absl import flags
-from acme_qsm.experiments import supervision
-from acme_qsm.experiments.launchpad_engine import LaunchpadRun
-from launchers import distributed
-
-supervision.die_with_parent()
-flags.FLAGS(sys.argv[:1])
-plan = pickle.load(open(sys.argv[1], "rb"))
-steps = plan.coordinator.max_actor_steps
-run = LaunchpadRun(plan, "local_mp")
-arguments = distributed.Arguments(config=None, num_steps=steps)
-code = distributed.watch(run, arguments)
-sys.stdout.flush()
-os._exit(code)
-"""
-
-
-class Launched:
-  """A run that was started, in processes of its own."""
-
-  def __init__(self, plan, output):
-    self.workdir = pathlib.Path(plan.coordinator.checkpointing.directory)
-    self.checkpoints = checkpointing.Checkpointer(self.workdir / "checkpoints")
-    self._output = output
-    self._key = plan.key
-    self._client = None
-    self._last_status: Any = {"phase": "acting", "counts": {}, "nodes": {}}
-    plan_file = output.with_suffix(".plan")
-    plan_file.write_bytes(pickle.dumps(plan))
-    with output.open("wb") as file:
-      self.process = subprocess.Popen(
-        [sys.executable, "-c", LAUNCHER, plan_file],
-        cwd=ROOT,
-        env={**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
-        stdout=file,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-      )
-
-  def processes(self):
-    """The processes that Launchpad's own started, by name."""
-    found = {}
-    for process in psutil.process_iter(["cmdline"]):
-      command = process.info["cmdline"] or []
-      if "acme_qsm.experiments.process" in command:
-        with contextlib.suppress(ProcessLookupError):
-          if os.getsid(process.pid) == self.process.pid:
-            found[command[-2]] = process
-    return found
-
-  def status(self):
-    """From the coordinator itself, since its file needs the disk."""
-    if self.process.poll() is not None:
-      return json.loads((self.workdir / "run_status.json").read_text())
-    if self._client is None:
-      for process in self.processes().values():
-        self._client = rpc.Client(process.info["cmdline"][-1], self._key)
-    if self._client is not None:
-      with contextlib.suppress(ConnectionError):
-        self._last_status = self._client.call("status")
-    return self._last_status
-
-  def count(self, name="actor_steps"):
-    return self.status()["counts"].get(name, 0)
-
-  def node(self, name):
-    return self.status()["nodes"][name]
-
-  def log(self, name):
-    return (self.workdir / "logs" / f"{name}.log").read_text()
-
-  def wait_until(self, condition, seconds=400):
-    end = time.monotonic() + seconds
-    while not condition():
-      assert time.monotonic() < end, self.describe()
-      assert self.process.poll() is None, self.describe()
-      time.sleep(0.1)
-
-  def describe(self):
-    logs = [self._output, *sorted((self.workdir / "logs").glob("*.log"))]
-    texts = [f"== {path}\n{path.read_text()[-3000:]}" for path in logs]
-    return "\n".join([*texts, str(self.status())])
-
-  def wait(self, seconds=400):
-    try:
-      return self.process.wait(seconds)
-    except subprocess.TimeoutExpired:
-      raise AssertionError(self.describe()) from None
-
-  def end(self):
-    # The others end with it.
-    self.process.kill()
-    self.process.wait()
-
-
-@pytest.fixture
-def launch(make_experiment, tmp_path):
-  """A function that starts a run."""
-  # The processes cannot import what tests define.
-  modules = [
-    sys.modules[name] for name in (__name__, make_experiment.__module__)
-  ]
-  for module in modules:
-    cloudpickle.register_pickle_by_value(module)
-  launched = []
-
-  def start(
-    environment_factory,
-    num_actors=1,
-    num_steps=1_000_000,
-    num_eval_episodes=0,
-    eval_every=400,
-    hang_seconds=30.0,
-    make_builder=QSMBuilder,
-    **kwargs,
-  ):
-    experiment = make_experiment(
-      num_steps,
-      config=CONFIG,
-      environment_factory=environment_factory,
-      minutes=0.03,
-      **kwargs,
-    )
-    plan = distributed.plan_experiment(
-      dataclasses.replace(experiment, builder=make_builder(CONFIG)),
-      num_actors,
-      num_eval_episodes=num_eval_episodes,
-      eval_every=eval_every,
-      hang_seconds=hang_seconds,
-    )
-    launched.append(Launched(plan, tmp_path / f"{len(launched)}.output"))
-    return launched[-1]
-
-  yield start
-  for run in launched:
-    run.end()
-  for module in modules:
-    cloudpickle.unregister_pickle_by_value(module)
-
-
-class Disturbed(dm_env.Environment):
-  """An environment whose steps pass through a function.
-
-  Its episodes do not end by themselves.
-  """
-
-  def __init__(self, environment, disturb):
-    self._environment = environment
-    self._disturb = disturb
-    self._num_steps = 0
-
-  def reset(self):
-    return self._environment.reset()
-
-  def step(self, action):
-    self._num_steps += 1
-    timestep = self._environment.step(action)
-    return self._disturb(
-      self._num_steps, timestep._replace(step_type=dm_env.StepType.MID)
-    )
-
-  def observation_spec(self):
-    return self._environment.observation_spec()
-
-  def action_spec(self):
-    return self._environment.action_spec()
 
 
 def is_process(name):
@@ -295,17 +104,19 @@ class SlowBuilder(QSMBuilder):
       yield batch
 
 
-def test_environments_that_fail(launch, point_environment, tmp_path):
+def test_environments_that_fail(
+  launch, point_environment, disturbed, small_config, tmp_path
+):
   marker, bad_batch = tmp_path / "hung", tmp_path / "bad_batch"
 
   def make_environment(seed):
     environment = point_environment(seed)
     if is_process("actor_0"):
-      return Disturbed(environment, fail)
+      return disturbed(environment, fail)
     if is_process("actor_1"):
-      return Disturbed(environment, make_unreliable(seed))
+      return disturbed(environment, make_unreliable(seed))
     if is_process("actor_2"):
-      return Disturbed(environment, make_hanging(marker))
+      return disturbed(environment, make_hanging(marker))
     return environment
 
   run = launch(
@@ -328,7 +139,7 @@ def test_environments_that_fail(launch, point_environment, tmp_path):
   assert status["phase"] == "finished"
   nodes = status["nodes"]
   ratio = samples_per_insert(warm, nodes["replay"]["metrics"])
-  assert ratio == pytest.approx(CONFIG.samples_per_insert, rel=0.02)
+  assert ratio == pytest.approx(small_config.samples_per_insert, rel=0.02)
 
   # One that always fails.
   assert nodes["actor_0"]["state"] == "given up"
@@ -356,9 +167,9 @@ def test_environments_that_fail(launch, point_environment, tmp_path):
   assert "in disturb" in run.log("actor_2")
 
 
-def test_all_actors_given_up_is_the_end(launch, point_environment):
+def test_all_actors_given_up_is_the_end(launch, point_environment, disturbed):
   def make_environment(seed):
-    return Disturbed(point_environment(seed), fail)
+    return disturbed(point_environment(seed), fail)
 
   run = launch(make_environment)
   assert run.wait() == 1, run.describe()
@@ -393,7 +204,9 @@ def fill(path):
           file.write(bytes(size))
 
 
-def test_a_full_disk(launch, point_environment, small_disk):
+def test_a_full_disk(
+  launch, point_environment, disturbed, small_config, small_disk
+):
   def slow_down(unused_step, timestep):
     time.sleep(0.005)
     return timestep
@@ -401,7 +214,7 @@ def test_a_full_disk(launch, point_environment, small_disk):
   def make_environment(seed):
     environment = point_environment(seed)
     if is_process("actor_0"):
-      return Disturbed(environment, slow_down)
+      return disturbed(environment, slow_down)
     return environment
 
   run = launch(
@@ -435,26 +248,28 @@ def test_a_full_disk(launch, point_environment, small_disk):
   status = run.status()
   assert {node["restarts"] for node in status["nodes"].values()} == {0}
   ratio = samples_per_insert(warm, status["nodes"]["replay"]["metrics"])
-  assert ratio == pytest.approx(CONFIG.samples_per_insert, rel=0.02)
+  assert ratio == pytest.approx(small_config.samples_per_insert, rel=0.02)
   run.process.send_signal(signal.SIGTERM)
   assert run.wait() == 128 + signal.SIGTERM, run.describe()
   # Nothing is left of what Reverb wrote in vain.
   assert not any(replay.staging_folder(run.workdir).iterdir())
 
 
-def take_port(port, spec, seconds=60):
+def take_port(port, spec, config, seconds=60):
   """Starts a server on a port as soon as who had it has let it go."""
   end = time.monotonic() + seconds
   while True:
     try:
-      tables = QSMBuilder(CONFIG).make_replay_tables(spec)
+      tables = QSMBuilder(config).make_replay_tables(spec)
       return reverb.Server(tables, port=port)
     except ValueError:
       assert time.monotonic() < end
       time.sleep(0.05)
 
 
-def test_another_run_takes_replays_port(launch, point_environment):
+def test_another_run_takes_replays_port(
+  launch, point_environment, small_config
+):
   num_steps = 3_000
   run = launch(point_environment, num_steps=num_steps)
   run.wait_until(lambda: run.count("learner_steps") > 100)
@@ -469,7 +284,7 @@ def test_another_run_takes_replays_port(launch, point_environment):
   # Servers like those of another run of the same task.
   spec = distributed.specs.make_environment_spec(point_environment(0))
   with listening.listening_on():
-    servers = [take_port(port, spec) for port in ports]
+    servers = [take_port(port, spec, small_config) for port in ports]
   try:
     assert run.wait() == 0, run.describe()
     for server in servers:

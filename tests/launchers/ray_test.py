@@ -136,7 +136,7 @@ def test_a_cluster(machines, launch, tmp_path, tmp_path_factory):
 
   for name in ("actor_0", "learner", "replay"):
     steps = run.count()
-    run.kill(name)
+    os.kill(run.node(name)["pid"], signal.SIGKILL)
     run.wait_until(
       lambda name=name: run.status()["nodes"][name]["restarts"] == 1
     )

@@ -1,0 +1,63 @@
+"""An environment as the processes of a run call it."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import acme_qsm.acme_compat  # noqa: F401  # isort: skip
+
+import dm_env
+
+from acme_qsm.experiments.link import Link
+from acme_qsm.experiments.nodes.run import Run
+
+# How long it may take to make an environment, which may have much to load.
+_MAKE_SECONDS = 300.0
+
+
+class EnvironmentFailedError(Exception):
+  """An environment cannot be made, or raised an error."""
+
+
+class Environment(dm_env.Environment):
+  """A run's environment, each call of which must end in time.
+
+  Attributes:
+    environment: the environment itself.
+  """
+
+  def __init__(self, run: Run, link: Link, *seed_purpose: int):
+    self._link = link
+    self._seconds = run.hang_seconds
+    with self._calling(_MAKE_SECONDS):
+      self.environment = run.experiment.environment_factory(
+        run.seed(*seed_purpose)
+      )
+
+  def reset(self) -> dm_env.TimeStep:
+    """Begins an episode, in time."""
+    with self._calling(self._seconds):
+      return self.environment.reset()
+
+  def step(self, action: Any) -> dm_env.TimeStep:
+    """Makes a step, in time."""
+    with self._calling(self._seconds):
+      return self.environment.step(action)
+
+  def observation_spec(self) -> Any:
+    """The environment's own."""
+    return self.environment.observation_spec()
+
+  def action_spec(self) -> Any:
+    """The environment's own."""
+    return self.environment.action_spec()
+
+  @contextlib.contextmanager
+  def _calling(self, seconds: float) -> Iterator[None]:
+    with self._link.calling_environment(seconds):
+      try:
+        yield
+      except Exception as error:
+        raise EnvironmentFailedError(
+          f"The environment raised {type(error).__name__}: {error}"
+        ) from error

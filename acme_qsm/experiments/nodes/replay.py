@@ -1,0 +1,63 @@
+"""The process that holds replay: a Reverb server."""
+
+import logging
+import time
+
+import acme_qsm.acme_compat  # noqa: F401  # isort: skip
+
+from acme_qsm.experiments import replay
+from acme_qsm.experiments import rpc
+from acme_qsm.experiments.link import Link
+from acme_qsm.experiments.nodes.run import POLL_SECONDS
+from acme_qsm.experiments.nodes.run import Run
+
+
+def run_replay(run: Run, link: Link) -> None:
+  """Serves replay until the run is over."""
+  experiment = run.experiment
+  builder = experiment.builder
+  spec = run.environment_spec
+  networks = experiment.network_factory(spec)
+  policy = builder.make_policy(networks, spec, evaluation=False)
+  checkpointer = run.checkpointer()
+  checkpoint = checkpointer.latest() if checkpointer else None
+  content = checkpoint.path / "replay" if checkpoint else None
+  if content is not None and not content.is_dir():
+    logging.warning("The checkpoint has no replay content: it fills anew.")
+    content = None
+
+  def serve(port: int | None) -> replay.ReplayServer:
+    return replay.ReplayServer(
+      builder.make_replay_tables(spec, policy),
+      staging=replay.staging_folder(run.path) if run.path else None,
+      checkpoint=content,
+      host=run.host,
+      port=port,
+      run_id=run.run_id,
+    )
+
+  # Where it was before, if it was: there its clients wait for it.
+  host, _, port = link.orders.addresses.get("replay", "").rpartition(":")
+  try:
+    server = serve(int(port) if host == run.host else None)
+  except ValueError as error:
+    if host != run.host:
+      raise
+    logging.warning("Replay cannot be where it was: %s", error)
+    server = serve(None)
+  # Who is connected to it sees at once when this process ends.
+  ties = rpc.Server({}, run.key, run.host)
+  link.call("announce", "replay_tie", f"{run.host}:{ties.port}")
+  link.call("announce", "replay", server.address)
+  link.state = "serving"
+  while not link.over:
+    info = server.info()
+    limiter = info.rate_limiter_info
+    link.metrics = {
+      "size": info.current_size,
+      "inserts": limiter.insert_stats.completed,
+      "samples": limiter.sample_stats.completed,
+    }
+    time.sleep(POLL_SECONDS)
+  server.stop()
+  ties.stop()

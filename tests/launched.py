@@ -1,0 +1,157 @@
+"""A run of many processes that a test starts, and then does things to."""
+
+import contextlib
+import json
+import os
+import pathlib
+import pickle
+import subprocess
+import sys
+import time
+from typing import Any
+
+import psutil
+
+from acme_qsm.experiments import checkpointing
+from acme_qsm.experiments import rpc
+
+ROOT = pathlib.Path(__file__).parents[1]
+# What launchers/distributed.py does, for any experiment.
+LAUNCHER = """
+import os, pickle, sys
+
+from absl import flags
+from acme_qsm.experiments import supervision
+from acme_qsm.experiments.launchpad_engine import LaunchpadRun
+from launchers import distributed
+
+supervision.die_with_parent()
+flags.FLAGS(sys.argv[:1])
+plan = pickle.load(open(sys.argv[1], "rb"))
+steps = plan.coordinator.max_actor_steps
+run = LaunchpadRun(plan, "local_mp")
+arguments = distributed.Arguments(config=None, num_steps=steps)
+code = distributed.watch(run, arguments)
+sys.stdout.flush()
+os._exit(code)
+"""
+
+
+class Launched:
+  """A launcher that was started, and all that it started.
+
+  Attributes:
+    workdir: the run's.
+    checkpoints: its checkpoints.
+    output: the file with the launcher's output.
+    process: the launcher's.
+  """
+
+  def __init__(self, command, workdir, folder, **environment):
+    self.workdir = workdir
+    self.checkpoints = checkpointing.Checkpointer(workdir / "checkpoints")
+    self.output = folder / f"{workdir.name}.output"
+    with self.output.open("a") as output:
+      self.process = subprocess.Popen(
+        list(map(str, command)),
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+      )
+
+  def status(self) -> Any:
+    try:
+      return json.loads((self.workdir / "run_status.json").read_text())
+    except FileNotFoundError:
+      return {"phase": "acting", "counts": {}, "nodes": {}}
+
+  def count(self, name="actor_steps"):
+    return self.status()["counts"].get(name, 0)
+
+  def node(self, name):
+    return self.status()["nodes"][name]
+
+  def log(self, name):
+    return (self.workdir / "logs" / f"{name}.log").read_text()
+
+  def processes(self):
+    """Those of the run, the launcher not included, by name."""
+    found = {}
+    for process in psutil.process_iter(["cmdline"]):
+      command = process.info["cmdline"] or []
+      if "acme_qsm.experiments.process" in command and str(
+        self.workdir
+      ) in _log_of(process):
+        found[command[-2]] = process
+    return found
+
+  def wait_until(self, condition, seconds=600, *, running=True):
+    end = time.monotonic() + seconds
+    while not condition():
+      assert time.monotonic() < end, self.describe()
+      if running and self.process.poll() is not None:
+        assert condition(), self.describe()
+      time.sleep(0.1)
+
+  def wait(self, seconds=600):
+    """Waits for the launcher's end; returns its exit code."""
+    try:
+      return self.process.wait(seconds)
+    except subprocess.TimeoutExpired:
+      raise AssertionError(self.describe()) from None
+
+  def describe(self):
+    logs = [self.output, *sorted((self.workdir / "logs").glob("*.log"))]
+    texts = [f"== {path}\n{path.read_text()[-3000:]}" for path in logs]
+    return "\n".join([*texts, json.dumps(self.status(), indent=1)])
+
+  def end(self):
+    """Whatever happened, leaves nothing behind."""
+    self.process.kill()
+    self.process.wait()
+    for process in self.processes().values():
+      process.kill()
+
+
+def _log_of(process):
+  try:
+    return os.readlink(f"/proc/{process.pid}/fd/1")
+  except OSError:
+    return ""
+
+
+class LaunchedPlan(Launched):
+  """A run that was started from its plan."""
+
+  def __init__(self, plan, folder):
+    workdir = pathlib.Path(plan.coordinator.checkpointing.directory)
+    self._key = plan.key
+    self._client = None
+    self._last_status: Any = {"phase": "acting", "counts": {}, "nodes": {}}
+    plan_file = folder / f"{workdir.name}.plan"
+    plan_file.write_bytes(pickle.dumps(plan))
+    super().__init__(
+      [sys.executable, "-c", LAUNCHER, plan_file],
+      workdir,
+      folder,
+      JAX_DISABLE_MOST_OPTIMIZATIONS="1",
+    )
+
+  def call(self, *args):
+    """Calls the coordinator, once there is one."""
+    if self._client is None:
+      for process in self.processes().values():
+        self._client = rpc.Client(process.info["cmdline"][-1], self._key)
+    if self._client is None:
+      raise ConnectionError("There is no process yet.")
+    return self._client.call(*args)
+
+  def status(self):
+    """From the coordinator itself, since its file needs the disk."""
+    if self.process.poll() is not None:
+      return super().status()
+    with contextlib.suppress(ConnectionError):
+      self._last_status = self.call("status")
+    return self._last_status
