@@ -2,7 +2,6 @@
 
 import collections
 from collections.abc import Callable
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import acme_qsm
-from launchers.benchmarks import timing
 
 OBSERVATION_SIZE, ACTION_SIZE = 17, 6
 _CHAIN_LENGTH = 24
@@ -119,5 +117,6 @@ class Step:
     self._step = jax.jit(step, donate_argnums=0)
 
   def __call__(self) -> Any:
+    """Makes a step; returns its metrics."""
     self._state, metrics = self._step(self._state, self._batch)
     return metrics

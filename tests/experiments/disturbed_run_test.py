@@ -69,7 +69,7 @@ def samples_per_insert(before, after):
   return (after["samples"] - before["samples"]) / inserts
 
 
-def test_actors_die_at_random_and_the_learner_often_does_not_answer(
+def test_actors_are_killed_and_the_learner_often_does_not_answer(
   launch, point_environment, disturbed, small_config, tmp_path
 ):
   gaps, watching = tmp_path / "gaps", tmp_path / "watching"
@@ -98,22 +98,24 @@ def test_actors_die_at_random_and_the_learner_often_does_not_answer(
   run.call("announce", "learner", connection.address)
   watching.touch()
 
-  # Both at least once, so that both ask for parameters through it.
-  kills = [*actors, *random.Random(0).choices(actors, k=2)]
-  for name in kills:
-    before = run.status()["nodes"]
+  # From now on they ask for parameters through it.
+  before = run.status()["nodes"]
+  for name in actors:
     psutil.Process(before[name]["pid"]).kill()
 
-    def acts_again(name=name, before=before):
-      node = run.node(name)
-      return node["pid"] != before[name]["pid"] and node["metrics"].get(
-        "episode_return"
-      )
+  def act_again():
+    nodes = run.status()["nodes"]
+    return all(
+      nodes[name]["pid"] != before[name]["pid"]
+      and nodes[name]["metrics"].get("episode_return")
+      for name in actors
+    )
 
-    run.wait_until(acts_again)
-  run.wait_until(lambda: connection.num_lost and connection.num_delayed)
-  lost = connection.num_lost
-  run.wait_until(lambda: connection.num_lost > lost)
+  run.wait_until(act_again)
+  lost, delayed = connection.num_lost, connection.num_delayed
+  run.wait_until(
+    lambda: connection.num_lost > lost and connection.num_delayed > delayed
+  )
 
   status = run.status()
   nodes = status["nodes"]
@@ -121,14 +123,12 @@ def test_actors_die_at_random_and_the_learner_often_does_not_answer(
   assert {name: node["restarts"] for name, node in nodes.items()} == {
     "learner": 0,
     "replay": 0,
-    **{name: kills.count(name) for name in actors},
+    **dict.fromkeys(actors, 1),
   }
   for name in actors:
     assert (
       nodes[name]["metrics"]["staleness"] < status["counts"]["learner_steps"]
     )
-  logs = run.log("actor_0") + run.log("actor_1")
-  assert "The learner does not answer" in logs
   # They acted on meanwhile, with the parameters that they had.
   assert not gaps.exists(), gaps.read_text()
   ratio = samples_per_insert(warm, nodes["replay"]["metrics"])
