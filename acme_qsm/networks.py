@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import haiku as hk
 import jax
@@ -57,12 +58,31 @@ def mish(x: jax.Array) -> jax.Array:
   return x * (numerator / (numerator + 2.0))
 
 
+class Lookup(NamedTuple):
+  """Rows of a table, one for each example, not yet looked up.
+
+  Attributes:
+    table: [N, D].
+    rows: [...] integers in 0 .. N - 1.
+  """
+
+  table: jax.Array
+  rows: jax.Array
+
+  def project(self, weights: jax.Array) -> jax.Array:
+    """The rows times weights [D, E]: [..., E]."""
+    table = self.table @ weights
+    # Not table[rows], whose gradient adds row by row, slowly on a CPU.
+    return jax.nn.one_hot(self.rows, table.shape[0]) @ table
+
+
 class Perceptron(hk.Module):
   """A multi-layer perceptron over the concatenation of its inputs.
 
   The first layer projects each input by itself and adds the results, which is
   the same function; so what does not change between denoising steps is
-  projected once.
+  projected once, and what is looked up in a table only as often as the table
+  has rows.
   """
 
   def __init__(
@@ -77,19 +97,23 @@ class Perceptron(hk.Module):
     self._output_size = output_size
     self._activation = activation
 
-  def __call__(self, *inputs: jax.Array) -> jax.Array:
+  def __call__(self, *inputs: jax.Array | Lookup) -> jax.Array:
     """Maps inputs [..., D_i] to [..., output_size]; leading axes broadcast."""
-    fan_in = sum(x.shape[-1] for x in inputs)
+    sizes = [
+      (x.table if isinstance(x, Lookup) else x).shape[-1] for x in inputs
+    ]
+    fan_in = sum(sizes)
     width = self._hidden_sizes[0]
     # Xavier-uniform for the layer as a whole, not for each part of it.
     bound = np.sqrt(6.0 / (fan_in + width))
     initializer = hk.initializers.RandomUniform(-bound, bound)
     hidden = hk.get_parameter("first_bias", [width], init=jnp.zeros)
-    for i, x in enumerate(inputs):
+    for i, (x, size) in enumerate(zip(inputs, sizes, strict=True)):
       weights = hk.get_parameter(
-        f"first_weights_{i}", [x.shape[-1], width], init=initializer
+        f"first_weights_{i}", [size, width], init=initializer
       )
-      hidden = hidden + x @ weights
+      projected = x.project(weights) if isinstance(x, Lookup) else x @ weights
+      hidden = hidden + projected
     hidden = self._activation(hidden)
     for size in self._hidden_sizes[1:]:
       hidden = self._activation(hk.Linear(size, w_init=_INITIALIZER)(hidden))
@@ -111,10 +135,9 @@ class FourierTimeEmbedding(hk.Module):
     self._size = size
     self._hidden_size = hidden_size
 
-  def __call__(self, step: jax.Array) -> jax.Array:
-    """Maps steps [...] in 0 .. num_steps - 1 to [..., hidden_size]."""
-    # There are far fewer denoising steps than examples: embed every step once
-    # and look the examples' up.
+  def __call__(self, step: jax.Array) -> Lookup:
+    """Embeds steps [...] in 0 .. num_steps - 1: rows of hidden_size."""
+    # There are far fewer denoising steps than examples: embed every step once.
     steps = jnp.arange(self._num_steps, dtype=jnp.float32)
     frequencies = hk.get_parameter(
       "frequencies",
@@ -124,7 +147,7 @@ class FourierTimeEmbedding(hk.Module):
     angles = 2.0 * jnp.pi * steps[:, None] * frequencies
     features = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
     table = Perceptron([self._hidden_size], self._hidden_size, mish)(features)
-    return table[step]
+    return Lookup(table, step)
 
 
 class Denoiser(hk.Module):

@@ -1,7 +1,11 @@
 """How fast the learner's step is, against what the machine can do."""
 
 import collections
+import dataclasses
+import functools
+import itertools
 from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -9,8 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 
 import acme_qsm
+from launchers.benchmarks import timing
 
 OBSERVATION_SIZE, ACTION_SIZE = 17, 6
+AXES = {
+  "num_denoising_steps": (5, 10, 20),
+  "batch_size": (256, 1024, 4096),
+  "width": (256, 512),
+  "num_fused": (1, 8, 64),
+  "num_seeds": (1, 4, 16),
+}
+"""What is varied, each from its first value."""
+
 _CHAIN_LENGTH = 24
 _Spec = collections.namedtuple("_Spec", "shape dtype minimum maximum")
 _EnvironmentSpec = collections.namedtuple(
@@ -107,12 +121,8 @@ class Step:
       step = jax.vmap(core.step)
       batch = make_transitions(num_seeds, config.batch_size)
     if num_fused > 1:
-      one_step, axes = step, (num_fused,)
-      batch = make_transitions(*axes, *batch.reward.shape)
-
-      def step(state, batches):
-        return jax.lax.scan(one_step, state, batches)
-
+      batch = make_transitions(num_fused, *batch.reward.shape)
+      step = functools.partial(jax.lax.scan, step)
     self._batch = batch
     self._step = jax.jit(step, donate_argnums=0)
 
@@ -120,3 +130,89 @@ class Step:
     """Makes a step; returns its metrics."""
     self._state, metrics = self._step(self._state, self._batch)
     return metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """What one measurement is of; see `AXES`."""
+
+  num_denoising_steps: int = 5
+  batch_size: int = 256
+  width: int = 256
+  num_fused: int = 1
+  num_seeds: int = 1
+
+
+def list_cases(quick: bool, full: bool) -> list[Case]:
+  """Lists what to measure.
+
+  Args:
+    quick: the standard case, fused and not, alone.
+    full: every combination of all but the seeds; else one axis at a time.
+  """
+  if quick:
+    return [Case(), Case(num_fused=8)]
+  seeds = [Case(num_seeds=num_seeds) for num_seeds in AXES["num_seeds"]]
+  others = {name: axis for name, axis in AXES.items() if name != "num_seeds"}
+  if full:
+    combinations = itertools.product(*others.values())
+    cases = [Case(*combination) for combination in combinations]
+  else:
+    cases = [
+      Case(**{name: value}) for name, axis in others.items() for value in axis
+    ]
+  return list(dict.fromkeys([*cases, *seeds]))
+
+
+def measure(
+  cases: list[Case], *, repeats: int, seconds: float
+) -> Iterator[dict[str, Any]]:
+  """Measures each case in turn with the machine's limit for its shapes.
+
+  Args:
+    cases: what to measure.
+    repeats: how often each is measured.
+    seconds: how long each time.
+
+  Yields:
+    For each case, what there is to say of it.
+  """
+  for case in cases:
+    config = make_config(
+      num_denoising_steps=case.num_denoising_steps,
+      batch_size=case.batch_size,
+      width=case.width,
+    )
+    step = Step(config, num_fused=case.num_fused, num_seeds=case.num_seeds)
+    limit, limit_flops = make_limit(case.batch_size, case.width)
+    found = timing.measure(
+      {"limit": limit, "step": step}, repeats=repeats, seconds=seconds
+    )
+    # Of all that one call does.
+    steps_per_call = case.num_fused * case.num_seeds
+    # Each pair of neighbours in time, so that both had the same machine.
+    shares = [
+      steps_per_call * step.flops / step_seconds / (limit_flops / limit_seconds)
+      for step_seconds, limit_seconds in zip(
+        found["step"], found["limit"], strict=True
+      )
+    ]
+    call = timing.summarize(found["step"])
+    yield {
+      **dataclasses.asdict(case),
+      "milliseconds_per_call": call.describe(),
+      "steps_per_second": steps_per_call / call.median,
+      "gflop_per_step": step.flops / 1e9,
+      "gflops": steps_per_call * step.flops / call.median / 1e9,
+      "limit_gflops": limit_flops
+      / timing.summarize(found["limit"]).median
+      / 1e9,
+      "share_of_limit": timing.summarize(shares).median,
+      "device_memory_bytes": _device_memory(),
+    }
+
+
+def _device_memory() -> int | None:
+  """Most bytes in use at once so far, where the device counts them."""
+  stats = jax.local_devices()[0].memory_stats()
+  return stats.get("peak_bytes_in_use") if stats else None

@@ -21,6 +21,7 @@ import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 import jax
 import numpy as np
 import psutil
+import reverb
 
 from acme_qsm import environments
 from acme_qsm import experiments
@@ -43,7 +44,7 @@ class Clock:
   """
 
   def __init__(self):
-    self.seconds: dict[str, float] = collections.Counter()
+    self.seconds = collections.defaultdict[str, float](float)
     self.learner_steps: list[float] = []
     self.environment_steps: list[float] = []
 
@@ -84,12 +85,12 @@ class _TimedBuilder(QSMBuilder):
     super().__init__(config)
     self._clock = clock
 
-  def make_adder(self, *args: Any) -> Any:
-    adder = super().make_adder(*args)
+  def make_adder(self, *args: Any, **kwargs: Any) -> Any:
+    adder = super().make_adder(*args, **kwargs)
     return _Timed(adder, self._clock, add="insert", add_first="insert")
 
-  def make_actor(self, *args: Any) -> Any:
-    actor = super().make_actor(*args)
+  def make_actor(self, *args: Any, **kwargs: Any) -> Any:
+    actor = super().make_actor(*args, **kwargs)
     # What they observe goes to the adder at once.
     return _Timed(actor, self._clock, select_action="act", update="act")
 
@@ -100,8 +101,8 @@ class _TimedBuilder(QSMBuilder):
         batch = next(batches)
       yield batch
 
-  def make_learner(self, *args: Any) -> Any:
-    learner = super().make_learner(*args)
+  def make_learner(self, *args: Any, **kwargs: Any) -> Any:
+    learner = super().make_learner(*args, **kwargs)
     step = learner.step
 
     def timed_step() -> None:
@@ -186,15 +187,14 @@ def _measure_learner_alone(task: str, config: Any, seconds: float) -> float:
 
   spec = specs.make_environment_spec(environments.make(task, 0))
   builder = QSMBuilder(config)
-  server_spec = builder.make_replay_tables(spec)[0].info.signature
-  data = np.random.default_rng(0).normal(
-    size=(config.batch_size, *server_spec.shape)
-  )
-  sample = collections.namedtuple("sample", "info data")
+  server_spec: Any = builder.make_replay_tables(spec)[0].info.signature
+  shape = (config.batch_size, *server_spec.shape)
+  data = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+  batch: Any = reverb.ReplaySample(reverb.SampleInfo.zeros(), data)
   learner = builder.make_learner(
     jax.random.key(0),
     make_networks(spec, config),
-    itertools.repeat(sample(None, data.astype(np.float32))),
+    itertools.repeat(batch),
     environment_spec=spec,
   )
   found = timing.measure(

@@ -54,6 +54,7 @@ def measure(
   found: dict[str, list[float]] = {name: [] for name in functions}
   for _ in range(repeats):
     for name, function in functions.items():
+      result = None
       start = time.perf_counter()
       for _ in range(counts[name]):
         result = function()

@@ -86,11 +86,12 @@ def test_perceptron_starts_xavier_uniform_over_all_inputs():
 
 def test_time_embedding():
   num_steps, size = 7, 4
-  net = hk.without_apply_rng(
-    hk.transform(
-      lambda t: networks_lib.FourierTimeEmbedding(num_steps, size, 3)(t)
-    )
-  )
+
+  def embed(t):
+    table, rows = networks_lib.FourierTimeEmbedding(num_steps, size, 3)(t)
+    return table[rows]
+
+  net = hk.without_apply_rng(hk.transform(embed))
   steps = jnp.asarray([0, 6, 2])
   params = jax.tree.map(lambda x: x + 0.1, net.init(jax.random.key(0), steps))
   name = "fourier_time_embedding"
@@ -109,6 +110,29 @@ def test_time_embedding():
     np.testing.assert_allclose(
       net.apply(params, jnp.asarray(t)), expected, rtol=1e-3, atol=1e-5
     )
+
+
+def test_looking_up_after_projecting_is_looking_up_before():
+  table, x = normal(0, 5, 3), normal(1, 4, 2)
+  rows = jnp.asarray([4, 0, 4, 2])
+  net = hk.without_apply_rng(
+    hk.transform(
+      lambda *inputs: networks_lib.Perceptron([6], 1, jax.nn.tanh)(*inputs)
+    )
+  )
+  params = net.init(jax.random.key(0), x, table[rows])
+
+  def before(table):
+    return jnp.sum(net.apply(params, x, table[rows]) ** 2)
+
+  def after(table):
+    lookup = networks_lib.Lookup(table, rows)
+    return jnp.sum(net.apply(params, x, lookup) ** 2)
+
+  np.testing.assert_allclose(after(table), before(table), rtol=1e-5)
+  np.testing.assert_allclose(
+    jax.grad(after)(table), jax.grad(before)(table), rtol=1e-4, atol=1e-6
+  )
 
 
 @pytest.mark.parametrize("batch_size", [1, 6])

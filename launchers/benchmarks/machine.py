@@ -1,0 +1,28 @@
+"""What a benchmark ran on."""
+
+import os
+import pathlib
+import platform
+from typing import Any
+
+import jax
+
+
+def describe() -> dict[str, Any]:
+  """Describes the machine, as JSON can hold it."""
+  cpu = ""
+  information = pathlib.Path("/proc/cpuinfo")
+  if information.exists():
+    for line in information.read_text().splitlines():
+      name, _, value = line.partition(":")
+      if name.strip() == "model name":
+        cpu = value.strip()
+  return {
+    "cpu": cpu or platform.processor(),
+    "cores": len(os.sched_getaffinity(0)),
+    "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+    "device": jax.local_devices()[0].device_kind,
+    "platform": platform.platform(),
+    "python": platform.python_version(),
+    "jax": jax.__version__,
+  }

@@ -1,0 +1,162 @@
+"""How fast transitions go into replay and batches come out of it.
+
+  python -m launchers.benchmarks.replay
+
+serves an empty table, in a process of its own, until its input ends; it prints
+the port.
+"""
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import acme_qsm.acme_compat  # noqa: F401  # isort: skip
+
+import dm_env
+import jax
+import numpy as np
+import reverb
+from acme import specs
+
+from acme_qsm import adder as adder_lib
+from acme_qsm import QSMBuilder
+from launchers.benchmarks import learner as learner_benchmark
+
+_NUM_TRANSITIONS = 20_000
+_EPISODE_LENGTH = 1_000
+
+
+def _make_spec() -> specs.EnvironmentSpec:
+  def bounded(size: int) -> specs.BoundedArray:
+    return specs.BoundedArray((size,), np.float32, -1.0, 1.0)
+
+  return specs.EnvironmentSpec(
+    observations=bounded(learner_benchmark.OBSERVATION_SIZE),
+    actions=bounded(learner_benchmark.ACTION_SIZE),
+    rewards=specs.Array((), np.float32),
+    discounts=specs.BoundedArray((), np.float32, 0.0, 1.0),
+  )
+
+
+def _make_server() -> reverb.Server:
+  """A server like a run's, but nobody waits for anybody."""
+  table = reverb.Table(
+    name=adder_lib.TABLE,
+    sampler=reverb.selectors.Uniform(),
+    remover=reverb.selectors.Fifo(),
+    max_size=1_000_000,
+    rate_limiter=reverb.rate_limiters.MinSize(1),
+    signature=adder_lib.TransitionCodec(_make_spec()).signature,
+  )
+  return reverb.Server([table])
+
+
+@contextlib.contextmanager
+def _separate_server() -> Iterator[reverb.Client]:
+  process = subprocess.Popen(
+    [sys.executable, "-m", __name__],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  try:
+    assert process.stdout is not None
+    # Whatever else the libraries print comes before.
+    port = next(line for line in process.stdout if line.startswith("port "))
+    yield reverb.Client(f"localhost:{port.split()[1]}")
+  finally:
+    process.communicate()
+
+
+def measure(seconds: float) -> dict[str, Any]:
+  """Measures replay in this process, and in another.
+
+  Args:
+    seconds: how long each sampling is measured.
+
+  Returns:
+    What there is to say of it.
+  """
+  server = _make_server()
+  try:
+    found = {"local": _measure(server.localhost_client(), seconds)}
+  finally:
+    server.stop()
+  with _separate_server() as client:
+    found["separate"] = _measure(client, seconds)
+  return found
+
+
+def _measure(client: reverb.Client, seconds: float) -> dict[str, float]:
+  builder = QSMBuilder(learner_benchmark.make_config())
+  spec = _make_spec()
+  adder = builder.make_adder(client, spec)
+  random = np.random.default_rng(0)
+  observation = random.normal(size=learner_benchmark.OBSERVATION_SIZE)
+  observation = observation.astype(np.float32)
+  action = np.zeros(learner_benchmark.ACTION_SIZE, np.float32)
+  timestep = dm_env.transition(0.0, observation, 1.0)
+  start = time.perf_counter()
+  for i in range(_NUM_TRANSITIONS):
+    if i % _EPISODE_LENGTH == 0:
+      adder.add_first(dm_env.restart(observation))
+    last = (i + 1) % _EPISODE_LENGTH == 0
+    step_type = dm_env.StepType.LAST if last else dm_env.StepType.MID
+    adder.add(action, timestep._replace(step_type=step_type))
+  adder.reset()
+  inserts = _NUM_TRANSITIONS / (time.perf_counter() - start)
+
+  batches = builder.make_dataset_iterator(client)
+  batch_size = builder.config.batch_size
+  for _ in range(20):
+    next(batches)
+  start, count = time.perf_counter(), 0
+  while time.perf_counter() - start < seconds:
+    next(batches)
+    count += batch_size
+  samples = count / (time.perf_counter() - start)
+  return {
+    "inserts_per_second": inserts,
+    "samples_per_second": samples,
+    "learner_wait_share": _measure_waiting(builder, spec, batches, seconds),
+  }
+
+
+def _measure_waiting(
+  builder: QSMBuilder,
+  spec: specs.EnvironmentSpec,
+  batches: Iterator[Any],
+  seconds: float,
+) -> float:
+  """The share of its time that a learner waits for batches."""
+  waited = 0.0
+
+  def timed() -> Iterator[Any]:
+    nonlocal waited
+    while True:
+      start = time.perf_counter()
+      batch = next(batches)
+      waited += time.perf_counter() - start
+      yield batch
+
+  networks = learner_benchmark.make_networks(builder.config)
+  learner = builder.make_learner(
+    jax.random.key(0), networks, timed(), environment_spec=spec
+  )
+  for _ in range(20):
+    learner.step()
+  waited = 0.0
+  start = time.perf_counter()
+  while time.perf_counter() - start < seconds:
+    learner.step()
+  return waited / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+  served = _make_server()
+  print(f"port {served.port}", flush=True)
+  sys.stdin.read()
+  served.stop()
