@@ -46,16 +46,44 @@ class QSMNetworks:
 _INITIALIZER = hk.initializers.VarianceScaling(1.0, "fan_avg", "uniform")
 
 
+@jax.custom_jvp
 def mish(x: jax.Array) -> jax.Array:
   """X tanh(softplus(x)) (Misra, 2019, https://arxiv.org/abs/1908.08681).
 
   With one exponential, by tanh(log(1 + e)) = e (e + 2) / (e (e + 2) + 2): five
   to ten times as fast on a CPU as `jax.nn.mish`, which has four.
   """
-  # Beyond 20 the factor is one in single precision; this keeps e finite.
-  e = jnp.exp(jnp.minimum(x, 20.0))
+  # Nothing is beyond infinity: this changes no value. But XLA now sees an
+  # element used at every place, and so does not write the result over x. Its
+  # loops that do are not vectorised on a CPU, and eight times as slow.
+  first = x[(slice(0, 1),) * x.ndim]
+  x = jnp.where(first > jnp.inf, first, x)
+  numerator, denominator = _mish_factor(_exponential(x))
+  return x * (numerator / denominator)
+
+
+@mish.defjvp
+def _mish_jvp(
+  primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+  (x,), (x_tangent,) = primals, tangents
+  e = _exponential(x)
+  numerator, denominator = _mish_factor(e)
+  inverse = 1.0 / denominator
+  factor = numerator * inverse
+  # In this order no product is infinite.
+  slope = factor + x * (4.0 * e * (e + 1.0) * inverse * inverse)
+  return x * factor, slope * x_tangent
+
+
+def _exponential(x: jax.Array) -> jax.Array:
+  # Beyond 20 mish's factor is one in single precision; this keeps e finite.
+  return jnp.exp(jnp.minimum(x, 20.0))
+
+
+def _mish_factor(e: jax.Array) -> tuple[jax.Array, jax.Array]:
   numerator = e * (e + 2.0)
-  return x * (numerator / (numerator + 2.0))
+  return numerator, numerator + 2.0
 
 
 class Lookup(NamedTuple):

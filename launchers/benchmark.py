@@ -86,8 +86,8 @@ def _measure_learner(arguments: argparse.Namespace) -> dict[str, Any]:
   cases = []
   measured = learner.measure(
     learner.list_cases(arguments.quick, arguments.full),
-    repeats=5 if arguments.quick else 9,
-    seconds=0.3 if arguments.quick else 0.5,
+    repeats=3 if arguments.quick else 9,
+    seconds=0.2 if arguments.quick else 0.5,
   )
   for case in measured:
     cases.append(case)
@@ -120,14 +120,18 @@ def _measure_acting(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _measure_replay(arguments: argparse.Namespace) -> dict[str, Any]:
   replay = importlib.import_module("launchers.benchmarks.replay")
-  found = replay.measure(seconds=2.0 if arguments.quick else 5.0)
+  found = (
+    replay.measure(num_transitions=20_000, seconds=1.0)
+    if arguments.quick
+    else replay.measure(num_transitions=1_000_000, seconds=5.0)
+  )
   _print_table([{"server": where, **row} for where, row in found.items()])
   return found
 
 
 def _measure_loop(arguments: argparse.Namespace) -> dict[str, Any]:
   """Each task in a process of its own: see `launchers.benchmarks.loop`."""
-  steps, seconds = (500, 2.0) if arguments.quick else (3_000, 5.0)
+  steps, seconds = (300, 1.0) if arguments.quick else (3_000, 5.0)
   found = {}
   for name, task in _TASKS.items():
     done = subprocess.run(
@@ -144,13 +148,16 @@ def _measure_loop(arguments: argparse.Namespace) -> dict[str, Any]:
         raise ModuleNotFoundError(done.stderr.strip().splitlines()[-1])
       raise RuntimeError(done.stderr)
     found[name] = json.loads(done.stdout.splitlines()[-1])
-    shares = found[name]["shares_of_time"]
+    shares = "; ".join(
+      f"{thread}: "
+      + ", ".join(f"{part} {share:.0%}" for part, share in parts.items())
+      for thread, parts in found[name]["shares_of_time"].items()
+    )
     print(
       f"{task}: {found[name]['environment_steps_per_second']:.1f} environment "
       f"steps/s, {found[name]['share_of_learner_rate']:.0%} of the learner's "
       f"rate alone; first update after "
-      f"{found[name]['first_update_seconds']:.1f} s; "
-      + ", ".join(f"{part} {share:.0%}" for part, share in shares.items()),
+      f"{found[name]['first_update_seconds']:.1f} s; {shares}",
       flush=True,
     )
   return found

@@ -48,7 +48,7 @@ def measure(num_actors: int, seconds: float) -> dict[str, Any]:
         command, cwd=_ROOT, stdout=file, stderr=subprocess.STDOUT
       )
     try:
-      return _watch(launcher, workdir, seconds, started)
+      return watch(launcher, workdir, seconds, started)
     except RuntimeError as error:
       raise RuntimeError(f"{error}\n{output.read_text()[-2000:]}") from error
     finally:
@@ -59,12 +59,27 @@ def measure(num_actors: int, seconds: float) -> dict[str, Any]:
         launcher.kill()
 
 
-def _watch(
+def watch(
   launcher: subprocess.Popen,
   workdir: pathlib.Path,
   seconds: float,
   started: float,
 ) -> dict[str, Any]:
+  """Watches a program that was launched.
+
+  Args:
+    launcher: the launcher's process.
+    workdir: the run's.
+    seconds: how long, from some time after its first learner step on.
+    started: when it was launched, by the monotonic clock.
+
+  Returns:
+    What there is to say of it.
+
+  Raises:
+    RuntimeError: if it does not start, or ends by itself.
+  """
+
   def status() -> Mapping[str, Any]:
     if launcher.poll() is not None:
       raise RuntimeError("The program has ended by itself.")

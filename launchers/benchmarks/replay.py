@@ -18,6 +18,7 @@ import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 import dm_env
 import jax
 import numpy as np
+import psutil
 import reverb
 from acme import specs
 
@@ -25,7 +26,6 @@ from acme_qsm import adder as adder_lib
 from acme_qsm import QSMBuilder
 from launchers.benchmarks import learner as learner_benchmark
 
-_NUM_TRANSITIONS = 20_000
 _EPISODE_LENGTH = 1_000
 
 
@@ -55,7 +55,16 @@ def _make_server() -> reverb.Server:
 
 
 @contextlib.contextmanager
-def _separate_server() -> Iterator[reverb.Client]:
+def _local_server() -> Iterator[tuple[reverb.Client, psutil.Process]]:
+  server = _make_server()
+  try:
+    yield server.localhost_client(), psutil.Process()
+  finally:
+    server.stop()
+
+
+@contextlib.contextmanager
+def _separate_server() -> Iterator[tuple[reverb.Client, psutil.Process]]:
   process = subprocess.Popen(
     [sys.executable, "-m", __name__],
     stdin=subprocess.PIPE,
@@ -66,31 +75,36 @@ def _separate_server() -> Iterator[reverb.Client]:
     assert process.stdout is not None
     # Whatever else the libraries print comes before.
     port = next(line for line in process.stdout if line.startswith("port "))
-    yield reverb.Client(f"localhost:{port.split()[1]}")
+    client = reverb.Client(f"localhost:{port.split()[1]}")
+    yield client, psutil.Process(process.pid)
   finally:
     process.communicate()
 
 
-def measure(seconds: float) -> dict[str, Any]:
+def measure(num_transitions: int, seconds: float) -> dict[str, Any]:
   """Measures replay in this process, and in another.
 
   Args:
+    num_transitions: how many are inserted.
     seconds: how long each sampling is measured.
 
   Returns:
     What there is to say of it.
   """
-  server = _make_server()
-  try:
-    found = {"local": _measure(server.localhost_client(), seconds)}
-  finally:
-    server.stop()
-  with _separate_server() as client:
-    found["separate"] = _measure(client, seconds)
+  servers = {"local": _local_server, "separate": _separate_server}
+  found = {}
+  for name, server in servers.items():
+    with server() as (client, process):
+      found[name] = _measure(client, process, num_transitions, seconds)
   return found
 
 
-def _measure(client: reverb.Client, seconds: float) -> dict[str, float]:
+def _measure(
+  client: reverb.Client,
+  process: psutil.Process,
+  num_transitions: int,
+  seconds: float,
+) -> dict[str, float]:
   builder = QSMBuilder(learner_benchmark.make_config())
   spec = _make_spec()
   adder = builder.make_adder(client, spec)
@@ -99,15 +113,17 @@ def _measure(client: reverb.Client, seconds: float) -> dict[str, float]:
   observation = observation.astype(np.float32)
   action = np.zeros(learner_benchmark.ACTION_SIZE, np.float32)
   timestep = dm_env.transition(0.0, observation, 1.0)
+  empty = process.memory_info().rss
   start = time.perf_counter()
-  for i in range(_NUM_TRANSITIONS):
+  for i in range(num_transitions):
     if i % _EPISODE_LENGTH == 0:
       adder.add_first(dm_env.restart(observation))
     last = (i + 1) % _EPISODE_LENGTH == 0
     step_type = dm_env.StepType.LAST if last else dm_env.StepType.MID
     adder.add(action, timestep._replace(step_type=step_type))
   adder.reset()
-  inserts = _NUM_TRANSITIONS / (time.perf_counter() - start)
+  inserts = num_transitions / (time.perf_counter() - start)
+  full = process.memory_info().rss
 
   batches = builder.make_dataset_iterator(client)
   batch_size = builder.config.batch_size
@@ -121,6 +137,9 @@ def _measure(client: reverb.Client, seconds: float) -> dict[str, float]:
   return {
     "inserts_per_second": inserts,
     "samples_per_second": samples,
+    "transitions": num_transitions,
+    "bytes_per_transition": (full - empty) / num_transitions,
+    "raw_bytes_per_transition": next(batches).data[0].nbytes,
     "learner_wait_share": _measure_waiting(builder, spec, batches, seconds),
   }
 

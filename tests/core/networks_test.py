@@ -41,6 +41,23 @@ def test_mish_gradient():
   )
 
 
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (3, 4), (2, 0, 3)])
+def test_mish_is_of_each_element(shape):
+  x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+  expected = numpy_mish(x)
+  for function in (networks_lib.mish, jax.jit(networks_lib.mish)):
+    np.testing.assert_allclose(function(jnp.asarray(x)), expected, rtol=2e-6)
+
+
+@pytest.mark.parametrize("first", [np.inf, -np.inf, np.nan])
+def test_an_infinity_stays_where_it_is(first):
+  x = jnp.asarray([[first, 0.5], [-0.5, 2.0]], jnp.float32)
+  result = np.asarray(networks_lib.mish(x)).ravel()
+  np.testing.assert_allclose(
+    result[1:], numpy_mish([0.5, -0.5, 2.0]), rtol=2e-6
+  )
+
+
 def test_perceptron_is_dense_on_the_concatenated_inputs():
   net = hk.without_apply_rng(
     hk.transform(

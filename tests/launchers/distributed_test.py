@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import time
 
 import numpy as np
 import psutil
@@ -10,6 +11,7 @@ import pytest
 from acme_qsm.experiments import checkpointing
 from acme_qsm.experiments.loggers import read_csv
 from launchers import distributed
+from launchers.benchmarks import program
 
 
 def test_a_run_survives_its_processes(launch, tmp_path):
@@ -55,7 +57,16 @@ def test_a_run_survives_its_processes(launch, tmp_path):
 
 def test_an_interrupted_run_goes_on_in_one_process(launch, tmp_path):
   run = launch(tmp_path / "run", "--num_actors", "1", "--num_steps", "100000")
-  run.wait_until(lambda: run.count("learner_steps") > 100)
+  measured = program.watch(run.process, run.workdir, 3.0, time.monotonic())
+  assert measured["environment_steps_per_second"] > 0
+  assert measured["learner_steps_per_second"] > 0
+  assert 0 <= measured["learner_wait_share"] <= 1
+  assert set(measured["processes"]) == {
+    *("replay", "learner", "actor_0", "evaluator"),
+    "launcher and supervisors",
+  }
+  for taken in measured["processes"].values():
+    assert taken["memory_bytes"] > 2**20
   run.process.send_signal(signal.SIGTERM)
   assert run.wait(120) == 128 + signal.SIGTERM, run.describe()
   assert run.status()["phase"] == "interrupted"

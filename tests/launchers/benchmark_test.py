@@ -1,0 +1,188 @@
+"""The benchmark: what it counts, and that each of its parts runs."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from launchers import benchmark
+from launchers.benchmarks import learner
+from launchers.benchmarks import replay
+from launchers.benchmarks import report
+from launchers.benchmarks import timing
+from tests.launched import ROOT
+
+
+def test_functions_are_timed_in_turn():
+  calls = []
+  found = timing.measure(
+    {name: lambda name=name: calls.append(name) for name in "ab"},
+    repeats=3,
+    seconds=1e-9,
+  )
+  assert {name: len(seconds) for name, seconds in found.items()} == {
+    "a": 3,
+    "b": 3,
+  }
+  # Each twice to get ready.
+  assert "".join(calls) == "aabb" + 3 * "ab"
+
+
+def test_median_and_spread():
+  summary = timing.summarize([float(x) for x in range(11)])
+  assert summary == (5.0, 1.0, 9.0)
+  assert summary.describe() == {"median": 5e3, "low": 1e3, "high": 9e3}
+
+
+def test_cases():
+  quick, usual, full = (
+    learner.list_cases(*which)
+    for which in [(True, False), (False, False), (False, True)]
+  )
+  # What the others are compared with comes first.
+  assert quick[0] == usual[0] == full[0] == learner.Case()
+  assert len(usual) == 1 + sum(len(axis) - 1 for axis in learner.AXES.values())
+  assert len(full) == 3 * 3 * 2 * 3 + 2
+  assert set(quick) <= set(usual) <= set(full)
+
+
+@pytest.mark.parametrize(
+  ("num_fused", "num_seeds", "shape"),
+  [(1, 1, ()), (3, 1, (3,)), (1, 2, (2,)), (3, 2, (3, 2))],
+)
+def test_a_call_makes_the_gradient_steps_it_says(num_fused, num_seeds, shape):
+  config = learner.make_config(num_denoising_steps=2, batch_size=8, width=16)
+  step = learner.Step(config, num_fused=num_fused, num_seeds=num_seeds)
+  first, second = step(), step()
+  assert first["critic_loss"].shape == second["critic_loss"].shape == shape
+  assert np.all(np.isfinite(second["critic_loss"]))
+  assert not np.any(first["critic_loss"] == second["critic_loss"])
+
+
+def test_the_limit_is_what_its_operations_say():
+  chain, flops = learner.make_limit(batch_size=8, width=16)
+  assert flops == 24 * 2 * 8 * 16 * 16
+  # The products alone: its shape, and neither zero nor infinite.
+  result = np.asarray(jax.block_until_ready(chain()))
+  assert result.shape == (8, 16)
+  assert 0 < np.abs(result).max() < np.inf
+
+
+def make_case(milliseconds=1.0, **sizes):
+  standard = {name: axis[0] for name, axis in learner.AXES.items()}
+  times = {name: milliseconds for name in timing.Seconds._fields}
+  return {**standard, **sizes, "milliseconds_per_call": times}
+
+
+def test_axes_are_found():
+  cases = [
+    make_case(),
+    make_case(width=512),
+    make_case(batch_size=4096),
+    make_case(batch_size=1024),
+    make_case(batch_size=1024, width=512),
+  ]
+  assert report.find_axes(cases) == {
+    "batch_size": [cases[0], cases[3], cases[2]],
+    "width": cases[:2],
+  }
+
+
+def test_slope():
+  values = [1.0, 3.0, 7.0]
+  assert report.slope(values, [2 * x**1.5 for x in values]) == pytest.approx(
+    1.5
+  )
+
+
+def test_table():
+  rows = [{"name": "a", "rate": 12345.6}, {"name": "long", "rate": 0.01234}]
+  assert report.format_table(rows).splitlines() == [
+    "name    rate",
+    "   a  12,346",
+    "long  0.0123",
+  ]
+
+
+def test_picture(tmp_path):
+  path = tmp_path / "benchmark.png"
+  assert not report.plot([make_case()], {}, path)
+  assert not path.exists()
+  program = {
+    str(number): {"environment_steps_per_second": 60.0 * number}
+    for number in (1, 2)
+  }
+  assert report.plot([make_case(), make_case(3.0, width=512)], program, path)
+  assert path.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_core_s_parts_from_the_command_line(tmp_path, capfd):
+  command = ["--quick", "--parts", "learner", "acting"]
+  assert benchmark.main([*command, "--output", str(tmp_path)]) == 0
+  found = json.loads((tmp_path / "benchmark.json").read_text())
+  assert found["machine"]["cores"] > 0
+  assert found["limit_gflops"] > 0
+  assert found["learner"]["steps_per_second"] > 0
+  assert found["learner"]["share_of_limit"] > 0
+  assert found["learner"]["gflop_per_step"] > 0
+  assert 0 < found["acting"]["median_ms"] <= found["acting"]["p99_ms"]
+  assert "share" not in capfd.readouterr().err
+
+
+def test_replay_of_both_kinds():
+  found = replay.measure(num_transitions=2_000, seconds=0.2)
+  assert set(found) == {"local", "separate"}
+  for each in found.values():
+    assert each["inserts_per_second"] > 0
+    assert each["samples_per_second"] > 0
+    assert 0 < each["learner_wait_share"] < 1
+    # Two observations, an action, a reward and a discount.
+    assert each["raw_bytes_per_transition"] == 4 * (2 * 17 + 6 + 2)
+    assert each["bytes_per_transition"] > 0
+
+
+def test_loop():
+  done = subprocess.run(
+    [
+      *(sys.executable, "-m", "launchers.benchmarks.loop"),
+      *("cartpole:balance", "50", "0.2"),
+    ],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  found = json.loads(done.stdout.splitlines()[-1])
+  assert found["environment_steps_per_second"] > 0
+  assert found["share_of_learner_rate"] == pytest.approx(
+    found["environment_steps_per_second"]
+    / found["learner_only_steps_per_second"]
+  )
+  shares = found["shares_of_time"]
+  assert set(shares["acting"]) == {"environment", "act", "insert", "rest"}
+  assert set(shares["learning"]) == {"sample", "update", "rest"}
+  for parts in shares.values():
+    assert all(0 < share < 1 for share in parts.values())
+    assert sum(parts.values()) == pytest.approx(1.0)
+  assert found["first_update_seconds"] > 0
+  assert found["memory_bytes"] > 2**20
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    (["--quick", "--full"], "exclude each other"),
+    (["--parts", "everything"], "invalid choice: 'everything'"),
+    (["--output", "{file}/folder"], "cannot be made"),
+  ],
+)
+def test_wrong_arguments(arguments, message, tmp_path, capfd):
+  file = tmp_path / "file"
+  file.touch()
+  with pytest.raises(SystemExit) as error:
+    benchmark.main([argument.format(file=file) for argument in arguments])
+  assert error.value.code == 2
+  assert message in capfd.readouterr().err
