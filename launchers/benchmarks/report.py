@@ -103,10 +103,15 @@ def plot(
     )
   if not panels:
     return False
+  rows, columns = -(-len(panels) // 3), min(len(panels), 3)
   figure, axes = plt.subplots(
-    1, len(panels), figsize=(3.0 * len(panels), 3.0), squeeze=False
+    rows, columns, figsize=(3.5 * columns, 3.0 * rows), squeeze=False
   )
-  for axis, (label, values, times, unit) in zip(axes[0], panels, strict=True):
+  for axis in axes.flat[len(panels) :]:
+    axis.set_axis_off()
+  for axis, (label, values, times, unit) in zip(
+    axes.flat, panels, strict=False
+  ):
     median = np.array([time["median"] for time in times])
     errors = np.array(
       [
@@ -117,6 +122,7 @@ def plot(
     axis.errorbar(values, median, yerr=errors, marker="o", capsize=3)
     axis.set(xscale="log", yscale="log", xlabel=label, ylabel=unit)
     axis.set_xticks(values, labels=[f"{value:,}" for value in values])
+    axis.set_yticks(median, labels=[f"{value:,.3g}" for value in median])
     axis.minorticks_off()
     axis.set_title(f"slope {slope(values, list(median)):.2f}", fontsize=10)
     axis.grid(alpha=0.3)

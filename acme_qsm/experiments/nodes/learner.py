@@ -212,18 +212,19 @@ def run_learner(run: Run, link: Link) -> None:
     if experiment.checkpointing
     else float("inf")
   )
-  start = saved_at = time.monotonic()
+  saved_at = window_start = time.monotonic()
+  waited_before = batches.seconds_waited
+  link.metrics["waiting_share"] = 0.0
   link.state = "learning"
   try:
     while True:
       learner.step()
       now = time.monotonic()
-      link.metrics.update(
-        {
-          LEARNER_STEPS: counts.get_counts().get(LEARNER_STEPS, 0),
-          "waiting_share": batches.seconds_waited / (now - start),
-        }
-      )
+      link.metrics[LEARNER_STEPS] = counts.get_counts().get(LEARNER_STEPS, 0)
+      if now - window_start > _LOG_SECONDS:
+        waited = batches.seconds_waited - waited_before
+        link.metrics["waiting_share"] = waited / (now - window_start)
+        waited_before, window_start = batches.seconds_waited, now
       if now - saved_at > period:
         save()
         saved_at = time.monotonic()
