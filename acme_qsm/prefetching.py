@@ -23,32 +23,37 @@ class Prefetched(Iterator[T]):
       iterator: who else uses it gets in the thread's way.
     """
     self._iterator = iterator
-    self._fetched: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(
-      maxsize=1
-    )
+    # One and no more is fetched ahead: those are lost when a run is cut off.
+    self._wanted = threading.Semaphore(0)
+    self._fetched: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue()
     self._started = False
     self._end: BaseException | None = None
 
   def __next__(self) -> T:
+    if self._end is not None:
+      raise self._end
     if not self._started:
       self._started = True
+      self._wanted.release()
       threading.Thread(
         target=_fetch,
-        args=(self._iterator, self._fetched),
+        args=(self._iterator, self._wanted, self._fetched),
         name="prefetching",
         daemon=True,
       ).start()
-    if self._end is not None:
-      raise self._end
     element, self._end = self._fetched.get()
     if self._end is not None:
       raise self._end
+    self._wanted.release()
     return element
 
 
-def _fetch(iterator: Iterator[Any], fetched: queue.Queue) -> None:
+def _fetch(
+  iterator: Iterator[Any], wanted: threading.Semaphore, fetched: queue.Queue
+) -> None:
   try:
     while True:
+      wanted.acquire()
       fetched.put((next(iterator), None))
   except BaseException as error:  # The consumer's to raise.
     fetched.put((None, error))

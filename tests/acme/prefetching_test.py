@@ -14,8 +14,8 @@ def test_all_elements_in_order_and_then_the_end():
     next(fetched)
 
 
-def test_the_next_element_is_fetched_unasked():
-  asked = [threading.Event() for _ in range(3)]
+def test_the_next_element_is_fetched_unasked_but_no_more():
+  asked = [threading.Event() for _ in range(4)]
 
   def elements():
     for i, event in enumerate(asked):
@@ -26,6 +26,10 @@ def test_the_next_element_is_fetched_unasked():
   assert not asked[0].is_set()
   assert next(fetched) == 0
   assert asked[1].wait(timeout=60)
+  assert not asked[2].is_set()
+  assert next(fetched) == 1
+  assert asked[2].wait(timeout=60)
+  assert not asked[3].is_set()
 
 
 def test_errors_come_after_what_was_before_them_and_stay():
