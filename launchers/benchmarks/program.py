@@ -113,8 +113,6 @@ def watch(
     "environment_steps_per_second": rate("actor_steps"),
     "learner_steps_per_second": rate("learner_steps"),
     "learner_wait_share": metrics["learner"]["waiting_share"],
-    "samples_per_insert": metrics["replay"]["samples"]
-    / metrics["replay"]["inserts"],
     "staleness": max(
       (value.get("staleness", 0.0) for value in metrics.values()), default=0.0
     ),
