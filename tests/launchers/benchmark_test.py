@@ -119,7 +119,8 @@ def test_picture(tmp_path):
   assert path.read_bytes()[:4] == b"\x89PNG"
 
 
-def test_the_core_s_parts_from_the_command_line(tmp_path, capfd):
+def test_the_core_s_parts_from_the_command_line(tmp_path, monkeypatch):
+  monkeypatch.setattr(learner, "list_cases", lambda *_: [learner.Case()])
   command = ["--quick", "--parts", "learner", "acting"]
   assert benchmark.main([*command, "--output", str(tmp_path)]) == 0
   found = json.loads((tmp_path / "benchmark.json").read_text())
@@ -129,7 +130,6 @@ def test_the_core_s_parts_from_the_command_line(tmp_path, capfd):
   assert found["learner"]["share_of_limit"] > 0
   assert found["learner"]["gflop_per_step"] > 0
   assert 0 < found["acting"]["median_ms"] <= found["acting"]["p99_ms"]
-  assert "share" not in capfd.readouterr().err
 
 
 def test_replay_of_both_kinds():
