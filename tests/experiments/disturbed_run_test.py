@@ -69,6 +69,7 @@ def samples_per_insert(before, after):
   return (after["samples"] - before["samples"]) / inserts
 
 
+@pytest.mark.slow
 def test_actors_are_killed_and_the_learner_often_does_not_answer(
   launch, point_environment, disturbed, small_config, tmp_path
 ):

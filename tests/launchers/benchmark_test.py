@@ -132,6 +132,7 @@ def test_the_core_s_parts_from_the_command_line(tmp_path, monkeypatch):
   assert 0 < found["acting"]["median_ms"] <= found["acting"]["p99_ms"]
 
 
+@pytest.mark.slow
 def test_replay_of_both_kinds():
   found = replay.measure(num_transitions=2_000, seconds=0.2)
   assert set(found) == {"local", "separate"}
@@ -144,6 +145,7 @@ def test_replay_of_both_kinds():
     assert each["bytes_per_transition"] > 0
 
 
+@pytest.mark.slow
 def test_loop():
   done = subprocess.run(
     [
