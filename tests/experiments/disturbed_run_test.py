@@ -154,6 +154,7 @@ def is_running(process):
     return False
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_the_run(
   launch, point_environment, disturbed, tmp_path
 ):

@@ -267,6 +267,7 @@ def take_port(port, spec, config, seconds=60):
       time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_another_run_takes_replays_port(
   launch, point_environment, small_config
 ):
