@@ -58,24 +58,19 @@ class QSMLearner(core.Learner):
     self._counter = counter or counting.Counter(prefix="learner")
     self._logger = logger
     self._state = jax.jit(learner_core.init)(random_key)
-    # On a CPU, a step that is to take over the buffers of the one before waits
-    # for that one to end before it is even queued.
-    self._donates = jax.default_backend() != "cpu"
-    self._step = jax.jit(
-      self._sgd_steps, donate_argnums=0 if self._donates else ()
-    )
+    self._step = jax.jit(self._sgd_steps, donate_argnums=0)
     self._variables = {
       "policy": learner_core.policy_params,
       "critic": lambda state: state.critic_params,
     }
     self._copy_variables = jax.jit(
       lambda state, names: jax.tree.map(
-        jnp.copy, self._select_variables(state, names)
+        jnp.copy, [self._variables[name](state) for name in names]
       ),
       static_argnums=1,
     )
-    # Where a step donates the state's buffers, whoever reads it must not do so
-    # while a step is being started.
+    # A step donates the state's buffers: whoever reads it must not do so while
+    # a step is being started.
     self._lock = threading.Lock()
     self._unchecked_metrics: types.Metrics = {}
     self._last_time: float | None = None
@@ -98,14 +93,13 @@ class QSMLearner(core.Learner):
 
     Raises:
       NonFiniteError: if a metric of the step before is not finite: looking one
-        step back lets the device go on meanwhile.
+        step back lets the device work while the next batch is fetched.
     """
     data = next(self._dataset).data
-    before = self._unchecked_metrics
+    self._check_metrics()
     with self._lock:
       self._state, metrics = self._step(self._state, data)
       self._unchecked_metrics = metrics
-    self._check(before, calls_since=1)
 
     now = time.monotonic()
     elapsed = 0.0 if self._last_time is None else now - self._last_time
@@ -116,13 +110,13 @@ class QSMLearner(core.Learner):
     if self._logger is not None:
       self._logger.write({**metrics, **counts})
 
-  def _check(self, metrics: types.Metrics, calls_since: int) -> None:
-    """Raises NonFiniteError if a step's metrics are not finite."""
-    for name, value in jax.device_get(metrics).items():
+  def _check_metrics(self) -> None:
+    """Raises NonFiniteError if the last step's metrics are not finite."""
+    metrics = jax.device_get(self._unchecked_metrics)
+    for name, value in metrics.items():
       if not np.isfinite(value):
-        steps = int(self._state.steps) - calls_since * self._num_sgd_steps
         raise types.NonFiniteError(
-          f"{name} is {value} after learner step {steps}."
+          f"{name} is {value} after learner step {int(self._state.steps)}."
         )
 
   def get_variables(self, names: Sequence[str]) -> list[Any]:
@@ -144,15 +138,8 @@ class QSMLearner(core.Learner):
         f"Unknown variables {sorted(unknown)}; there are "
         f"{sorted(self._variables)}."
       )
-    if not self._donates:
-      return self._select_variables(self._state, names)
     with self._lock:
       return self._copy_variables(self._state, tuple(names))
-
-  def _select_variables(
-    self, state: TrainingState, names: Sequence[str]
-  ) -> list[Any]:
-    return [self._variables[name](state) for name in names]
 
   def save(self) -> TrainingState:
     """Returns the whole training state, as numpy arrays of its own.
@@ -160,7 +147,7 @@ class QSMLearner(core.Learner):
     Raises:
       NonFiniteError: if the last step's metrics are not finite.
     """
-    self._check(self._unchecked_metrics, calls_since=0)
+    self._check_metrics()
     with self._lock:
       # Typed keys are no numbers.
       state = self._state._replace(key=jax.random.key_data(self._state.key))

@@ -148,10 +148,9 @@ def _measure_loop(arguments: argparse.Namespace) -> dict[str, Any]:
         raise ModuleNotFoundError(done.stderr.strip().splitlines()[-1])
       raise RuntimeError(done.stderr)
     found[name] = json.loads(done.stdout.splitlines()[-1])
-    shares = "; ".join(
-      f"{thread}: "
-      + ", ".join(f"{part} {share:.0%}" for part, share in parts.items())
-      for thread, parts in found[name]["shares_of_time"].items()
+    shares = ", ".join(
+      f"{part} {share:.0%}"
+      for part, share in found[name]["shares_of_time"].items()
     )
     print(
       f"{task}: {found[name]['environment_steps_per_second']:.1f} environment "

@@ -1,6 +1,5 @@
-"""Acting, learning and evaluating in one process."""
+"""Acting, learning and evaluating in turn, in one process."""
 
-import concurrent.futures
 import contextlib
 import pathlib
 import time
@@ -54,9 +53,7 @@ def run_experiment(
   """Runs an experiment in this process, from where it was left.
 
   Every environment step is followed by as many learner steps as the replay
-  table's samples per insert call for. They are made in a thread of their own
-  while the next environment step is, whose action therefore comes from the
-  parameters of the learner steps before. With a work directory
+  table's samples per insert call for. With a work directory
   (`experiment.checkpointing`), the run leaves there its configuration, logs,
   checkpoints and learning curve, and goes on from its last checkpoint if it was
   interrupted: by SIGINT or SIGTERM, which first make it save one, or by
@@ -241,10 +238,6 @@ class _LocalRun:
     stack.callback(self._actor_logger.close)
     stack.callback(self._evaluator_logger.close)
     stack.callback(self._learner_logger.close)
-    self._learning: concurrent.futures.Future[None] | None = None
-    self._learner_thread = stack.enter_context(
-      concurrent.futures.ThreadPoolExecutor(1, "learner")
-    )
     self._last_evaluation: dict[str, float] = {}
     self._progress = stack.enter_context(
       Progress(experiment.max_num_actor_steps, self._title, self._actor_steps)
@@ -284,7 +277,6 @@ class _LocalRun:
       and not self._interruption.requested()
     ):
       self._run_episode()
-    self._finish_learning()
     if self._saved_steps != self._actor_steps or self._interruption.requested():
       self._save()
     self._interruption.raise_if_requested()
@@ -300,19 +292,18 @@ class _LocalRun:
     start = time.monotonic()
     episode_return, length = 0.0, 0
     timestep = environment.reset()
-    with self._at_step(self._actor_steps + 1):
+    with self._at_this_step():
       actor.observe_first(timestep)
     for observer in experiment.observers:
       observer.observe_first(environment, timestep)
     while not timestep.last():
       action = actor.select_action(timestep.observation)
       timestep = environment.step(action)
-      self._finish_learning()
-      with self._at_step(self._actor_steps + 1):
+      with self._at_this_step():
         actor.observe(action, timestep)
+        self._learn()
       self._actor_steps += 1
       self._actor_counter.increment(steps=1)
-      self._start_learning()
       for observer in experiment.observers:
         observer.observe(environment, timestep, action)
       episode_return += float(timestep.reward)
@@ -337,34 +328,24 @@ class _LocalRun:
       self._save_if_due()
 
   @contextlib.contextmanager
-  def _at_step(self, actor_step: int) -> Iterator[None]:
+  def _at_this_step(self) -> Iterator[None]:
     """Says at which environment step a NaN or an infinity turned up."""
     try:
       yield
     except NonFiniteError as error:
       raise NonFiniteError(
-        f"At environment step {actor_step}: {error}"
+        f"At environment step {self._actor_steps + 1}: {error}"
       ) from error
 
-  def _start_learning(self) -> None:
-    """Starts the learner steps that are due, beside whatever comes next."""
+  def _learn(self) -> None:
+    """Makes the learner steps that are due."""
+    learned = False
     due = self._replay.num_samples_due()
-
-    def learn() -> None:
-      while self._dataset.num_samples < due:
-        self._learner.step()
-
-    if self._dataset.num_samples < due:
-      self._learning = self._learner_thread.submit(learn)
-
-  def _finish_learning(self) -> None:
-    """Waits for the learner steps that were started, if any."""
-    if self._learning is None:
-      return
-    with self._at_step(self._actor_steps):
-      self._learning.result()
-    self._learning = None
-    self._actor.update(wait=True)
+    while self._dataset.num_samples < due:
+      self._learner.step()
+      learned = True
+    if learned:
+      self._actor.update(wait=True)
 
   def _evaluate_if_due(self) -> None:
     if (
@@ -382,7 +363,6 @@ class _LocalRun:
       self._progress.update(self._actor_steps)
       return self._interruption.requested()
 
-    self._finish_learning()
     self._evaluator.update(wait=True)
     result = evaluation.evaluate(
       self._experiment.environment_factory(self._derived_seed("evaluation")),
@@ -426,7 +406,6 @@ class _LocalRun:
     """Writes a checkpoint of everything, if the run keeps any."""
     if self._path is None:
       return
-    self._finish_learning()
     staging = replay.staging_folder(self._path)
     flush: Callable[[], None] | None = getattr(self._adder, "flush", None)
     if flush is not None:

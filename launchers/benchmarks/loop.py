@@ -12,7 +12,6 @@ import dataclasses
 import itertools
 import json
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -33,11 +32,6 @@ from launchers.benchmarks import timing
 
 # Until then things are compiled, allocated and looked up for the first time.
 _WARM_UP_STEPS = 200
-_THREADS = {
-  "acting": ("environment", "act", "insert"),
-  "learning": ("sample", "update"),
-}
-"""The threads of a run, and the parts that are timed in each."""
 
 
 class Clock:
@@ -53,18 +47,15 @@ class Clock:
     self.seconds = collections.defaultdict[str, float](float)
     self.learner_steps: list[float] = []
     self.environment_steps: list[float] = []
-    self._thread = threading.local()
 
   @contextlib.contextmanager
   def part(self, name: str) -> Iterator[None]:
     """Adds the time that passes in this context, but that of parts within."""
-    before = getattr(self._thread, "seconds", 0.0)
-    self._thread.seconds = 0.0
+    inner = sum(self.seconds.values())
     start = time.perf_counter()
     yield
     elapsed = time.perf_counter() - start
-    self.seconds[name] += elapsed - self._thread.seconds
-    self._thread.seconds = before + elapsed
+    self.seconds[name] += elapsed - (sum(self.seconds.values()) - inner)
 
 
 class _Timed:
@@ -173,19 +164,15 @@ def measure(task: str, num_steps: int, seconds: float) -> dict[str, Any]:
   until = clock.learner_steps[-1]
   made = [t for t in clock.environment_steps if since <= t <= until]
   rate = len(made) / (until - since)
-  shares = {}
-  for thread, parts in _THREADS.items():
-    shares[thread] = {
-      part: clock.seconds[part] / (until - since) for part in parts
-    }
-    # The acting thread's rest is mostly waiting for the other.
-    shares[thread]["rest"] = 1.0 - sum(shares[thread].values())
+  parts = {
+    name: value / (until - since) for name, value in clock.seconds.items()
+  }
   alone = _measure_learner_alone(task, config, seconds)
   return {
     "environment_steps_per_second": rate,
     "learner_only_steps_per_second": alone,
     "share_of_learner_rate": rate / alone,
-    "shares_of_time": shares,
+    "shares_of_time": {**parts, "rest": 1.0 - sum(parts.values())},
     "first_update_seconds": time.time()
     - process.create_time()
     - (time.perf_counter() - first),

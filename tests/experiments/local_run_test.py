@@ -1,11 +1,9 @@
 """Tests of the local run: what it leaves, and how it goes on."""
 
 import dataclasses
-import itertools
 import json
 import os
 import signal
-import threading
 
 import dm_env
 import numpy as np
@@ -65,48 +63,6 @@ def test_makes_the_learner_steps_that_samples_per_insert_call_for(
   expected = _expected_learner_steps(5 * ITEMS_PER_EPISODE)
   assert expected - 10 <= steps <= expected
   assert metadata["samples"] == 8 * steps
-
-
-def test_learns_while_the_next_environment_step_is_made(make_experiment):
-  num_steps, made = 60, threading.Semaphore(0)
-
-  def make_environment(seed):
-    environment = make_experiment().environment_factory(seed)
-    step = environment.step
-
-    def signalling_step(action):
-      made.release()
-      return step(action)
-
-    environment.step = signalling_step
-    return environment
-
-  class Builder(QSMBuilder):
-    def make_learner(self, *args, **kwargs):
-      learner = super().make_learner(*args, **kwargs)
-      step, met = learner.step, itertools.count(1)
-
-      def step_when_the_environment_steps():
-        # Twice, for the last learner steps come after all environment steps.
-        if next(met) <= 2:
-          while made.acquire(blocking=False):
-            pass
-          assert made.acquire(timeout=60), "Nobody acts meanwhile."
-        step()
-
-      learner.step = step_when_the_environment_steps
-      return learner
-
-  experiment = make_experiment(num_steps, environment_factory=make_environment)
-  run_experiment(
-    dataclasses.replace(
-      experiment,
-      builder=Builder(experiment.builder.config),
-      checkpointing=None,
-    ),
-    eval_every=num_steps,
-    num_eval_episodes=0,
-  )
 
 
 def test_resumed_run_counts_as_an_uninterrupted_one(tmp_path, make_experiment):
