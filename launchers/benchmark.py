@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument(
     "--quick",
     action="store_true",
-    help="less than two minutes, without program",
+    help="fewer cases, less time for each, without program",
   )
   parser.add_argument(
     "--full",
