@@ -1,5 +1,6 @@
 """Tables and pictures of what a benchmark has found."""
 
+import dataclasses
 import pathlib
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -46,7 +47,7 @@ def find_axes(
   cases: Sequence[Mapping[str, Any]],
 ) -> dict[str, list[Mapping[str, Any]]]:
   """Those cases, by axis, that differ in it alone from the standard case."""
-  standard = {name: axis[0] for name, axis in learner.AXES.items()}
+  standard = dataclasses.asdict(learner.Case())
   found = {}
   for name in learner.AXES:
     others = {key: value for key, value in standard.items() if key != name}

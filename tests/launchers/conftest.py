@@ -28,8 +28,6 @@ def launch():
       [*within, *command, "--workdir", workdir, *SMALL, *arguments],
       workdir,
       workdir.parent,
-      # These networks need none, and the compiler is what takes time.
-      JAX_DISABLE_MOST_OPTIMIZATIONS="1",
     )
     launched.append(run)
     return run
