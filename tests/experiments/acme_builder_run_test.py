@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import signal
 import threading
 
 import launchpad as lp
@@ -99,6 +100,17 @@ def test_trains_and_goes_on_from_its_checkpoint(tmp_path, make_sac_experiment):
     experiments.run_experiment(make_sac_experiment(130, other))
 
 
+@pytest.fixture
+def _signals_as_before():
+  """Launchpad leaves its own handlers, which end the process, to later tests."""
+  numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGALRM)
+  handlers = {number: signal.getsignal(number) for number in numbers}
+  yield
+  for number, handler in handlers.items():
+    signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("_signals_as_before")
 def test_a_distributed_run(tmp_path, make_sac_experiment):
   path = tmp_path / "run"
   program = experiments.make_distributed_experiment(
