@@ -102,7 +102,7 @@ def test_trains_and_goes_on_from_its_checkpoint(tmp_path, make_sac_experiment):
 
 @pytest.fixture
 def _signals_as_before():
-  """Launchpad leaves its own handlers, which end the process, to later tests."""
+  """Launchpad leaves handlers of its own, which would end later tests."""
   numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGALRM)
   handlers = {number: signal.getsignal(number) for number in numbers}
   yield
