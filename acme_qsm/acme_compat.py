@@ -20,15 +20,6 @@ gym_notices.notices.notices = {}
 import reverb  # noqa: E402
 
 
-def _choose_cpu_runtime() -> None:
-  # On one core, JAX 0.6's newer CPU runtime takes more than twice as long for
-  # an update of these small networks. Takes effect until JAX is first used.
-  flags = os.environ.get("XLA_FLAGS", "")
-  if jax.__version_info__ < (0, 7) and "thunk_runtime" not in flags:
-    flags += " --xla_cpu_use_thunk_runtime=false"
-    os.environ["XLA_FLAGS"] = flags.strip()
-
-
 def _set_missing(owner: object, name: str, value: object) -> None:
   # Not `hasattr`: JAX's deprecation shims raise or warn there.
   if name not in vars(owner):
@@ -65,6 +56,5 @@ def _patch_reverb() -> None:
   reverb.Client.trajectory_writer = without_timeout
 
 
-_choose_cpu_runtime()
 _patch_jax()
 _patch_reverb()

@@ -53,7 +53,9 @@ def run_experiment(
   """Runs an experiment in this process, from where it was left.
 
   Every environment step is followed by as many learner steps as the replay
-  table's samples per insert call for. With a work directory
+  table's samples per insert call for. They are computed while the environment
+  makes its next step, so that an action is chosen with the parameters before
+  the newest learner steps; an evaluation has the newest. With a work directory
   (`experiment.checkpointing`), the run leaves there its configuration, logs,
   checkpoints and learning curve, and goes on from its last checkpoint if it was
   interrupted: by SIGINT or SIGTERM, which first make it save one, or by
@@ -85,20 +87,31 @@ def run_experiment(
     run.run()
 
 
-class _CountingIterator:
-  """Counts the samples that are taken from a dataset."""
+class _Batches:
+  """A dataset whose next batch can be fetched before it is asked for.
 
-  def __init__(self, dataset: Iterator[Any]):
+  Attributes:
+    num_samples: the samples in the batches that were given out.
+  """
+
+  def __init__(self, dataset: Iterator[Any], num_samples: int):
     self._dataset = dataset
-    self.num_samples = 0
+    self._fetched: Any = None
+    self.num_samples = num_samples
 
   def __iter__(self) -> Iterator[Any]:
     return self
 
   def __next__(self) -> Any:
-    sample = next(self._dataset)
-    self.num_samples += jax.tree.leaves(sample)[0].shape[0]
-    return sample
+    self.fetch()
+    batch, self._fetched = self._fetched, None
+    self.num_samples += jax.tree.leaves(batch)[0].shape[0]
+    return batch
+
+  def fetch(self) -> None:
+    """Fetches the next batch, unless that was done."""
+    if self._fetched is None:
+      self._fetched = next(self._dataset)
 
 
 class _LearnerLogger(acme_loggers.Logger):
@@ -190,10 +203,13 @@ class _LocalRun:
     counter.restore(state.counter)
     self._counter = counter
     self._actor_counter = counting.Counter(counter, "actor", time_delta=0.0)
-    self._dataset = _CountingIterator(
-      builder.make_dataset_iterator(self._replay.client)
+    # What was on its way to the learner when a run was cut off is lost, but the
+    # rate limiter counts it: who waited for it would wait for ever.
+    num_samples = replay.num_samples(self._replay.client) if checkpoint else 0
+    self._batches = _Batches(
+      builder.make_dataset_iterator(self._replay.client), num_samples
     )
-    self._dataset.num_samples = state.samples
+    self._samples_due = 0.0
 
     def learner_logger(label: str, *args: Any) -> _LearnerLogger:
       self._learner_logger = _LearnerLogger(logger_factory(label, *args))
@@ -205,7 +221,7 @@ class _LocalRun:
     self._learner = builder.make_learner(
       learner_key,
       networks,
-      self._dataset,
+      self._batches,
       learner_logger,
       spec,
       self._replay.client,
@@ -298,10 +314,12 @@ class _LocalRun:
       observer.observe_first(environment, timestep)
     while not timestep.last():
       action = actor.select_action(timestep.observation)
+      # JAX computes beside what follows here, up to the next action.
+      self._learn()
       timestep = environment.step(action)
       with self._at_this_step():
         actor.observe(action, timestep)
-        self._learn()
+        self._prepare_learning()
       self._actor_steps += 1
       self._actor_counter.increment(steps=1)
       for observer in experiment.observers:
@@ -337,15 +355,21 @@ class _LocalRun:
         f"At environment step {self._actor_steps + 1}: {error}"
       ) from error
 
+  def _prepare_learning(self) -> None:
+    """Sets how many learner steps are due, and fetches the first's batch."""
+    self._samples_due = self._replay.num_samples_due()
+    if self._batches.num_samples < self._samples_due:
+      self._batches.fetch()
+
   def _learn(self) -> None:
-    """Makes the learner steps that are due."""
-    learned = False
-    due = self._replay.num_samples_due()
-    while self._dataset.num_samples < due:
-      self._learner.step()
-      learned = True
-    if learned:
-      self._actor.update(wait=True)
+    """Starts the learner steps that are due."""
+    if self._batches.num_samples >= self._samples_due:
+      return
+    # Before they start: the next action need not wait for them then.
+    self._actor.update(wait=True)
+    with self._at_this_step():
+      while self._batches.num_samples < self._samples_due:
+        self._learner.step()
 
   def _evaluate_if_due(self) -> None:
     if (
@@ -363,6 +387,7 @@ class _LocalRun:
       self._progress.update(self._actor_steps)
       return self._interruption.requested()
 
+    self._learn()
     self._evaluator.update(wait=True)
     result = evaluation.evaluate(
       self._experiment.environment_factory(self._derived_seed("evaluation")),
@@ -403,7 +428,8 @@ class _LocalRun:
       self._save()
 
   def _save(self) -> None:
-    """Writes a checkpoint of everything, if the run keeps any."""
+    """Ends what is due; writes a checkpoint of it all if the run keeps any."""
+    self._learn()
     if self._path is None:
       return
     staging = replay.staging_folder(self._path)
@@ -416,7 +442,6 @@ class _LocalRun:
       RunState(
         self._actor_steps,
         self._evaluated_at,
-        self._dataset.num_samples,
         self._counter.get_counts(),
       ).to_metadata(),
       lambda folder: replay.save(

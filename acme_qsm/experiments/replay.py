@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import reverb
 from reverb import errors as reverb_errors
+from reverb.cc import schema_pb2
 
 from acme_qsm.experiments import listening
 
@@ -70,6 +71,17 @@ class ReplayServer:
     if self._restored:
       return self.client.server_info()[self._table.name]
     return self._table.info
+
+  def num_inserts(self) -> int:
+    """The inserts ever made into the (first) table."""
+    if self._restored:
+      info = self.info()
+    else:
+      # Most of the time of `Table.info` goes into the signature.
+      info = schema_pb2.TableInfo.FromString(  # pyright: ignore[reportAttributeAccessIssue]
+        self._table.internal_table.info()
+      )
+    return info.rate_limiter_info.insert_stats.completed
 
   def size(self) -> int:
     """The number of items in the (first) table."""
@@ -199,7 +211,7 @@ class LocalReplay(ReplayServer):
 
   def num_samples_due(self) -> float:
     """How many samples the inserts so far call for, 0 below the least size."""
-    inserts = self.info().rate_limiter_info.insert_stats.completed
+    inserts = self.num_inserts()
     if inserts < self._min_size:
       return 0.0
     # From the insert that fills replay to its least size on, one share each.

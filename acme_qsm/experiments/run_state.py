@@ -14,13 +14,11 @@ class RunState:
   Attributes:
     actor_steps: environment steps made.
     evaluated_at: the environment step of the last evaluation, -1 for none.
-    samples: samples ever taken from replay.
     counts: all that is counted, by name.
   """
 
   actor_steps: int = 0
   evaluated_at: int = -1
-  samples: int = 0
   counts: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
   @property
@@ -33,7 +31,6 @@ class RunState:
     return {
       "actor_steps": self.actor_steps,
       "evaluated_at": self.evaluated_at,
-      "samples": self.samples,
       "counter": self.counter,
     }
 
@@ -46,6 +43,5 @@ class RunState:
     return cls(
       actor_steps=metadata["actor_steps"],
       evaluated_at=metadata["evaluated_at"],
-      samples=metadata["samples"],
       counts=metadata["counter"]["counts"],
     )

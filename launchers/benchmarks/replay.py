@@ -150,7 +150,11 @@ def _measure_waiting(
   batches: Iterator[Any],
   seconds: float,
 ) -> float:
-  """The share of its time that a learner waits for batches."""
+  """The share of its time that a learner waits for batches.
+
+  A batch is waited for if no update is running any more when it comes: then all
+  of the time that it took counts, although an update may have covered a part.
+  """
   waited = 0.0
 
   def timed() -> Iterator[Any]:
@@ -158,7 +162,8 @@ def _measure_waiting(
     while True:
       start = time.perf_counter()
       batch = next(batches)
-      waited += time.perf_counter() - start
+      if jax.tree.leaves(learner.get_variables(["critic"]))[0].is_ready():
+        waited += time.perf_counter() - start
       yield batch
 
   networks = learner_benchmark.make_networks(builder.config)

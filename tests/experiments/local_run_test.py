@@ -9,12 +9,14 @@ import dm_env
 import numpy as np
 import pytest
 import reverb
+from acme import specs
 
 from acme_qsm import make_networks
 from acme_qsm import QSMBuilder
 from acme_qsm import QSMConfig
 from acme_qsm.experiments import checkpointing
 from acme_qsm.experiments import ExperimentError
+from acme_qsm.experiments import replay
 from acme_qsm.experiments import run_experiment
 from acme_qsm.experiments.loggers import read_csv
 from acme_qsm.types import NonFiniteError
@@ -62,7 +64,27 @@ def test_makes_the_learner_steps_that_samples_per_insert_call_for(
   steps = metadata["counter"]["counts"]["learner_steps"]
   expected = _expected_learner_steps(5 * ITEMS_PER_EPISODE)
   assert expected - 10 <= steps <= expected
-  assert metadata["samples"] == 8 * steps
+
+
+def test_what_restarts_lose_does_not_add_up(
+  tmp_path, make_experiment, small_config
+):
+  config = dataclasses.replace(small_config, samples_per_insert_tolerance=10.0)
+  for num_steps in range(60, 85, 5):
+    run_experiment(make_experiment(num_steps, config), num_eval_episodes=0)
+  server = replay.LocalReplay(
+    QSMBuilder(config).make_replay_tables(
+      specs.make_environment_spec(make_experiment().environment_factory(0))
+    ),
+    staging=tmp_path / "staging",
+    checkpoint=_latest(tmp_path / "run").path / "replay",
+    run_id=(tmp_path / "run" / "run_id").read_text().strip(),
+  )
+  # Reverb has counted all that was ever on its way to a learner. Of one run,
+  # that is a batch that waits, one that is collected, and the next samples.
+  ahead = replay.num_samples(server.client) - server.num_samples_due()
+  server.stop()
+  assert 0 <= ahead <= 4 * config.batch_size
 
 
 def test_resumed_run_counts_as_an_uninterrupted_one(tmp_path, make_experiment):
@@ -104,9 +126,10 @@ def test_resumed_run_goes_on_with_its_own_learner_and_replay(
   for name, array in before.items():
     np.testing.assert_array_equal(array, after[name])
 
-  run_experiment(make_experiment(92), eval_every=92, num_eval_episodes=0)
+  run_experiment(make_experiment(110), eval_every=110, num_eval_episodes=0)
   metadata = _latest(path).metadata
-  # With an empty replay, two more steps would have called for no learner step.
+  # With an empty replay, twenty more steps would have called for no learner
+  # step.
   assert metadata["counter"]["counts"]["learner_steps"] > before[".steps"]
 
 

@@ -185,7 +185,6 @@ def run_learner(run: Run, link: Link) -> None:
       state = RunState(
         actor_steps,
         run.last_evaluation(),
-        replay.num_samples(client),
         totals,
       )
       checkpointer.save(
