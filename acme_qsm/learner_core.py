@@ -53,8 +53,8 @@ class LearnerCore:
   Attributes:
     init: key -> state.
     step: (state, transitions) -> (state, metrics): one gradient step of each
-      network on one batch. Jit it with `donate_argnums=0`, scan it over batches
-      or vmap it over states.
+      network on one batch. Jit it, scan it over batches or vmap it over states.
+      The state may be donated; on a CPU, such a call returns when it is done.
     policy_params: state -> the parameters that `make_policy`'s policy takes.
   """
 
