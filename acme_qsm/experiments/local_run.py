@@ -205,7 +205,7 @@ class _LocalRun:
     self._actor_counter = counting.Counter(counter, "actor", time_delta=0.0)
     # What was on its way to the learner when a run was cut off is lost, but the
     # rate limiter counts it: who waited for it would wait for ever.
-    num_samples = replay.num_samples(self._replay.client) if checkpoint else 0
+    num_samples = self._replay.num_samples()
     self._batches = _Batches(
       builder.make_dataset_iterator(self._replay.client), num_samples
     )

@@ -83,6 +83,10 @@ class ReplayServer:
       )
     return info.rate_limiter_info.insert_stats.completed
 
+  def num_samples(self) -> int:
+    """The samples ever taken from the (first) table."""
+    return self.info().rate_limiter_info.sample_stats.completed
+
   def size(self) -> int:
     """The number of items in the (first) table."""
     return self.info().current_size
@@ -123,17 +127,6 @@ def connect(address: str, run_id: str, timeout: int = 10) -> reverb.Client:
       f"The Reverb server at {address} belongs to another run."
     )
   return client
-
-
-def num_samples(client: reverb.Client, timeout: int = 10) -> int:
-  """The samples ever taken from a server's table, or its busiest one.
-
-  Args:
-    client: the server's client.
-    timeout: seconds to wait for an answer.
-  """
-  tables = client.server_info(timeout=timeout).values()
-  return max(table.rate_limiter_info.sample_stats.completed for table in tables)
 
 
 def _identity_tables(run_id: str) -> list[reverb.Table]:

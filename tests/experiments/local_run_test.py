@@ -82,7 +82,7 @@ def test_what_restarts_lose_does_not_add_up(
   )
   # Reverb has counted all that was ever on its way to a learner. Of one run,
   # that is a batch that waits, one that is collected, and the next samples.
-  ahead = replay.num_samples(server.client) - server.num_samples_due()
+  ahead = server.num_samples() - server.num_samples_due()
   server.stop()
   assert 0 <= ahead <= 4 * config.batch_size
 
