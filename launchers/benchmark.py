@@ -108,7 +108,7 @@ def _measure_learner(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _measure_acting(arguments: argparse.Namespace) -> dict[str, Any]:
-  found = acting.measure([16, 256], seconds=1.0 if arguments.quick else 5.0)
+  found = acting.measure([16, 256], seconds=0.5 if arguments.quick else 5.0)
   print(
     f"one observation: {found['median_ms']:.3f} ms median, "
     f"{found['p99_ms']:.3f} ms 99th percentile"
@@ -131,13 +131,13 @@ def _measure_replay(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _measure_loop(arguments: argparse.Namespace) -> dict[str, Any]:
   """Each task in a process of its own: see `launchers.benchmarks.loop`."""
-  steps, seconds = (300, 1.0) if arguments.quick else (3_000, 5.0)
+  steps = 300 if arguments.quick else 3_000
   found = {}
   for name, task in _TASKS.items():
     done = subprocess.run(
       [
         *(sys.executable, "-m", "launchers.benchmarks.loop"),
-        *(task, str(steps), str(seconds)),
+        *(task, str(steps)),
       ],
       cwd=pathlib.Path(__file__).parents[1],
       capture_output=True,

@@ -1,6 +1,6 @@
 """How fast the loop of one process is, and where its time goes.
 
-  python -m launchers.benchmarks.loop <task> <learner steps> <seconds>
+  python -m launchers.benchmarks.loop <task> <learner steps>
 
 prints what it has measured as JSON, in its last line. A process of its own, so
 that its start and its memory are those of a run.
@@ -9,19 +9,18 @@ that its start and its memory are those of a run.
 import collections
 import contextlib
 import dataclasses
-import itertools
 import json
 import sys
 import time
+from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
+from typing import NamedTuple
 
 import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 
 import jax
-import numpy as np
 import psutil
-import reverb
 
 from acme_qsm import environments
 from acme_qsm import experiments
@@ -32,6 +31,8 @@ from launchers.benchmarks import timing
 
 # Until then things are compiled, allocated and looked up for the first time.
 _WARM_UP_STEPS = 200
+# How often the loop and its learner alone are measured in turn.
+_NUM_TURNS = 10
 
 
 class Clock:
@@ -39,14 +40,14 @@ class Clock:
 
   Attributes:
     seconds: by part.
-    learner_steps: when each learner step began.
-    environment_steps: when each environment step began.
+    environment_steps: how many there were.
+    first_update: when the first learner step began, by `time.time`; 0 before.
   """
 
   def __init__(self):
     self.seconds = collections.defaultdict[str, float](float)
-    self.learner_steps: list[float] = []
-    self.environment_steps: list[float] = []
+    self.environment_steps = 0
+    self.first_update = 0.0
 
   @contextlib.contextmanager
   def part(self, name: str) -> Iterator[None]:
@@ -56,6 +57,22 @@ class Clock:
     yield
     elapsed = time.perf_counter() - start
     self.seconds[name] += elapsed - (sum(self.seconds.values()) - inner)
+
+
+class Turn(NamedTuple):
+  """One measurement of the loop, and of its learner alone right after.
+
+  Attributes:
+    seconds: how long the loop was measured.
+    environment_steps: that the loop made then.
+    parts: seconds of each part of the loop.
+    learner_only_rate: learner steps per second without the loop.
+  """
+
+  seconds: float
+  environment_steps: int
+  parts: dict[str, float]
+  learner_only_rate: float
 
 
 class _Timed:
@@ -79,11 +96,18 @@ class _Timed:
 
 
 class _TimedBuilder(QSMBuilder):
-  """A builder whose parts are timed."""
+  """A builder whose parts are timed.
 
-  def __init__(self, config: Any, clock: Clock):
+  Attributes:
+    turns: what was measured.
+  """
+
+  def __init__(self, config: Any, clock: Clock, steps_per_turn: int):
     super().__init__(config)
     self._clock = clock
+    self._steps_per_turn = steps_per_turn
+    self._repeats_batch = False
+    self.turns: list[Turn] = []
 
   def make_adder(self, *args: Any, **kwargs: Any) -> Any:
     adder = super().make_adder(*args, **kwargs)
@@ -101,37 +125,81 @@ class _TimedBuilder(QSMBuilder):
         batch = next(batches)
       yield batch
 
-  def make_learner(self, *args: Any, **kwargs: Any) -> Any:
-    learner = super().make_learner(*args, **kwargs)
+  def _repeat_or_pass_on(self, batches: Iterator[Any]) -> Iterator[Any]:
+    batch: Any = None
+    while True:
+      batch = batch if self._repeats_batch else next(batches)
+      yield batch
+
+  def make_learner(
+    self,
+    random_key: Any,
+    networks: Any,
+    dataset: Any,
+    *args: Any,
+    **kwargs: Any,
+  ) -> Any:
+    dataset = self._repeat_or_pass_on(dataset)
+    learner = super().make_learner(
+      random_key, networks, dataset, *args, **kwargs
+    )
     step = learner.step
+    steps_made = 0
+    turn_start, environment_steps = 0.0, 0
 
     def timed_step() -> None:
-      self._clock.learner_steps.append(time.perf_counter())
-      if len(self._clock.learner_steps) == _WARM_UP_STEPS:
+      nonlocal steps_made, turn_start, environment_steps
+      since_warm_up = steps_made - _WARM_UP_STEPS
+      if steps_made == 0:
+        self._clock.first_update = time.time()
+      if since_warm_up >= 0 and since_warm_up % self._steps_per_turn == 0:
+        jax.block_until_ready(learner.get_variables(["critic"]))
+        if since_warm_up:
+          self.turns.append(
+            Turn(
+              time.perf_counter() - turn_start,
+              self._clock.environment_steps - environment_steps,
+              dict(self._clock.seconds),
+              self._measure_alone(learner, step),
+            )
+          )
         self._clock.seconds.clear()
+        environment_steps = self._clock.environment_steps
+        turn_start = time.perf_counter()
+      steps_made += 1
       with self._clock.part("update"):
         step()
 
     learner.step = timed_step
     return learner
 
+  def _measure_alone(self, learner: Any, step: Callable[[], None]) -> float:
+    """Steps per second of the learner on one batch, again and again."""
+    num_steps = self._steps_per_turn // 4
+    self._repeats_batch = True
+    start = time.perf_counter()
+    for _ in range(num_steps):
+      step()
+    jax.block_until_ready(learner.get_variables(["critic"]))
+    self._repeats_batch = False
+    return num_steps / (time.perf_counter() - start)
+
 
 class _TimedEnvironment(_Timed):
   """An environment that is timed."""
 
   def step(self, action: Any) -> Any:
-    self._clock.environment_steps.append(time.perf_counter())
+    self._clock.environment_steps += 1
     with self._clock.part("environment"):
       return self._timed.step(action)
 
 
-def measure(task: str, num_steps: int, seconds: float) -> dict[str, Any]:
-  """Runs an experiment, and its learner alone.
+def measure(task: str, num_steps: int) -> dict[str, Any]:
+  """Runs an experiment; measures it and its learner alone in turn.
 
   Args:
     task: of the dm_control suite, as domain:task.
     num_steps: learner steps, one per environment step, to measure.
-    seconds: how long the learner alone is measured.
 
   Returns:
     What there is to say of it.
@@ -140,18 +208,20 @@ def measure(task: str, num_steps: int, seconds: float) -> dict[str, Any]:
     learner_benchmark.make_config(), min_replay_size=1_000
   )
   clock = Clock()
-  builder = _TimedBuilder(config, clock)
+  steps_per_turn = num_steps // _NUM_TURNS
+  builder = _TimedBuilder(config, clock, steps_per_turn)
 
   def make_environment(seed: int) -> Any:
     return _TimedEnvironment(environments.make(task, seed), clock)
 
+  last_step = _WARM_UP_STEPS + _NUM_TURNS * steps_per_turn + 1
   with contextlib.redirect_stdout(sys.stderr):
     experiments.run_experiment(
       experiments.ExperimentConfig(
         builder=builder,
         network_factory=lambda spec: make_networks(spec, config),
         environment_factory=make_environment,
-        max_num_actor_steps=config.min_replay_size + _WARM_UP_STEPS + num_steps,
+        max_num_actor_steps=config.min_replay_size + last_step,
         seed=0,
         checkpointing=None,
       ),
@@ -159,49 +229,27 @@ def measure(task: str, num_steps: int, seconds: float) -> dict[str, Any]:
       num_eval_episodes=0,
     )
   process = psutil.Process()
-  first = clock.learner_steps[0]
-  since = clock.learner_steps[_WARM_UP_STEPS - 1]
-  until = clock.learner_steps[-1]
-  made = [t for t in clock.environment_steps if since <= t <= until]
-  rate = len(made) / (until - since)
+  turns = builder.turns
+  rates = [turn.environment_steps / turn.seconds for turn in turns]
+  alone = [turn.learner_only_rate for turn in turns]
+  # Each with its neighbour in time, so that both had the same machine.
+  shares = [rate / each for rate, each in zip(rates, alone, strict=True)]
+  seconds = sum(turn.seconds for turn in turns)
   parts = {
-    name: value / (until - since) for name, value in clock.seconds.items()
+    name: sum(turn.parts.get(name, 0.0) for turn in turns) / seconds
+    for name in turns[0].parts
   }
-  alone = _measure_learner_alone(task, config, seconds)
+  share = timing.summarize(shares)
   return {
-    "environment_steps_per_second": rate,
-    "learner_only_steps_per_second": alone,
-    "share_of_learner_rate": rate / alone,
+    "environment_steps_per_second": timing.summarize(rates).median,
+    "learner_only_steps_per_second": timing.summarize(alone).median,
+    "share_of_learner_rate": share.median,
+    "share_of_learner_rate_spread": [share.low, share.high],
     "shares_of_time": {**parts, "rest": 1.0 - sum(parts.values())},
-    "first_update_seconds": time.time()
-    - process.create_time()
-    - (time.perf_counter() - first),
+    "first_update_seconds": clock.first_update - process.create_time(),
     "memory_bytes": process.memory_info().rss,
   }
 
 
-def _measure_learner_alone(task: str, config: Any, seconds: float) -> float:
-  """Steps per second of the same learner on one batch, again and again."""
-  # Not above: Acme's specs want no loop's environment.
-  from acme import specs
-
-  spec = specs.make_environment_spec(environments.make(task, 0))
-  builder = QSMBuilder(config)
-  server_spec: Any = builder.make_replay_tables(spec)[0].info.signature
-  shape = (config.batch_size, *server_spec.shape)
-  data = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-  batch: Any = reverb.ReplaySample(reverb.SampleInfo.zeros(), data)
-  learner = builder.make_learner(
-    jax.random.key(0),
-    make_networks(spec, config),
-    itertools.repeat(batch),
-    environment_spec=spec,
-  )
-  found = timing.measure(
-    {"learner": learner.step}, repeats=5, seconds=seconds / 5
-  )
-  return 1.0 / timing.summarize(found["learner"]).median
-
-
 if __name__ == "__main__":
-  print(json.dumps(measure(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))))
+  print(json.dumps(measure(sys.argv[1], int(sys.argv[2]))))

@@ -7,6 +7,7 @@ the port.
 """
 
 import contextlib
+import itertools
 import subprocess
 import sys
 import time
@@ -63,22 +64,73 @@ def _local_server() -> Iterator[tuple[reverb.Client, psutil.Process]]:
     server.stop()
 
 
-@contextlib.contextmanager
-def _separate_server() -> Iterator[tuple[reverb.Client, psutil.Process]]:
-  process = subprocess.Popen(
-    [sys.executable, "-m", __name__],
-    stdin=subprocess.PIPE,
-    stdout=subprocess.PIPE,
-    text=True,
-  )
-  try:
-    assert process.stdout is not None
+class _SeparateServer:
+  """A server in a process of its own, which takes some seconds to start."""
+
+  def __init__(self):
+    self._process = subprocess.Popen(
+      [sys.executable, "-m", __name__],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+
+  @contextlib.contextmanager
+  def __call__(self) -> Iterator[tuple[reverb.Client, psutil.Process]]:
+    """Waits until it serves."""
+    output = self._process.stdout
+    assert output is not None
     # Whatever else the libraries print comes before.
-    port = next(line for line in process.stdout if line.startswith("port "))
+    port = next(line for line in output if line.startswith("port "))
     client = reverb.Client(f"localhost:{port.split()[1]}")
-    yield client, psutil.Process(process.pid)
-  finally:
-    process.communicate()
+    yield client, psutil.Process(self._process.pid)
+
+  def stop(self) -> None:
+    """Stops it."""
+    self._process.communicate()
+
+
+class _Waiting:
+  """A learner whose waiting for batches is measured.
+
+  A batch is waited for if no update is running any more when it comes: then all
+  of the time that it took counts, although an update may have covered a part.
+  """
+
+  def __init__(self, builder: QSMBuilder, spec: specs.EnvironmentSpec):
+    signature: Any = adder_lib.TransitionCodec(spec).signature
+    zeros = np.zeros((builder.config.batch_size, *signature.shape), np.float32)
+    self._batches: Iterator[Any] = itertools.repeat(
+      reverb.ReplaySample(reverb.SampleInfo.zeros(), zeros)
+    )
+    self._waited = 0.0
+    self._learner = builder.make_learner(
+      jax.random.key(0),
+      learner_benchmark.make_networks(builder.config),
+      self._timed_batches(),
+      environment_spec=spec,
+    )
+    # Compiles it.
+    self._learner.step()
+
+  def _timed_batches(self) -> Iterator[Any]:
+    while True:
+      start = time.perf_counter()
+      batch = next(self._batches)
+      if jax.tree.leaves(self._learner.get_variables(["critic"]))[0].is_ready():
+        self._waited += time.perf_counter() - start
+      yield batch
+
+  def measure(self, batches: Iterator[Any], seconds: float) -> float:
+    """The share of its time that the learner waits for these batches."""
+    self._batches = batches
+    for _ in range(20):
+      self._learner.step()
+    self._waited = 0.0
+    start = time.perf_counter()
+    while time.perf_counter() - start < seconds:
+      self._learner.step()
+    return self._waited / (time.perf_counter() - start)
 
 
 def measure(num_transitions: int, seconds: float) -> dict[str, Any]:
@@ -91,23 +143,31 @@ def measure(num_transitions: int, seconds: float) -> dict[str, Any]:
   Returns:
     What there is to say of it.
   """
-  servers = {"local": _local_server, "separate": _separate_server}
-  found = {}
-  for name, server in servers.items():
-    with server() as (client, process):
-      found[name] = _measure(client, process, num_transitions, seconds)
+  separate_server = _SeparateServer()
+  try:
+    builder = QSMBuilder(learner_benchmark.make_config())
+    waiting = _Waiting(builder, _make_spec())
+    found = {}
+    # It has started before anything is measured.
+    with separate_server() as separate, _local_server() as local:
+      for name, server in {"local": local, "separate": separate}.items():
+        found[name] = _measure(
+          builder, waiting, *server, num_transitions, seconds
+        )
+  finally:
+    separate_server.stop()
   return found
 
 
 def _measure(
+  builder: QSMBuilder,
+  waiting: _Waiting,
   client: reverb.Client,
   process: psutil.Process,
   num_transitions: int,
   seconds: float,
 ) -> dict[str, float]:
-  builder = QSMBuilder(learner_benchmark.make_config())
-  spec = _make_spec()
-  adder = builder.make_adder(client, spec)
+  adder = builder.make_adder(client, _make_spec())
   random = np.random.default_rng(0)
   observation = random.normal(size=learner_benchmark.OBSERVATION_SIZE)
   observation = observation.astype(np.float32)
@@ -140,43 +200,8 @@ def _measure(
     "transitions": num_transitions,
     "bytes_per_transition": (full - empty) / num_transitions,
     "raw_bytes_per_transition": next(batches).data[0].nbytes,
-    "learner_wait_share": _measure_waiting(builder, spec, batches, seconds),
+    "learner_wait_share": waiting.measure(batches, seconds),
   }
-
-
-def _measure_waiting(
-  builder: QSMBuilder,
-  spec: specs.EnvironmentSpec,
-  batches: Iterator[Any],
-  seconds: float,
-) -> float:
-  """The share of its time that a learner waits for batches.
-
-  A batch is waited for if no update is running any more when it comes: then all
-  of the time that it took counts, although an update may have covered a part.
-  """
-  waited = 0.0
-
-  def timed() -> Iterator[Any]:
-    nonlocal waited
-    while True:
-      start = time.perf_counter()
-      batch = next(batches)
-      if jax.tree.leaves(learner.get_variables(["critic"]))[0].is_ready():
-        waited += time.perf_counter() - start
-      yield batch
-
-  networks = learner_benchmark.make_networks(builder.config)
-  learner = builder.make_learner(
-    jax.random.key(0), networks, timed(), environment_spec=spec
-  )
-  for _ in range(20):
-    learner.step()
-  waited = 0.0
-  start = time.perf_counter()
-  while time.perf_counter() - start < seconds:
-    learner.step()
-  return waited / (time.perf_counter() - start)
 
 
 if __name__ == "__main__":

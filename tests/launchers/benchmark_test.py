@@ -151,7 +151,7 @@ def test_loop():
   done = subprocess.run(
     [
       *(sys.executable, "-m", "launchers.benchmarks.loop"),
-      *("cartpole:balance", "50", "0.2"),
+      *("cartpole:balance", "80"),
     ],
     cwd=ROOT,
     capture_output=True,
@@ -160,10 +160,9 @@ def test_loop():
   assert done.returncode == 0, done.stderr
   found = json.loads(done.stdout.splitlines()[-1])
   assert found["environment_steps_per_second"] > 0
-  assert found["share_of_learner_rate"] == pytest.approx(
-    found["environment_steps_per_second"]
-    / found["learner_only_steps_per_second"]
-  )
+  assert found["learner_only_steps_per_second"] > 0
+  low, high = found["share_of_learner_rate_spread"]
+  assert 0 < low <= found["share_of_learner_rate"] <= high
   shares = found["shares_of_time"]
   assert set(shares) == {
     *("update", "sample", "act", "environment", "insert", "rest")
