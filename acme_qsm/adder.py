@@ -2,7 +2,8 @@
 
 A transition is one float32 vector there, [observation, action, reward,
 discount, next_observation]: Reverb decodes each column of an item by itself, so
-that one column is sampled two to three times as fast as five.
+that one column is sampled two to three times as fast as five. An item holds one
+or more of them, one behind the other.
 """
 
 import collections
@@ -50,10 +51,9 @@ class TransitionCodec:
     sizes = (observation_size, action_size, 1, 1, observation_size)
     self._ends = np.cumsum(sizes)
 
-  @property
-  def signature(self) -> tf.TensorSpec:
+  def signature(self, transitions_per_item: int = 1) -> tf.TensorSpec:
     """The signature of a Reverb table of packed transitions."""
-    return tf.TensorSpec((self._ends[-1],), tf.float32)
+    return tf.TensorSpec((transitions_per_item * self._ends[-1],), tf.float32)
 
   def pack(self, transition: Transition) -> np.ndarray:
     """Packs one transition (without a batch axis) into a float32 vector."""
@@ -93,6 +93,7 @@ class NStepTransitionAdder(adders.Adder):
     *,
     n_step: int,
     discount: float,
+    transitions_per_item: int = 1,
     table: str = TABLE,
     max_in_flight_items: int = 5,
   ):
@@ -103,15 +104,19 @@ class NStepTransitionAdder(adders.Adder):
       codec: packs the transitions.
       n_step: n, the most environment steps a transition spans, at least 1.
       discount: the agent's discount per environment step.
+      transitions_per_item: transitions written together, at least 1; until
+        there are as many, across episodes, they wait here.
       table: the name of the table to write to.
       max_in_flight_items: items sent but not yet confirmed, at most.
     """
     self._client = client
     self._codec = codec
     self._discount = discount
+    self._transitions_per_item = transitions_per_item
     self._table = table
     self._max_in_flight_items = max_in_flight_items
     self._writer: reverb.TrajectoryWriter | None = None
+    self._packed: list[np.ndarray] = []
     self._episode_step = 0
     # Of the last n steps: (observation, action, reward, discount).
     self._window: collections.deque = collections.deque(maxlen=n_step)
@@ -140,7 +145,7 @@ class NStepTransitionAdder(adders.Adder):
     next_timestep: dm_env.TimeStep,
     extras: tuple = (),
   ) -> None:
-    """Adds a step, and writes the transition that it completes.
+    """Adds a step, and the transition that it completes.
 
     Args:
       action: [A] the action taken.
@@ -206,21 +211,27 @@ class NStepTransitionAdder(adders.Adder):
 
   def _write(self) -> None:
     """Writes the transition from the window's start to the observation."""
-    if self._writer is None:
-      self._writer = self._client.trajectory_writer(num_keep_alive_refs=1)
     observation, action, n_step_return, total_discount = self._window[0]
     for k in range(1, len(self._window)):
       _, _, reward, discount = self._window[k]
       total_discount *= self._discount
       n_step_return += total_discount * reward
       total_discount *= discount
-    self._writer.append(
+    self._packed.append(
       self._codec.pack(
         Transition(
           observation, action, n_step_return, total_discount, self._observation
         )
       )
     )
+    if len(self._packed) == self._transitions_per_item:
+      self._write_item(np.concatenate(self._packed))
+      self._packed.clear()
+
+  def _write_item(self, item: np.ndarray) -> None:
+    if self._writer is None:
+      self._writer = self._client.trajectory_writer(num_keep_alive_refs=1)
+    self._writer.append(item)
     history: Any = self._writer.history
     self._writer.create_item(self._table, priority=1.0, trajectory=history[-1])
     self._writer.flush(self._max_in_flight_items)

@@ -1,11 +1,14 @@
 """Builds the parts of a Q-score matching agent for an Acme experiment."""
 
+import math
 from collections.abc import Callable
 from collections.abc import Iterator
+from typing import Any
 
 import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 
 import jax
+import numpy as np
 import reverb
 import tensorflow as tf
 from acme import adders
@@ -56,7 +59,8 @@ class QSMBuilder(builders.ActorLearnerBuilder):
       policy: ignored.
 
     Returns:
-      One table, whose rate limiter holds samples per insert.
+      One table, whose rate limiter holds samples per insert; its items are of
+      `transitions_per_item` transitions each.
 
     Raises:
       ValueError: if the spec is not one that the library can act in.
@@ -64,6 +68,7 @@ class QSMBuilder(builders.ActorLearnerBuilder):
     del policy
     validate_environment_spec(environment_spec, flat_observation=False)
     config = self.config
+    per_item = config.transitions_per_item
     # The limiter's window must hold what the learner takes at once, what is on
     # its way to it, and what an actor inserts at once at the end of an episode,
     # or neither side could ever move.
@@ -72,7 +77,7 @@ class QSMBuilder(builders.ActorLearnerBuilder):
       config.samples_per_insert
       * config.samples_per_insert_tolerance
       * config.min_replay_size,
-      (config.n_step + 1.0) * config.samples_per_insert,
+      (config.n_step + per_item) * config.samples_per_insert,
       samples_in_flight,
     )
     return [
@@ -80,13 +85,13 @@ class QSMBuilder(builders.ActorLearnerBuilder):
         name=TABLE,
         sampler=reverb.selectors.Uniform(),
         remover=reverb.selectors.Fifo(),
-        max_size=config.max_replay_size,
+        max_size=math.ceil(config.max_replay_size / per_item),
         rate_limiter=reverb.rate_limiters.SampleToInsertRatio(
-          samples_per_insert=config.samples_per_insert,
-          min_size_to_sample=config.min_replay_size,
+          samples_per_insert=config.samples_per_insert * per_item,
+          min_size_to_sample=math.ceil(config.min_replay_size / per_item),
           error_buffer=error_buffer,
         ),
-        signature=TransitionCodec(environment_spec).signature,
+        signature=TransitionCodec(environment_spec).signature(per_item),
       )
     ]
 
@@ -118,7 +123,9 @@ class QSMBuilder(builders.ActorLearnerBuilder):
     options = tf.data.Options()
     options.threading.private_threadpool_size = 1
     options.deterministic = True
-    return dataset.with_options(options).as_numpy_iterator()
+    samples = dataset.with_options(options).as_numpy_iterator()
+    per_item = self.config.transitions_per_item
+    return samples if per_item == 1 else _draw_of_items(samples, per_item)
 
   def make_adder(
     self,
@@ -145,6 +152,7 @@ class QSMBuilder(builders.ActorLearnerBuilder):
       TransitionCodec(_require_spec(environment_spec)),
       n_step=self.config.n_step,
       discount=self.config.discount,
+      transitions_per_item=self.config.transitions_per_item,
     )
 
   def make_actor(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -245,6 +253,18 @@ class QSMBuilder(builders.ActorLearnerBuilder):
     """
     del environment_spec
     return make_policy(networks, self.config, evaluation)
+
+
+def _draw_of_items(
+  samples: Iterator[reverb.ReplaySample], transitions_per_item: int
+) -> Iterator[reverb.ReplaySample]:
+  """Draws one transition of each sampled item, each as likely as the others."""
+  random = np.random.default_rng()
+  for sample in samples:
+    data: Any = sample.data
+    items = data.reshape(len(data), transitions_per_item, -1)
+    drawn = random.integers(transitions_per_item, size=len(items))
+    yield sample._replace(data=items[np.arange(len(items)), drawn])
 
 
 def _require_spec(

@@ -69,6 +69,11 @@ class QSMConfig:
     samples_per_insert_tolerance: how far, as a share of min_replay_size times
       samples_per_insert, sampling and inserting may drift apart before one
       waits for the other.
+    transitions_per_item: transitions that an actor stores together, as one item
+      of replay, of which each sample is one at random. With more, replay takes
+      less memory and inserting less time, but an actor's newest transitions
+      wait until their item is full; replay's sizes are rounded up to whole
+      items.
     variable_update_period: environment steps between an actor's requests for
       new parameters.
   """
@@ -111,6 +116,7 @@ class QSMConfig:
   max_replay_size: int = 1_000_000
   samples_per_insert: float = 256.0
   samples_per_insert_tolerance: float = 0.1
+  transitions_per_item: int = 1
   variable_update_period: int = 1
 
   def __post_init__(self):
@@ -133,6 +139,7 @@ class QSMConfig:
       "max_replay_size",
       "samples_per_insert",
       "samples_per_insert_tolerance",
+      "transitions_per_item",
       "variable_update_period",
     )
     non_negative = (

@@ -262,7 +262,7 @@ class _LocalRun:
       self._progress.note(
         f"Resumed from {checkpoint.path}: {self._actor_steps:,} environment "
         f"steps, {int(counter.get_counts().get('learner_steps', 0)):,} learner "
-        f"steps, {self._replay.size():,} transitions in replay."
+        f"steps, {self._replay.size():,} items in replay."
       )
     elif self._path:
       self._progress.note(f"A new run in {self._path}.")

@@ -50,7 +50,7 @@ def _make_server() -> reverb.Server:
     remover=reverb.selectors.Fifo(),
     max_size=1_000_000,
     rate_limiter=reverb.rate_limiters.MinSize(1),
-    signature=adder_lib.TransitionCodec(_make_spec()).signature,
+    signature=adder_lib.TransitionCodec(_make_spec()).signature(),
   )
   return reverb.Server([table])
 
@@ -98,7 +98,7 @@ class _Waiting:
   """
 
   def __init__(self, builder: QSMBuilder, spec: specs.EnvironmentSpec):
-    signature: Any = adder_lib.TransitionCodec(spec).signature
+    signature: Any = adder_lib.TransitionCodec(spec).signature()
     zeros = np.zeros((builder.config.batch_size, *signature.shape), np.float32)
     self._batches: Iterator[Any] = itertools.repeat(
       reverb.ReplaySample(reverb.SampleInfo.zeros(), zeros)

@@ -40,7 +40,7 @@ def codec(make_spec):
 
 @pytest.fixture
 def client(serve, codec):
-  return serve(make_queue(adder_lib.TABLE, codec.signature))
+  return serve(make_queue(adder_lib.TABLE, codec.signature()))
 
 
 @pytest.fixture
@@ -148,6 +148,28 @@ def test_episodes_do_not_leak_into_each_other(adder, client, codec):
     expect(
       codec, (0, 1, 3.0, 1.0), (0, 2, 5.5, 0.0), (1, 2, 5.0, 0.0), episode=1
     ),
+  )
+
+
+def test_items_of_several_transitions(serve, codec):
+  client = serve(make_queue(adder_lib.TABLE, codec.signature(2)))
+  adder = adder_lib.NStepTransitionAdder(
+    client, codec, n_step=1, discount=0.5, transitions_per_item=2
+  )
+  add_episode(adder, rewards=(1.0, 10.0, 100.0), last_discount=0.0)
+  first_rows = expect(
+    codec, (0, 1, 1.0, 1.0), (1, 2, 10.0, 1.0), (2, 3, 100.0, 0.0)
+  )
+  # The third waits for another, which is of the next episode; what is waiting
+  # is no part of the episode that a reset forgets.
+  np.testing.assert_array_equal(
+    take_all(client), [np.concatenate(first_rows[:2])]
+  )
+  adder.reset()
+  add_episode(adder, rewards=(3.0, 5.0), last_discount=0.0, episode=1)
+  later_rows = expect(codec, (0, 1, 3.0, 1.0), (1, 2, 5.0, 0.0), episode=1)
+  np.testing.assert_array_equal(
+    take_all(client), [np.concatenate([first_rows[2], later_rows[0]])]
   )
 
 
@@ -267,7 +289,7 @@ def test_a_real_episode_gives_the_items_of_acmes_adder(
   steps = [*steps[:-1], (action, last)]
   codec = adder_lib.TransitionCodec(spec)
   client = serve(
-    make_queue(adder_lib.TABLE, codec.signature),
+    make_queue(adder_lib.TABLE, codec.signature()),
     make_queue("acme", acme_adders.NStepTransitionAdder.signature(spec)),
   )
   acme_adder = acme_adders.NStepTransitionAdder(
@@ -319,8 +341,8 @@ def test_unpacking_undoes_packing(make_spec):
   ]
   packed = np.stack([codec.pack(transition) for transition in transitions])
   assert packed.dtype == np.float32
-  assert packed.shape == (5, *codec.signature.shape) == (5, 18)
-  assert codec.signature.dtype.as_numpy_dtype == np.float32
+  assert packed.shape == (5, *codec.signature().shape) == (5, 18)
+  assert codec.signature().dtype.as_numpy_dtype == np.float32
   unpacked = codec.unpack(jnp.asarray(packed))
   for name in types.Transition._fields:
     np.testing.assert_array_equal(

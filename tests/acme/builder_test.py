@@ -84,7 +84,7 @@ def networks(spec, builder):
 def make_random_dataset(builder, spec):
   """Samples of random transitions, without end."""
   rng = np.random.default_rng(0)
-  (size,) = adder_lib.TransitionCodec(spec).signature.shape
+  (size,) = adder_lib.TransitionCodec(spec).signature().shape
   while True:
     data = rng.uniform(-1, 1, (builder.config.batch_size, size))
     yield reverb.ReplaySample(info=(), data=data.astype(np.float32))
@@ -177,6 +177,55 @@ def test_the_table(builder, spec):
   # Centred, as wide as four batches, which is more than two inserts' samples.
   assert limiter.min_diff == 16 * 8.0 - 4 * 8
   assert limiter.max_diff == 16 * 8.0 + 4 * 8
+
+
+def test_a_table_of_items_of_several_transitions(make_config, spec):
+  config = make_config(transitions_per_item=5, max_replay_size=101)
+  (table,) = QSMBuilder(config).make_replay_tables(spec)
+  info = table.info
+  # Whole items: 16 and 101 transitions, rounded up.
+  assert info.rate_limiter_info.min_size_to_sample == 4
+  assert info.max_size == 21
+  assert info.signature == tf.TensorSpec((5 * 16,), tf.float32)
+  limiter = info.rate_limiter_info
+  # Per transition as before.
+  assert limiter.samples_per_insert == 5 * 8.0
+  # What is inserted at once at the end of an episode are 3 transitions, on top
+  # of 4 that may have waited; and one more.
+  assert limiter.min_diff == 4 * 5 * 8.0 - 8 * 8.0
+  assert limiter.max_diff == 4 * 5 * 8.0 + 8 * 8.0
+
+
+@pytest.mark.parametrize("transitions_per_item", [1, 3])
+def test_every_transition_is_as_likely_as_the_others(
+  make_config, spec, serve, transitions_per_item
+):
+  builder = QSMBuilder(
+    make_config(
+      transitions_per_item=transitions_per_item,
+      batch_size=100,
+      min_replay_size=100,
+      n_step=1,
+    )
+  )
+  (table,) = builder.make_replay_tables(spec)
+  client = serve(
+    table.replace(rate_limiter=reverb.rate_limiters.MinSize(1)),
+  )
+  adder = builder.make_adder(client, spec)
+  adder.add_first(wrap_first(spec))
+  for i in range(12):
+    adder.add(np.full(2, i / 12, np.float32), wrap_next(spec))
+  adder.flush()
+  dataset = builder.make_dataset_iterator(client)
+  batches = np.concatenate([next(dataset).data for _ in range(120)])
+  transitions = adder_lib.TransitionCodec(spec).unpack(batches)
+  drawn = np.rint(12 * np.asarray(transitions.action)[:, 0])
+  # Each count is binomial, 1000 in the mean with a standard deviation of 30.3.
+  # Beyond five of them, any of twelve is with a probability of 7e-6.
+  np.testing.assert_allclose(
+    [np.sum(drawn == i) for i in range(12)], 1000, atol=5 * 30.3
+  )
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,7 @@ from acme_qsm import config as config_lib
     ("max_replay_size", 9_999),
     ("samples_per_insert", 0.0),
     ("samples_per_insert_tolerance", 0.0),
+    ("transitions_per_item", 0),
     ("variable_update_period", 0),
   ],
 )

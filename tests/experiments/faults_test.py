@@ -334,4 +334,4 @@ def test_damaged_replay_content_is_not_resumed_from(
   assert f"Skipping the broken checkpoint {newest.path}" in caplog.text
   output = capfd.readouterr().out.replace("\n", " ")
   assert "40 environment steps" in output
-  assert "0 transitions in replay" not in output
+  assert "0 items in replay" not in output

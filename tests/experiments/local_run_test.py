@@ -66,6 +66,22 @@ def test_makes_the_learner_steps_that_samples_per_insert_call_for(
   assert expected - 10 <= steps <= expected
 
 
+def test_items_of_several_transitions_change_no_count(
+  tmp_path, make_experiment, small_config
+):
+  config = dataclasses.replace(small_config, transitions_per_item=8)
+  # In the middle of an item, which is lost, as is what was on its way.
+  for num_steps in (50, 100):
+    run_experiment(make_experiment(num_steps, config), num_eval_episodes=0)
+  metadata = _latest(tmp_path / "run").metadata
+  steps = metadata["counter"]["counts"]["learner_steps"]
+  # Two episodes, half of one, and again.
+  num_items = 2 * (2 * ITEMS_PER_EPISODE + 10)
+  expected = _expected_learner_steps(num_items)
+  assert metadata["actor_steps"] == 100
+  assert expected - 2 * 8 - 10 <= steps <= expected + 8
+
+
 def test_what_restarts_lose_does_not_add_up(
   tmp_path, make_experiment, small_config
 ):
