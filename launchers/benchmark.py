@@ -6,12 +6,15 @@ and acting need the core alone.
 
 import argparse
 import importlib
+import itertools
 import json
+import multiprocessing
 import pathlib
 import subprocess
 import sys
 from collections.abc import Callable
 from collections.abc import Sequence
+from concurrent import futures
 from typing import Any
 
 from launchers.benchmarks import acting
@@ -20,6 +23,8 @@ from launchers.benchmarks import machine
 
 _TASKS = {"cartpole": "cartpole:swingup", "cheetah": "cheetah:run"}
 _NUM_ACTORS = (1, 2, 4)
+_TRANSITIONS_PER_ITEM = 16
+"""In replay, besides 1."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -120,46 +125,58 @@ def _measure_acting(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _measure_replay(arguments: argparse.Namespace) -> dict[str, Any]:
   replay = importlib.import_module("launchers.benchmarks.replay")
-  found = (
-    replay.measure(num_transitions=20_000, seconds=1.0)
-    if arguments.quick
-    else replay.measure(num_transitions=1_000_000, seconds=5.0)
-  )
+  if arguments.quick:
+    found = replay.measure(num_transitions=20_000, seconds=1.0)
+  else:
+    found = {}
+    for number in (1, _TRANSITIONS_PER_ITEM):
+      # A process that has freed memory before would seem to need less.
+      spawn = multiprocessing.get_context("spawn")
+      with futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        each = pool.submit(replay.measure, 1_000_000, 5.0, number).result()
+      suffix = "" if number == 1 else f"_{number}_per_item"
+      found |= {f"{where}{suffix}": row for where, row in each.items()}
   _print_table([{"server": where, **row} for where, row in found.items()])
   return found
 
 
 def _measure_loop(arguments: argparse.Namespace) -> dict[str, Any]:
-  """Each task in a process of its own: see `launchers.benchmarks.loop`."""
   steps = 300 if arguments.quick else 3_000
+  per_item = (1,) if arguments.quick else (1, _TRANSITIONS_PER_ITEM)
   found = {}
-  for name, task in _TASKS.items():
-    done = subprocess.run(
-      [
-        *(sys.executable, "-m", "launchers.benchmarks.loop"),
-        *(task, str(steps)),
-      ],
-      cwd=pathlib.Path(__file__).parents[1],
-      capture_output=True,
-      text=True,
-    )
-    if done.returncode:
-      if "ModuleNotFoundError" in done.stderr:
-        raise ModuleNotFoundError(done.stderr.strip().splitlines()[-1])
-      raise RuntimeError(done.stderr)
-    found[name] = json.loads(done.stdout.splitlines()[-1])
+  for number, (name, task) in itertools.product(per_item, _TASKS.items()):
+    key = name if number == 1 else f"{name}_{number}_per_item"
+    each = found[key] = _run_loop(task, steps, number)
     shares = ", ".join(
-      f"{part} {share:.0%}"
-      for part, share in found[name]["shares_of_time"].items()
+      f"{part} {share:.0%}" for part, share in each["shares_of_time"].items()
     )
     print(
-      f"{task}: {found[name]['environment_steps_per_second']:.1f} environment "
-      f"steps/s, {found[name]['share_of_learner_rate']:.0%} of the learner's "
-      f"rate alone; first update after "
-      f"{found[name]['first_update_seconds']:.1f} s; {shares}",
+      f"{key}: {each['environment_steps_per_second']:.1f} environment steps/s, "
+      f"{each['share_of_learner_rate']:.0%} of the learner's rate alone; first "
+      f"update after {each['first_update_seconds']:.1f} s; {shares}",
       flush=True,
     )
   return found
+
+
+def _run_loop(
+  task: str, num_steps: int, transitions_per_item: int
+) -> dict[str, Any]:
+  """In a process of its own: see `launchers.benchmarks.loop`."""
+  done = subprocess.run(
+    [
+      *(sys.executable, "-m", "launchers.benchmarks.loop"),
+      *(task, str(num_steps), str(transitions_per_item)),
+    ],
+    cwd=pathlib.Path(__file__).parents[1],
+    capture_output=True,
+    text=True,
+  )
+  if done.returncode:
+    if "ModuleNotFoundError" in done.stderr:
+      raise ModuleNotFoundError(done.stderr.strip().splitlines()[-1])
+    raise RuntimeError(done.stderr)
+  return json.loads(done.stdout.splitlines()[-1])
 
 
 def _measure_program(arguments: argparse.Namespace) -> dict[str, Any]:

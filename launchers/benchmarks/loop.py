@@ -1,6 +1,7 @@
 """How fast the loop of one process is, and where its time goes.
 
   python -m launchers.benchmarks.loop <task> <learner steps>
+    <transitions per item>
 
 prints what it has measured as JSON, in its last line. A process of its own, so
 that its start and its memory are those of a run.
@@ -194,18 +195,23 @@ class _TimedEnvironment(_Timed):
       return self._timed.step(action)
 
 
-def measure(task: str, num_steps: int) -> dict[str, Any]:
+def measure(
+  task: str, num_steps: int, transitions_per_item: int
+) -> dict[str, Any]:
   """Runs an experiment; measures it and its learner alone in turn.
 
   Args:
     task: of the dm_control suite, as domain:task.
     num_steps: learner steps, one per environment step, to measure.
+    transitions_per_item: how many replay stores together.
 
   Returns:
     What there is to say of it.
   """
   config = dataclasses.replace(
-    learner_benchmark.make_config(), min_replay_size=1_000
+    learner_benchmark.make_config(),
+    min_replay_size=1_000,
+    transitions_per_item=transitions_per_item,
   )
   clock = Clock()
   steps_per_turn = num_steps // _NUM_TURNS
@@ -252,4 +258,4 @@ def measure(task: str, num_steps: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-  print(json.dumps(measure(sys.argv[1], int(sys.argv[2]))))
+  print(json.dumps(measure(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))

@@ -1,12 +1,13 @@
 """How fast transitions go into replay and batches come out of it.
 
-  python -m launchers.benchmarks.replay
+  python -m launchers.benchmarks.replay <transitions per item>
 
 serves an empty table, in a process of its own, until its input ends; it prints
 the port.
 """
 
 import contextlib
+import dataclasses
 import itertools
 import subprocess
 import sys
@@ -42,22 +43,29 @@ def _make_spec() -> specs.EnvironmentSpec:
   )
 
 
-def _make_server() -> reverb.Server:
-  """A server like a run's, but nobody waits for anybody."""
-  table = reverb.Table(
-    name=adder_lib.TABLE,
-    sampler=reverb.selectors.Uniform(),
-    remover=reverb.selectors.Fifo(),
-    max_size=1_000_000,
-    rate_limiter=reverb.rate_limiters.MinSize(1),
-    signature=adder_lib.TransitionCodec(_make_spec()).signature(),
+def _make_builder(transitions_per_item: int) -> QSMBuilder:
+  return QSMBuilder(
+    dataclasses.replace(
+      learner_benchmark.make_config(), transitions_per_item=transitions_per_item
+    )
   )
-  return reverb.Server([table])
+
+
+def _make_server(transitions_per_item: int) -> reverb.Server:
+  """A server like a run's, but nobody waits for anybody."""
+  (table,) = _make_builder(transitions_per_item).make_replay_tables(
+    _make_spec()
+  )
+  return reverb.Server(
+    [table.replace(rate_limiter=reverb.rate_limiters.MinSize(1))]
+  )
 
 
 @contextlib.contextmanager
-def _local_server() -> Iterator[tuple[reverb.Client, psutil.Process]]:
-  server = _make_server()
+def _local_server(
+  transitions_per_item: int,
+) -> Iterator[tuple[reverb.Client, psutil.Process]]:
+  server = _make_server(transitions_per_item)
   try:
     yield server.localhost_client(), psutil.Process()
   finally:
@@ -67,9 +75,9 @@ def _local_server() -> Iterator[tuple[reverb.Client, psutil.Process]]:
 class _SeparateServer:
   """A server in a process of its own, which takes some seconds to start."""
 
-  def __init__(self):
+  def __init__(self, transitions_per_item: int):
     self._process = subprocess.Popen(
-      [sys.executable, "-m", __name__],
+      [sys.executable, "-m", __name__, str(transitions_per_item)],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       text=True,
@@ -133,30 +141,40 @@ class _Waiting:
     return self._waited / (time.perf_counter() - start)
 
 
-def measure(num_transitions: int, seconds: float) -> dict[str, Any]:
+def measure(
+  num_transitions: int, seconds: float, transitions_per_item: int = 1
+) -> dict[str, Any]:
   """Measures replay in this process, and in another.
 
   Args:
     num_transitions: how many are inserted.
     seconds: how long each sampling is measured.
+    transitions_per_item: how many are stored together.
 
   Returns:
     What there is to say of it.
   """
-  separate_server = _SeparateServer()
+  separate_server = _SeparateServer(transitions_per_item)
   try:
-    builder = QSMBuilder(learner_benchmark.make_config())
+    builder = _make_builder(transitions_per_item)
     waiting = _Waiting(builder, _make_spec())
     found = {}
     # It has started before anything is measured.
-    with separate_server() as separate, _local_server() as local:
-      for name, server in {"local": local, "separate": separate}.items():
-        found[name] = _measure(
-          builder, waiting, *server, num_transitions, seconds
+    with separate_server() as separate:
+      with _local_server(transitions_per_item) as local:
+        found["local"] = _measure(
+          builder, waiting, *local, num_transitions, seconds
         )
+      found["separate"] = _measure(
+        builder, waiting, *separate, num_transitions, seconds
+      )
   finally:
     separate_server.stop()
   return found
+
+
+def _make_timestep(reward: float, observation: np.ndarray) -> dm_env.TimeStep:
+  return dm_env.transition(reward, observation, 1.0)
 
 
 def _measure(
@@ -169,18 +187,21 @@ def _measure(
 ) -> dict[str, float]:
   adder = builder.make_adder(client, _make_spec())
   random = np.random.default_rng(0)
-  observation = random.normal(size=learner_benchmark.OBSERVATION_SIZE)
-  observation = observation.astype(np.float32)
-  action = np.zeros(learner_benchmark.ACTION_SIZE, np.float32)
-  timestep = dm_env.transition(0.0, observation, 1.0)
+  # Reverb compresses what repeats itself within an item.
+  observations = random.normal(
+    size=(_EPISODE_LENGTH, learner_benchmark.OBSERVATION_SIZE)
+  ).astype(np.float32)
+  actions = random.uniform(
+    -1.0, 1.0, size=(_EPISODE_LENGTH, learner_benchmark.ACTION_SIZE)
+  ).astype(np.float32)
   empty = process.memory_info().rss
   start = time.perf_counter()
   for i in range(num_transitions):
-    if i % _EPISODE_LENGTH == 0:
-      adder.add_first(dm_env.restart(observation))
-    last = (i + 1) % _EPISODE_LENGTH == 0
-    step_type = dm_env.StepType.LAST if last else dm_env.StepType.MID
-    adder.add(action, timestep._replace(step_type=step_type))
+    step = i % _EPISODE_LENGTH
+    if step == 0:
+      adder.add_first(dm_env.restart(observations[0]))
+    make = dm_env.truncation if step == _EPISODE_LENGTH - 1 else _make_timestep
+    adder.add(actions[step], make(0.0, observations[step]))
   adder.reset()
   inserts = num_transitions / (time.perf_counter() - start)
   full = process.memory_info().rss
@@ -205,7 +226,7 @@ def _measure(
 
 
 if __name__ == "__main__":
-  served = _make_server()
+  served = _make_server(int(sys.argv[1]))
   print(f"port {served.port}", flush=True)
   sys.stdin.read()
   served.stop()

@@ -133,8 +133,9 @@ def test_the_core_s_parts_from_the_command_line(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_replay_of_both_kinds():
-  found = replay.measure(num_transitions=2_000, seconds=0.2)
+@pytest.mark.parametrize("transitions_per_item", [1, 4])
+def test_replay_of_both_kinds(transitions_per_item):
+  found = replay.measure(2_000, 0.2, transitions_per_item)
   assert set(found) == {"local", "separate"}
   for each in found.values():
     assert each["inserts_per_second"] > 0
@@ -151,7 +152,7 @@ def test_loop():
   done = subprocess.run(
     [
       *(sys.executable, "-m", "launchers.benchmarks.loop"),
-      *("cartpole:balance", "80"),
+      *("cartpole:balance", "80", "4"),
     ],
     cwd=ROOT,
     capture_output=True,
