@@ -176,11 +176,11 @@ class NStepTransitionAdder(adders.Adder):
       )
     )
     self._observation = next_timestep.observation
-    self._write()
+    self._add_transition()
     if next_timestep.last():
       self._window.popleft()
       while self._window:
-        self._write()
+        self._add_transition()
         self._window.popleft()
       if self._writer is not None:
         self._writer.end_episode()
@@ -209,8 +209,8 @@ class NStepTransitionAdder(adders.Adder):
           f"{value}."
         )
 
-  def _write(self) -> None:
-    """Writes the transition from the window's start to the observation."""
+  def _add_transition(self) -> None:
+    """Adds the transition from the window's start to the observation."""
     observation, action, n_step_return, total_discount = self._window[0]
     for k in range(1, len(self._window)):
       _, _, reward, discount = self._window[k]
@@ -225,8 +225,9 @@ class NStepTransitionAdder(adders.Adder):
       )
     )
     if len(self._packed) == self._transitions_per_item:
-      self._write_item(np.concatenate(self._packed))
+      item = np.concatenate(self._packed)
       self._packed.clear()
+      self._write_item(item)
 
   def _write_item(self, item: np.ndarray) -> None:
     if self._writer is None:
