@@ -363,12 +363,10 @@ class _LocalRun:
 
   def _learn(self) -> None:
     """Starts the learner steps that are due."""
-    if self._batches.num_samples >= self._samples_due:
-      return
-    # Before they start: the next action need not wait for them then.
-    self._actor.update(wait=True)
     with self._at_this_step():
       while self._batches.num_samples < self._samples_due:
+        # Before it starts: the next action need not wait for it then.
+        self._actor.update(wait=True)
         self._learner.step()
 
   def _evaluate_if_due(self) -> None:
