@@ -134,10 +134,15 @@ def _measure_replay(arguments: argparse.Namespace) -> dict[str, Any]:
       spawn = multiprocessing.get_context("spawn")
       with futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
         each = pool.submit(replay.measure, 1_000_000, 5.0, number).result()
-      suffix = "" if number == 1 else f"_{number}_per_item"
-      found |= {f"{where}{suffix}": row for where, row in each.items()}
+      found |= {_key(where, number): row for where, row in each.items()}
   _print_table([{"server": where, **row} for where, row in found.items()])
   return found
+
+
+def _key(name: str, transitions_per_item: int) -> str:
+  if transitions_per_item == 1:
+    return name
+  return f"{name}_{transitions_per_item}_per_item"
 
 
 def _measure_loop(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -145,7 +150,7 @@ def _measure_loop(arguments: argparse.Namespace) -> dict[str, Any]:
   per_item = (1,) if arguments.quick else (1, _TRANSITIONS_PER_ITEM)
   found = {}
   for number, (name, task) in itertools.product(per_item, _TASKS.items()):
-    key = name if number == 1 else f"{name}_{number}_per_item"
+    key = _key(name, number)
     each = found[key] = _run_loop(task, steps, number)
     shares = ", ".join(
       f"{part} {share:.0%}" for part, share in each["shares_of_time"].items()

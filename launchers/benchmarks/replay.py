@@ -83,15 +83,14 @@ class _SeparateServer:
       text=True,
     )
 
-  @contextlib.contextmanager
-  def __call__(self) -> Iterator[tuple[reverb.Client, psutil.Process]]:
+  def connect(self) -> tuple[reverb.Client, psutil.Process]:
     """Waits until it serves."""
     output = self._process.stdout
     assert output is not None
     # Whatever else the libraries print comes before.
     port = next(line for line in output if line.startswith("port "))
     client = reverb.Client(f"localhost:{port.split()[1]}")
-    yield client, psutil.Process(self._process.pid)
+    return client, psutil.Process(self._process.pid)
 
   def stop(self) -> None:
     """Stops it."""
@@ -160,21 +159,17 @@ def measure(
     waiting = _Waiting(builder, _make_spec())
     found = {}
     # It has started before anything is measured.
-    with separate_server() as separate:
-      with _local_server(transitions_per_item) as local:
-        found["local"] = _measure(
-          builder, waiting, *local, num_transitions, seconds
-        )
-      found["separate"] = _measure(
-        builder, waiting, *separate, num_transitions, seconds
+    separate = separate_server.connect()
+    with _local_server(transitions_per_item) as local:
+      found["local"] = _measure(
+        builder, waiting, *local, num_transitions, seconds
       )
+    found["separate"] = _measure(
+      builder, waiting, *separate, num_transitions, seconds
+    )
   finally:
     separate_server.stop()
   return found
-
-
-def _make_timestep(reward: float, observation: np.ndarray) -> dm_env.TimeStep:
-  return dm_env.transition(reward, observation, 1.0)
 
 
 def _measure(
@@ -200,8 +195,9 @@ def _measure(
     step = i % _EPISODE_LENGTH
     if step == 0:
       adder.add_first(dm_env.restart(observations[0]))
-    make = dm_env.truncation if step == _EPISODE_LENGTH - 1 else _make_timestep
-    adder.add(actions[step], make(0.0, observations[step]))
+    last = step == _EPISODE_LENGTH - 1
+    make_timestep = dm_env.truncation if last else dm_env.transition
+    adder.add(actions[step], make_timestep(0.0, observations[step]))
   adder.reset()
   inserts = num_transitions / (time.perf_counter() - start)
   full = process.memory_info().rss
