@@ -11,15 +11,15 @@ from acme_qsm import lazy
 if typing.TYPE_CHECKING:
   from acme_qsm import diffusion
   from acme_qsm import losses
-  from acme_qsm.builder import QSMBuilder
-  from acme_qsm.config import QSMConfig
-  from acme_qsm.learner_core import LearnerCore
-  from acme_qsm.learner_core import make_learner_core
-  from acme_qsm.learner_core import TrainingState
+  from acme_qsm.agents.builder import QSMBuilder
+  from acme_qsm.core.acting import make_policy
+  from acme_qsm.core.acting import PolicyParams
+  from acme_qsm.core.config import QSMConfig
+  from acme_qsm.core.learner_core import LearnerCore
+  from acme_qsm.core.learner_core import make_learner_core
+  from acme_qsm.core.learner_core import TrainingState
   from acme_qsm.networks import make_networks
   from acme_qsm.networks import QSMNetworks
-  from acme_qsm.policy import make_policy
-  from acme_qsm.policy import PolicyParams
   from acme_qsm.types import Transition
 
 __all__ = [
@@ -40,17 +40,17 @@ __all__ = [
 __getattr__, __dir__ = lazy.attach(
   __name__,
   {
-    "LearnerCore": "acme_qsm.learner_core",
-    "PolicyParams": "acme_qsm.policy",
-    "QSMBuilder": "acme_qsm.builder",
-    "QSMConfig": "acme_qsm.config",
+    "LearnerCore": "acme_qsm.core.learner_core",
+    "PolicyParams": "acme_qsm.core.acting",
+    "QSMBuilder": "acme_qsm.agents.builder",
+    "QSMConfig": "acme_qsm.core.config",
     "QSMNetworks": "acme_qsm.networks",
-    "TrainingState": "acme_qsm.learner_core",
+    "TrainingState": "acme_qsm.core.learner_core",
     "Transition": "acme_qsm.types",
     "diffusion": "acme_qsm.diffusion",
     "losses": "acme_qsm.losses",
-    "make_learner_core": "acme_qsm.learner_core",
+    "make_learner_core": "acme_qsm.core.learner_core",
     "make_networks": "acme_qsm.networks",
-    "make_policy": "acme_qsm.policy",
+    "make_policy": "acme_qsm.core.acting",
   },
 )

@@ -8,8 +8,8 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from acme_qsm.experiments import loggers
-from acme_qsm.experiments import plotting
+from acme_qsm.experiments.records import loggers
+from acme_qsm.experiments.records import plotting
 
 
 @dataclasses.dataclass(frozen=True)

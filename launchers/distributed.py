@@ -17,19 +17,19 @@ from typing import Literal
 
 from absl import flags
 
+from acme_qsm.distributed import program as distributed
+from acme_qsm.distributed.coordination import rpc
+from acme_qsm.distributed.coordination.coordinator import ACTOR_STEPS
+from acme_qsm.distributed.coordination.coordinator import ENDED_STATES
+from acme_qsm.distributed.coordination.coordinator import NOT_STARTED
+from acme_qsm.distributed.coordination.coordinator import Phase
+from acme_qsm.distributed.engines.launchpad_engine import LaunchpadRun
+from acme_qsm.distributed.engines.ray_engine import RayRun
+from acme_qsm.distributed.plan import Plan
 from acme_qsm.experiments import command_line
-from acme_qsm.experiments import distributed
-from acme_qsm.experiments import listening
-from acme_qsm.experiments import rpc
-from acme_qsm.experiments.coordinator import ACTOR_STEPS
-from acme_qsm.experiments.coordinator import ENDED_STATES
-from acme_qsm.experiments.coordinator import NOT_STARTED
-from acme_qsm.experiments.coordinator import Phase
 from acme_qsm.experiments.interruption import Interruption
-from acme_qsm.experiments.launchpad_engine import LaunchpadRun
-from acme_qsm.experiments.plan import Plan
 from acme_qsm.experiments.progress import Progress
-from acme_qsm.experiments.ray_engine import RayRun
+from acme_qsm.replay.listening import bind as listening
 
 _POLL_SECONDS = 0.5
 _RATE_SECONDS = 30.0

@@ -7,7 +7,7 @@ import sys
 
 from acme_qsm import experiments
 from acme_qsm.experiments import command_line
-from acme_qsm.experiments.checkpointing import CheckpointError
+from acme_qsm.experiments.records.checkpointing import CheckpointError
 from acme_qsm.types import NonFiniteError
 
 

@@ -1,168 +1,17 @@
-"""Keeps BUILD complete: one target per source file, with its real deps.
+"""BUILD holds what `python tests/generate_build.py` writes."""
 
-`python tests/build_test.py` prints what BUILD should hold.
-"""
-
-import ast
-import dataclasses
 import pathlib
-from collections.abc import Sequence
 
-ROOT = pathlib.Path(__file__).parents[1]
+from tests import generate_build
 
-HEADER = """\
-load("@rules_python//python:defs.bzl", "py_binary", "py_library", "py_test")
-
-package(default_visibility = ["//visibility:public"])
-"""
+ROOT = generate_build.ROOT
+HEADER = generate_build.HEADER
 
 
-@dataclasses.dataclass(frozen=True)
-class Target:
-  """A py_library, py_binary or py_test; `text` is how BUILD says it."""
-
-  rule: str
-  name: str
-  attributes: Sequence[tuple[str, object]]
-
-  @property
-  def text(self) -> str:
-    lines = [f"{self.rule}(", f'    name = "{self.name}",']
-    for key, value in self.attributes:
-      if isinstance(value, tuple):
-        items = [f'"{item}"' for item in value]
-        if len(items) > 1:
-          items = ["", *(f"        {item}," for item in items), "    "]
-        lines.append(f"    {key} = [" + "\n".join(items) + "],")
-      elif isinstance(value, str):
-        lines.append(f'    {key} = "{value}",')
-      else:
-        lines.append(f"    {key} = {value},")
-    return "\n".join([*lines, ")"])
-
-
-def list_sources(root: pathlib.Path) -> list[str]:
-  return sorted(
-    path.relative_to(root).as_posix()
-    for folder in ("acme_qsm", "launchers", "tests")
-    for path in (root / folder).rglob("*.py")
+def test_build_is_what_its_generator_writes():
+  assert (ROOT / "BUILD").read_text() == generate_build.make_build(ROOT), (
+    "BUILD is not up to date: run `uv run python tests/generate_build.py`."
   )
-
-
-def make_name(source: str) -> str:
-  """acme_qsm/a/b.py is a_b, a package's __init__.py the package itself."""
-  parts = list(pathlib.PurePosixPath(source).with_suffix("").parts)
-  if parts[-1] == "__init__":
-    parts.pop()
-  if parts[0] == "acme_qsm" and len(parts) > 1:
-    parts = parts[1:]
-  return "_".join(parts)
-
-
-def make_module(source: str) -> str:
-  module = source.removesuffix(".py").removesuffix("/__init__")
-  return module.replace("/", ".")
-
-
-def find_imports(source: str, root: pathlib.Path) -> set[str]:
-  """The files of the repository that a file imports."""
-  modules = {make_module(other): other for other in list_sources(root)}
-  found = set()
-  for node in ast.walk(ast.parse((root / source).read_text())):
-    if isinstance(node, ast.Import):
-      found.update(alias.name for alias in node.names)
-    elif isinstance(node, ast.ImportFrom):
-      assert not node.level, f"{source} imports relatively"
-      for alias in node.names:
-        submodule = f"{node.module}.{alias.name}"
-        found.add(submodule if submodule in modules else node.module)
-    elif isinstance(node, ast.Constant) and "." in str(node.value):
-      # The name of a module that is imported when first needed.
-      found.add(node.value)
-  return {modules[name] for name in found if name in modules} - {source}
-
-
-def make_target(source: str, root: pathlib.Path) -> Target:
-  path = pathlib.PurePosixPath(source)
-  imports = find_imports(source, root)
-  attributes: list[tuple[str, object]] = [("srcs", (source,))]
-  if path.parts[0] == "launchers" and path.name != "__init__.py":
-    rule = "py_binary"
-    attributes.append(("main", source))
-  elif path.name.endswith("_test.py"):
-    rule = "py_test"
-    attributes += [("args", (source,)), ("main_module", "pytest")]
-    # Fixtures come without an import.
-    imports.update(
-      other
-      for other in list_sources(root)
-      if other.endswith("conftest.py")
-      and path.is_relative_to(pathlib.PurePosixPath(other).parent)
-    )
-  else:
-    rule = "py_library"
-    if path.parts[0] == "tests":
-      attributes.append(("testonly", True))
-  deps = tuple(sorted(f":{make_name(other)}" for other in imports))
-  if deps:
-    attributes.append(("deps", deps))
-  return Target(rule, make_name(source), tuple(sorted(attributes, key=_order)))
-
-
-def _order(attribute: tuple[str, object]) -> int:
-  """Buildifier's order."""
-  keys = ("testonly", "srcs", "args", "main", "main_module", "deps")
-  return keys.index(attribute[0])
-
-
-def read_targets(build: str) -> list[Target]:
-  """The targets of a BUILD file, which is valid Python syntax."""
-  targets = []
-  for statement in ast.parse(build).body:
-    call = statement.value if isinstance(statement, ast.Expr) else None
-    assert isinstance(call, ast.Call), ast.unparse(statement)
-    assert isinstance(call.func, ast.Name), ast.unparse(statement)
-    if call.func.id.startswith("py_"):
-      attributes = {
-        str(keyword.arg): ast.literal_eval(keyword.value)
-        for keyword in call.keywords
-      }
-      name = attributes.pop("name")
-      targets.append(
-        Target(
-          call.func.id,
-          name,
-          tuple(
-            (key, tuple(value) if isinstance(value, list) else value)
-            for key, value in attributes.items()
-          ),
-        )
-      )
-  return targets
-
-
-def find_problems(root: pathlib.Path) -> list[str]:
-  """What to change in BUILD, ready to paste; nothing where all is well."""
-  targets = read_targets((root / "BUILD").read_text())
-  expected = [make_target(source, root) for source in list_sources(root)]
-  problems = []
-  for target in targets:
-    sources = dict(target.attributes)["srcs"]
-    if targets.count(target) > 1 or target.name not in {
-      other.name for other in expected
-    }:
-      problems.append(f"# Remove {target.name} of {sources}.")
-  by_name = {target.name: target for target in targets}
-  for target in expected:
-    if target != by_name.get(target.name):
-      verb = "Replace" if target.name in by_name else "Add"
-      problems.append(f"# {verb}:\n{target.text}")
-  return problems
-
-
-def test_build_is_complete():
-  problems = find_problems(ROOT)
-  assert not problems, "BUILD must change:\n\n" + "\n\n".join(problems)
 
 
 def test_build_is_the_only_one():
@@ -175,7 +24,10 @@ def test_build_is_the_only_one():
 
 
 def test_names_are_unique():
-  names = [target.name for target in read_targets((ROOT / "BUILD").read_text())]
+  names = [
+    generate_build.make_name(source)
+    for source in generate_build.list_sources(ROOT)
+  ]
   assert len(set(names)) == len(names)
 
 
@@ -197,9 +49,6 @@ def test_targets_of_a_small_tree(tmp_path):
     tests__conftest="",
     tests__core__a_test="import acme_qsm.a\n",
   )
-  texts = [
-    make_target(source, tmp_path).text for source in list_sources(tmp_path)
-  ]
   expected = """
 py_library(
     name = "acme_qsm",
@@ -242,22 +91,12 @@ py_test(
         ":tests_conftest",
     ],
 )"""
-  assert "\n".join(texts) == expected.lstrip()
-  # What it prints is what it accepts, and it sees what has changed since.
-  write_tree(tmp_path, BUILD=HEADER + "\n\n".join(texts))
-  assert find_problems(tmp_path) == []
+  expected = expected.replace(")\npy_", ")\n\npy_")
+  assert generate_build.make_build(tmp_path) == f"{HEADER}{expected}\n"
+  # It sees what has changed since.
   write_tree(tmp_path, acme_qsm__a="import acme_qsm.c", acme_qsm__c="")
   (tmp_path / "launchers" / "run.py").unlink()
-  removed, replaced, added = find_problems(tmp_path)
-  assert "Remove launchers_run" in removed
-  assert "# Replace:" in replaced
-  assert 'deps = [":c"]' in replaced
-  assert "# Add:" in added
-  assert 'srcs = ["acme_qsm/c.py"]' in added
-
-
-if __name__ == "__main__":
-  print(HEADER)
-  print(
-    "\n\n".join(make_target(source, ROOT).text for source in list_sources(ROOT))
-  )
+  changed = generate_build.make_build(tmp_path)
+  assert "launchers_run" not in changed
+  assert 'deps = [":c"]' in changed
+  assert 'srcs = ["acme_qsm/c.py"]' in changed

@@ -21,15 +21,15 @@ from acme.jax import variable_utils
 from acme.utils import counting
 from acme.utils import loggers
 
-from acme_qsm.adder import NStepTransitionAdder
-from acme_qsm.adder import TABLE
-from acme_qsm.adder import TransitionCodec
-from acme_qsm.config import QSMConfig
-from acme_qsm.learner_core import make_learner_core
-from acme_qsm.learning import QSMLearner
+from acme_qsm.agents.learner import QSMLearner
+from acme_qsm.core.acting import make_policy
+from acme_qsm.core.acting import Policy
+from acme_qsm.core.config import QSMConfig
+from acme_qsm.core.learner_core import make_learner_core
 from acme_qsm.networks import QSMNetworks
-from acme_qsm.policy import make_policy
-from acme_qsm.policy import Policy
+from acme_qsm.replay.adder import NStepTransitionAdder
+from acme_qsm.replay.adder import TABLE
+from acme_qsm.replay.adder import TransitionCodec
 from acme_qsm.specs import validate_environment_spec
 
 

@@ -17,8 +17,8 @@ from acme.utils import counting
 from acme.utils import loggers
 
 from acme_qsm import types
-from acme_qsm.learner_core import LearnerCore
-from acme_qsm.learner_core import TrainingState
+from acme_qsm.core.learner_core import LearnerCore
+from acme_qsm.core.learner_core import TrainingState
 
 
 class QSMLearner(core.Learner):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from acme_qsm import diffusion
 from acme_qsm import types
-from acme_qsm.config import QSMConfig
+from acme_qsm.core.config import QSMConfig
 from acme_qsm.networks import QSMNetworks
 
 

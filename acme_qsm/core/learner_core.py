@@ -12,11 +12,11 @@ import optax
 from acme_qsm import diffusion
 from acme_qsm import losses
 from acme_qsm import types
-from acme_qsm.config import QSMConfig
+from acme_qsm.core.acting import add_exploration_noise
+from acme_qsm.core.acting import PolicyParams
+from acme_qsm.core.acting import sample_action
+from acme_qsm.core.config import QSMConfig
 from acme_qsm.networks import QSMNetworks
-from acme_qsm.policy import add_exploration_noise
-from acme_qsm.policy import PolicyParams
-from acme_qsm.policy import sample_action
 
 
 class TrainingState(NamedTuple):

@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 
-from acme_qsm.experiments.run_coordinator import CoordinatorConfig
+from acme_qsm.distributed.coordination.run_coordinator import CoordinatorConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,16 +9,16 @@ import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 import cloudpickle
 from acme import specs
 
-from acme_qsm.experiments import launchpad_engine
-from acme_qsm.experiments import listening
-from acme_qsm.experiments import replay
-from acme_qsm.experiments import rpc
-from acme_qsm.experiments import workdir
+from acme_qsm.distributed.coordination import rpc
+from acme_qsm.distributed.coordination.run_coordinator import CoordinatorConfig
+from acme_qsm.distributed.engines import launchpad_engine
+from acme_qsm.distributed.nodes import Run
+from acme_qsm.distributed.plan import Plan
 from acme_qsm.experiments.config import ExperimentConfig
 from acme_qsm.experiments.config import ExperimentError
-from acme_qsm.experiments.nodes import Run
-from acme_qsm.experiments.plan import Plan
-from acme_qsm.experiments.run_coordinator import CoordinatorConfig
+from acme_qsm.experiments.records import workdir
+from acme_qsm.replay import reverb_server
+from acme_qsm.replay.listening import bind as listening
 
 
 def make_distributed_experiment(
@@ -155,7 +155,7 @@ def plan_experiment(
     coordinator=config,
     run=cloudpickle.dumps(run),
     log_folder=path / "logs" if path else None,
-    replay_bytes=sum(replay.max_bytes(table) for table in tables),
+    replay_bytes=sum(reverb_server.max_bytes(table) for table in tables),
   )
 
 

@@ -5,10 +5,10 @@ import typing
 from acme_qsm import lazy
 
 if typing.TYPE_CHECKING:
+  from acme_qsm.distributed.program import make_distributed_experiment
   from acme_qsm.experiments.config import CheckpointingConfig
   from acme_qsm.experiments.config import ExperimentConfig
   from acme_qsm.experiments.config import ExperimentError
-  from acme_qsm.experiments.distributed import make_distributed_experiment
   from acme_qsm.experiments.local_run import run_experiment
 
 __all__ = [
@@ -25,7 +25,7 @@ __getattr__, __dir__ = lazy.attach(
     "CheckpointingConfig": "acme_qsm.experiments.config",
     "ExperimentConfig": "acme_qsm.experiments.config",
     "ExperimentError": "acme_qsm.experiments.config",
-    "make_distributed_experiment": "acme_qsm.experiments.distributed",
+    "make_distributed_experiment": "acme_qsm.distributed.program",
     "run_experiment": "acme_qsm.experiments.local_run",
   },
 )

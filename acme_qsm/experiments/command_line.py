@@ -8,10 +8,10 @@ from typing import TypeVar
 
 import tyro
 
-from acme_qsm import config as config_lib
 from acme_qsm import environments
-from acme_qsm.builder import QSMBuilder
-from acme_qsm.config import QSMConfig
+from acme_qsm.agents.builder import QSMBuilder
+from acme_qsm.core import config as config_lib
+from acme_qsm.core.config import QSMConfig
 from acme_qsm.experiments.config import CheckpointingConfig
 from acme_qsm.experiments.config import ExperimentConfig
 from acme_qsm.networks import make_networks

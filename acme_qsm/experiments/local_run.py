@@ -15,18 +15,18 @@ from acme import specs
 from acme.utils import counting
 from acme.utils import loggers as acme_loggers
 
-from acme_qsm.experiments import checkpointing
 from acme_qsm.experiments import evaluation
-from acme_qsm.experiments import loggers
 from acme_qsm.experiments import native_output
-from acme_qsm.experiments import plotting
-from acme_qsm.experiments import replay
-from acme_qsm.experiments import workdir as workdir_lib
 from acme_qsm.experiments.config import ExperimentConfig
 from acme_qsm.experiments.config import ExperimentError
 from acme_qsm.experiments.interruption import Interruption
 from acme_qsm.experiments.progress import Progress
-from acme_qsm.experiments.run_state import RunState
+from acme_qsm.experiments.records import checkpointing
+from acme_qsm.experiments.records import loggers
+from acme_qsm.experiments.records import plotting
+from acme_qsm.experiments.records import workdir as workdir_lib
+from acme_qsm.experiments.records.run_state import RunState
+from acme_qsm.replay import reverb_server
 from acme_qsm.types import NonFiniteError
 
 # Learner steps between rows of the learner's log.
@@ -160,7 +160,7 @@ class _LocalRun:
       networks = experiment.network_factory(spec)
       policy = builder.make_policy(networks, spec, evaluation=False)
       tables = builder.make_replay_tables(spec, policy)
-      replay.require_ratio(tables[0])
+      reverb_server.require_ratio(tables[0])
       if experiment.checkpointing is not None:
         workdir = workdir_lib.open_workdir(
           experiment.checkpointing, workdir_lib.describe_run(experiment, spec)
@@ -180,9 +180,9 @@ class _LocalRun:
       )
     )
     self._interruption = stack.enter_context(Interruption())
-    self._replay = replay.LocalReplay(
+    self._replay = reverb_server.LocalReplay(
       tables,
-      staging=replay.staging_folder(self._path) if self._path else None,
+      staging=reverb_server.staging_folder(self._path) if self._path else None,
       checkpoint=checkpoint.path / "replay" if checkpoint else None,
       run_id=run_id,
     )
@@ -430,7 +430,7 @@ class _LocalRun:
     self._learn()
     if self._path is None:
       return
-    staging = replay.staging_folder(self._path)
+    staging = reverb_server.staging_folder(self._path)
     flush: Callable[[], None] | None = getattr(self._adder, "flush", None)
     if flush is not None:
       flush()
@@ -442,7 +442,7 @@ class _LocalRun:
         self._evaluated_at,
         self._counter.get_counts(),
       ).to_metadata(),
-      lambda folder: replay.save(
+      lambda folder: reverb_server.save(
         self._replay.client, staging, folder / "replay"
       ),
     )

@@ -12,7 +12,7 @@ import reverb
 from reverb import errors as reverb_errors
 from reverb.cc import schema_pb2
 
-from acme_qsm.experiments import listening
+from acme_qsm.replay.listening import bind as listening
 
 # A rate limiter's window of so many inserts to each side of its middle is wide.
 _WIDE_INSERTS = 16

@@ -24,8 +24,8 @@ import psutil
 import reverb
 from acme import specs
 
-from acme_qsm import adder as adder_lib
 from acme_qsm import QSMBuilder
+from acme_qsm.replay import adder as adder_lib
 from launchers.benchmarks import learner as learner_benchmark
 
 _EPISODE_LENGTH = 1_000

@@ -16,8 +16,8 @@ from acme.agents.jax import builders
 from acme.agents.jax import sac
 from acme.utils import loggers
 
-from acme_qsm.acme_builder import AcmeBuilder
-from acme_qsm.builder import QSMBuilder
+from acme_qsm.agents.acme_builder import AcmeBuilder
+from acme_qsm.agents.builder import QSMBuilder
 
 # What waiting for anything may take, in seconds: far more than it does.
 DEADLINE = 120.0

@@ -22,9 +22,9 @@ from acme.agents.jax import builders
 from acme.utils import counting
 
 import acme_qsm
-from acme_qsm import adder as adder_lib
 from acme_qsm import environments
-from acme_qsm.builder import QSMBuilder
+from acme_qsm.agents.builder import QSMBuilder
+from acme_qsm.replay import adder as adder_lib
 
 # What waiting for anything may take, in seconds: far more than it does.
 DEADLINE = 120.0

@@ -13,9 +13,9 @@ from acme.utils import counting
 from acme.utils import loggers
 
 import acme_qsm
-from acme_qsm import adder as adder_lib
-from acme_qsm import learning
 from acme_qsm import types
+from acme_qsm.agents import learner as learning
+from acme_qsm.replay import adder as adder_lib
 
 BATCH_SIZE = 8
 

@@ -9,8 +9,8 @@ import pytest
 
 from acme_qsm import diffusion
 from acme_qsm import networks as networks_lib
-from acme_qsm import policy as policy_lib
-from acme_qsm.policy import PolicyParams
+from acme_qsm.core import acting as policy_lib
+from acme_qsm.core.acting import PolicyParams
 
 PARAMS = PolicyParams(
   denoiser=None, target_denoiser=None, critics=None, steps=jnp.asarray(1)

@@ -10,7 +10,7 @@ import re
 import pytest
 
 import acme_qsm
-from acme_qsm import config as config_lib
+from acme_qsm.core import config as config_lib
 
 
 @pytest.mark.parametrize(

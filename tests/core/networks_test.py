@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from acme_qsm import networks as networks_lib
+from acme_qsm.networks import denoiser as denoiser_lib
+from acme_qsm.networks import layers
 
 
 def normal(seed, *shape):
@@ -26,7 +28,7 @@ def test_mish():
   ).astype(np.float32)
   # Single precision; what is below its normal numbers may be zero.
   np.testing.assert_allclose(
-    networks_lib.mish(jnp.asarray(x)), numpy_mish(x), rtol=2e-6, atol=1e-37
+    layers.mish(jnp.asarray(x)), numpy_mish(x), rtol=2e-6, atol=1e-37
   )
 
 
@@ -35,7 +37,7 @@ def test_mish_gradient():
   # d/dx x tanh(s) = tanh(s) + x (1 - tanh(s)^2) sigmoid(x), s = softplus(x).
   tanh = np.tanh(np.logaddexp(0.0, x))
   sigmoid = np.exp(-np.logaddexp(0.0, -x))
-  gradient = jax.vmap(jax.grad(networks_lib.mish))(jnp.asarray(x, jnp.float32))
+  gradient = jax.vmap(jax.grad(layers.mish))(jnp.asarray(x, jnp.float32))
   np.testing.assert_allclose(
     gradient, tanh + x * (1 - tanh**2) * sigmoid, rtol=1e-4, atol=2e-6
   )
@@ -45,14 +47,14 @@ def test_mish_gradient():
 def test_mish_is_of_each_element(shape):
   x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
   expected = numpy_mish(x)
-  for function in (networks_lib.mish, jax.jit(networks_lib.mish)):
+  for function in (layers.mish, jax.jit(layers.mish)):
     np.testing.assert_allclose(function(jnp.asarray(x)), expected, rtol=2e-6)
 
 
 @pytest.mark.parametrize("first", [np.inf, -np.inf, np.nan])
 def test_an_infinity_stays_where_it_is(first):
   x = jnp.asarray([[first, 0.5], [-0.5, 2.0]], jnp.float32)
-  result = np.asarray(networks_lib.mish(x)).ravel()
+  result = np.asarray(layers.mish(x)).ravel()
   np.testing.assert_allclose(
     result[1:], numpy_mish([0.5, -0.5, 2.0]), rtol=2e-6
   )
@@ -60,9 +62,7 @@ def test_an_infinity_stays_where_it_is(first):
 
 def test_perceptron_is_dense_on_the_concatenated_inputs():
   net = hk.without_apply_rng(
-    hk.transform(
-      lambda *xs: networks_lib.Perceptron((5, 4), 2, networks_lib.mish)(*xs)
-    )
+    hk.transform(lambda *xs: layers.Perceptron((5, 4), 2, layers.mish)(*xs))
   )
   inputs = normal(0, 6, 3), normal(1, 6, 1), normal(2, 6, 4)
   params = net.init(jax.random.key(3), *inputs)
@@ -85,9 +85,7 @@ def test_perceptron_is_dense_on_the_concatenated_inputs():
 
 
 def test_perceptron_starts_xavier_uniform_over_all_inputs():
-  net = hk.transform(
-    lambda *xs: networks_lib.Perceptron((200,), 1, jax.nn.relu)(*xs)
-  )
+  net = hk.transform(lambda *xs: layers.Perceptron((200,), 1, jax.nn.relu)(*xs))
   params = net.init(jax.random.key(0), jnp.ones((1, 70)), jnp.ones((1, 30)))
   weights = np.concatenate(
     [params["perceptron"][f"first_weights_{i}"] for i in range(2)]
@@ -105,7 +103,7 @@ def test_time_embedding():
   num_steps, size = 7, 4
 
   def embed(t):
-    table, rows = networks_lib.FourierTimeEmbedding(num_steps, size, 3)(t)
+    table, rows = denoiser_lib.FourierTimeEmbedding(num_steps, size, 3)(t)
     return table[rows]
 
   net = hk.without_apply_rng(hk.transform(embed))
@@ -134,7 +132,7 @@ def test_looking_up_after_projecting_is_looking_up_before():
   rows = jnp.asarray([4, 0, 4, 2])
   net = hk.without_apply_rng(
     hk.transform(
-      lambda *inputs: networks_lib.Perceptron([6], 1, jax.nn.tanh)(*inputs)
+      lambda *inputs: layers.Perceptron([6], 1, jax.nn.tanh)(*inputs)
     )
   )
   params = net.init(jax.random.key(0), x, table[rows])
@@ -143,7 +141,7 @@ def test_looking_up_after_projecting_is_looking_up_before():
     return jnp.sum(net.apply(params, x, table[rows]) ** 2)
 
   def after(table):
-    lookup = networks_lib.Lookup(table, rows)
+    lookup = layers.Lookup(table, rows)
     return jnp.sum(net.apply(params, x, lookup) ** 2)
 
   np.testing.assert_allclose(after(table), before(table), rtol=1e-5)

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from acme_qsm.experiments.coordinator import Coordinator
-from acme_qsm.experiments.coordinator import Phase
-from acme_qsm.experiments.coordinator import Report
+from acme_qsm.distributed.coordination.coordinator import Coordinator
+from acme_qsm.distributed.coordination.coordinator import Phase
+from acme_qsm.distributed.coordination.coordinator import Report
 
 
 class Clock:

@@ -16,14 +16,14 @@ import psutil
 import pytest
 import reverb
 
-from acme_qsm import adder
 from acme_qsm import QSMBuilder
-from acme_qsm.experiments import checkpointing
-from acme_qsm.experiments import distributed
-from acme_qsm.experiments import listening
-from acme_qsm.experiments import replay
+from acme_qsm.distributed import program as distributed
 from acme_qsm.experiments import run_experiment
-from acme_qsm.experiments.loggers import read_csv
+from acme_qsm.experiments.records import checkpointing
+from acme_qsm.experiments.records.loggers import read_csv
+from acme_qsm.replay import adder
+from acme_qsm.replay import reverb_server
+from acme_qsm.replay.listening import bind as listening
 
 
 def is_process(name):
@@ -252,7 +252,7 @@ def test_a_full_disk(
   run.process.send_signal(signal.SIGTERM)
   assert run.wait() == 128 + signal.SIGTERM, run.describe()
   # Nothing is left of what Reverb wrote in vain.
-  assert not any(replay.staging_folder(run.workdir).iterdir())
+  assert not any(reverb_server.staging_folder(run.workdir).iterdir())
 
 
 def take_port(port, spec, config, seconds=60):

@@ -12,17 +12,17 @@ from typing import Any
 
 import psutil
 
-from acme_qsm.experiments import checkpointing
-from acme_qsm.experiments import rpc
+from acme_qsm.distributed.coordination import rpc
+from acme_qsm.experiments.records import checkpointing
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 # What launchers/distributed.py does, for any experiment.
 LAUNCHER = """
 import os, pickle, sys
 
 from absl import flags
-from acme_qsm.experiments import supervision
-from acme_qsm.experiments.launchpad_engine import LaunchpadRun
+from acme_qsm.distributed.processes import supervision
+from acme_qsm.distributed.engines.launchpad_engine import LaunchpadRun
 from launchers import distributed
 
 supervision.die_with_parent()
@@ -82,7 +82,7 @@ class Launched:
     found = {}
     for process in psutil.process_iter(["cmdline"]):
       command = process.info["cmdline"] or []
-      if "acme_qsm.experiments.process" in command and str(
+      if "acme_qsm.distributed.processes.process" in command and str(
         self.workdir
       ) in _log_of(process):
         found[command[-2]] = process

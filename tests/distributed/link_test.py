@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from acme_qsm.experiments import link as link_lib
-from acme_qsm.experiments import rpc
-from acme_qsm.experiments import supervision
-from acme_qsm.experiments.coordinator import Coordinator
-from acme_qsm.experiments.coordinator import Phase
+from acme_qsm.distributed.coordination import link as link_lib
+from acme_qsm.distributed.coordination import rpc
+from acme_qsm.distributed.coordination.coordinator import Coordinator
+from acme_qsm.distributed.coordination.coordinator import Phase
+from acme_qsm.distributed.processes import supervision
 
 KEY = b"key"
 HOST = "127.0.0.1"

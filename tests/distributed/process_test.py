@@ -7,7 +7,7 @@ import pytest
 
 PROGRAM = """
 import sys
-from acme_qsm.experiments import process
+from acme_qsm.distributed.processes import process
 process.drop_output_on_errors()
 print("a" * 100_000)
 print("b", file=sys.stderr)

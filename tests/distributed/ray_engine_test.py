@@ -2,10 +2,10 @@
 
 import pytest
 
-from acme_qsm.experiments import ray_engine
+from acme_qsm.distributed.coordination.run_coordinator import CoordinatorConfig
+from acme_qsm.distributed.engines import ray_engine
+from acme_qsm.distributed.plan import Plan
 from acme_qsm.experiments.config import ExperimentError
-from acme_qsm.experiments.plan import Plan
-from acme_qsm.experiments.run_coordinator import CoordinatorConfig
 
 
 def make_plan(num_actors=2, *, replay_bytes=10**6, evaluates=True):

@@ -9,12 +9,12 @@ import time
 import psutil
 import pytest
 
-from acme_qsm.experiments import reaper
+from acme_qsm.distributed.processes import reaper
 
 # Starts a child that starts a grandchild, both in sessions of their own.
 PARENT = """
 import subprocess, sys, time
-from acme_qsm.experiments import reaper
+from acme_qsm.distributed.processes import reaper
 
 bystander = subprocess.Popen(["sleep", "600"])
 reaper.start("ACME_QSM_TEST")

@@ -12,7 +12,7 @@ from multiprocessing import connection as mp_connection
 import numpy as np
 import pytest
 
-from acme_qsm.experiments import rpc
+from acme_qsm.distributed.coordination import rpc
 
 KEY = b"the run's key"
 HOST = "127.0.0.1"
@@ -165,7 +165,7 @@ def test_only_the_named_address_answers():
 
 SERVER = """
 import sys, time
-from acme_qsm.experiments import rpc
+from acme_qsm.distributed.coordination import rpc
 server = rpc.Server({}, sys.argv[1].encode(), sys.argv[2])
 print(server.port, flush=True)
 time.sleep(60)

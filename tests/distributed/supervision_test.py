@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 import acme_qsm
-from acme_qsm.experiments import supervision
+from acme_qsm.distributed.processes import supervision
 
 ROOT = pathlib.Path(acme_qsm.__file__).parents[1]
 

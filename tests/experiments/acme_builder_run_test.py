@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from acme.agents.jax import sac
 
-from acme_qsm import acme_builder
 from acme_qsm import experiments
-from acme_qsm.experiments import checkpointing
-from acme_qsm.experiments.loggers import read_csv
+from acme_qsm.agents import acme_builder
+from acme_qsm.experiments.records import checkpointing
+from acme_qsm.experiments.records.loggers import read_csv
 
 # What a run may take, in seconds: far more than it does.
 DEADLINE = 240.0

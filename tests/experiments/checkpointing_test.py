@@ -22,7 +22,7 @@ from acme import specs
 
 import acme_qsm
 from acme_qsm import types
-from acme_qsm.experiments import checkpointing
+from acme_qsm.experiments.records import checkpointing
 
 
 class Point(NamedTuple):
@@ -441,7 +441,7 @@ def test_a_full_disk_leaves_all_as_it_was(tmp_path):
 _SAVE_FOREVER = """
 import os, sys
 import numpy as np
-from acme_qsm.experiments import checkpointing
+from acme_qsm.experiments.records import checkpointing
 
 def save_forever():
   checkpointer = checkpointing.Checkpointer(sys.argv[1])

@@ -1,6 +1,6 @@
 """What the launchers' command lines have in common."""
 
-from acme_qsm.config import PRESETS
+from acme_qsm.core.config import PRESETS
 from acme_qsm.experiments import command_line
 
 

@@ -14,11 +14,11 @@ from acme import specs
 from acme_qsm import make_networks
 from acme_qsm import QSMBuilder
 from acme_qsm import QSMConfig
-from acme_qsm.experiments import checkpointing
 from acme_qsm.experiments import ExperimentError
-from acme_qsm.experiments import replay
 from acme_qsm.experiments import run_experiment
-from acme_qsm.experiments.loggers import read_csv
+from acme_qsm.experiments.records import checkpointing
+from acme_qsm.experiments.records.loggers import read_csv
+from acme_qsm.replay import reverb_server
 from acme_qsm.types import NonFiniteError
 
 # n-step returns of 3 steps add two shorter transitions at an episode's end.
@@ -88,7 +88,7 @@ def test_what_restarts_lose_does_not_add_up(
   config = dataclasses.replace(small_config, samples_per_insert_tolerance=10.0)
   for num_steps in range(60, 85, 5):
     run_experiment(make_experiment(num_steps, config), num_eval_episodes=0)
-  server = replay.LocalReplay(
+  server = reverb_server.LocalReplay(
     QSMBuilder(config).make_replay_tables(
       specs.make_environment_spec(make_experiment().environment_factory(0))
     ),

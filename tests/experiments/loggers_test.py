@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
-from acme_qsm.experiments import loggers
+from acme_qsm.experiments.records import loggers
 
 
 def _text(directory, label):

@@ -8,8 +8,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from acme_qsm.experiments import loggers
-from acme_qsm.experiments import plotting
+from acme_qsm.experiments.records import loggers
+from acme_qsm.experiments.records import plotting
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from acme_qsm.experiments import CheckpointingConfig
-from acme_qsm.experiments import workdir
+from acme_qsm.experiments.records import workdir
 
 
 def _open(path, description, **kwargs):

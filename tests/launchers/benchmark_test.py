@@ -13,7 +13,7 @@ from launchers.benchmarks import learner
 from launchers.benchmarks import replay
 from launchers.benchmarks import report
 from launchers.benchmarks import timing
-from tests.launched import ROOT
+from tests.distributed.launched import ROOT
 
 
 def test_functions_are_timed_in_turn():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from acme_qsm.experiments import loggers
+from acme_qsm.experiments.records import loggers
 from launchers import compare
 
 

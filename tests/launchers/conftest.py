@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tests.launched import Launched
+from tests.distributed.launched import Launched
 
 SMALL = [
   *("--task", "cartpole:balance"),

@@ -8,8 +8,8 @@ import numpy as np
 import psutil
 import pytest
 
-from acme_qsm.experiments import checkpointing
-from acme_qsm.experiments.loggers import read_csv
+from acme_qsm.experiments.records import checkpointing
+from acme_qsm.experiments.records.loggers import read_csv
 from launchers import distributed
 from launchers.benchmarks import program
 

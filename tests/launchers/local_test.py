@@ -11,9 +11,9 @@ import time
 import numpy as np
 import pytest
 
-from acme_qsm.config import PRESETS
-from acme_qsm.experiments import checkpointing
-from acme_qsm.experiments.loggers import read_csv
+from acme_qsm.core.config import PRESETS
+from acme_qsm.experiments.records import checkpointing
+from acme_qsm.experiments.records.loggers import read_csv
 from launchers import local
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from acme_qsm.experiments import checkpointing
+from acme_qsm.experiments.records import checkpointing
 
 RAY = pathlib.Path(sys.executable).with_name("ray")
 _GIGABYTE = 10**9

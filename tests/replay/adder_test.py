@@ -10,9 +10,9 @@ import reverb
 from acme import specs
 from acme.adders import reverb as acme_adders
 
-from acme_qsm import adder as adder_lib
 from acme_qsm import environments
 from acme_qsm import types
+from acme_qsm.replay import adder as adder_lib
 
 REWARDS = (1.0, 10.0, 100.0, 1000.0, 10000.0)
 

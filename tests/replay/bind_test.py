@@ -8,7 +8,7 @@ import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 import pytest
 import reverb
 
-from acme_qsm.experiments import listening
+from acme_qsm.replay.listening import bind as listening
 
 # Linux answers on all of 127.0.0.0/8: another address of this machine.
 OTHER_ADDRESS = "127.0.0.2"

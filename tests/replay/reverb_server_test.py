@@ -8,12 +8,12 @@ import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 import pytest
 import reverb
 
-from acme_qsm.experiments import replay
+from acme_qsm.replay import reverb_server
 
 
 @contextlib.contextmanager
 def serving(run_id, **kwargs):
-  server = replay.ReplayServer(
+  server = reverb_server.ReplayServer(
     [reverb.Table.queue("queue", 10)], run_id=run_id, **kwargs
   )
   try:
@@ -24,7 +24,7 @@ def serving(run_id, **kwargs):
 
 def test_a_run_knows_its_server():
   with serving("1") as server:
-    client = replay.connect(server.address, "1")
+    client = reverb_server.connect(server.address, "1")
     client.insert(3.0, {"queue": 1.0})
     assert server.size() == 1
 
@@ -33,9 +33,11 @@ def test_a_run_knows_its_server():
 def test_another_runs_server_is_refused(other):
   with (
     serving(other) as server,
-    pytest.raises(replay.WrongServerError, match="belongs to another run"),
+    pytest.raises(
+      reverb_server.WrongServerError, match="belongs to another run"
+    ),
   ):
-    replay.connect(server.address, "1")
+    reverb_server.connect(server.address, "1")
 
 
 def test_nobody_listens():
@@ -44,25 +46,25 @@ def test_nobody_listens():
     probe.bind(("127.0.0.1", 0))
     port = probe.getsockname()[1]
     with pytest.raises(ConnectionError, match="No answer from replay"):
-      replay.connect(f"127.0.0.1:{port}", "1", timeout=2)
+      reverb_server.connect(f"127.0.0.1:{port}", "1", timeout=2)
 
 
 def test_what_is_saved_is_restored(tmp_path):
   staging = tmp_path / "staging"
   with serving("1", staging=staging) as server:
     server.client.insert(3.0, {"queue": 1.0})
-    replay.save(server.client, staging, tmp_path / "saved")
+    reverb_server.save(server.client, staging, tmp_path / "saved")
     assert list(staging.iterdir()) == []
   with serving("1", staging=staging, checkpoint=tmp_path / "saved") as server:
     assert server.size() == 1
-    assert replay.connect(server.address, "1").server_info()["queue"]
+    assert reverb_server.connect(server.address, "1").server_info()["queue"]
 
 
 def test_a_failed_save_leaves_nothing_behind(tmp_path):
   staging = tmp_path / "staging"
   with serving("1", staging=staging) as server:
     with pytest.raises(OSError, match="saved"):
-      replay.save(server.client, staging, tmp_path / "nowhere" / "saved")
+      reverb_server.save(server.client, staging, tmp_path / "nowhere" / "saved")
     assert list(staging.iterdir()) == []
 
 
@@ -81,7 +83,7 @@ def test_only_narrow_limiters_are_lifted_in_one_process(width, lifted):
       ),
     )
 
-  server = replay.LocalReplay([make_table()])
+  server = reverb_server.LocalReplay([make_table()])
   try:
     limiter = server.info().rate_limiter_info
     expected = make_table().info.rate_limiter_info

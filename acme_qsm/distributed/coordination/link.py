@@ -11,11 +11,11 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from acme_qsm.experiments import rpc
-from acme_qsm.experiments import supervision
-from acme_qsm.experiments.coordinator import ACTOR_STEPS
-from acme_qsm.experiments.coordinator import Orders
-from acme_qsm.experiments.coordinator import Report
+from acme_qsm.distributed.coordination import rpc
+from acme_qsm.distributed.coordination.coordinator import ACTOR_STEPS
+from acme_qsm.distributed.coordination.coordinator import Orders
+from acme_qsm.distributed.coordination.coordinator import Report
+from acme_qsm.distributed.processes import supervision
 
 _PERIOD_SECONDS = 1.0
 # How long the network may be cut, and how long the coordinator may refuse to

@@ -7,16 +7,16 @@ import pathlib
 import time
 from typing import Any
 
-from acme_qsm.experiments import checkpointing
-from acme_qsm.experiments import loggers
-from acme_qsm.experiments import rpc
-from acme_qsm.experiments import workdir
+from acme_qsm.distributed.coordination import rpc
+from acme_qsm.distributed.coordination.coordinator import Coordinator
+from acme_qsm.distributed.coordination.coordinator import ENDED_STATES
+from acme_qsm.distributed.coordination.coordinator import LEARNER_STEPS
+from acme_qsm.distributed.coordination.coordinator import Phase
 from acme_qsm.experiments.config import CheckpointingConfig
-from acme_qsm.experiments.coordinator import Coordinator
-from acme_qsm.experiments.coordinator import ENDED_STATES
-from acme_qsm.experiments.coordinator import LEARNER_STEPS
-from acme_qsm.experiments.coordinator import Phase
-from acme_qsm.experiments.run_state import RunState
+from acme_qsm.experiments.records import checkpointing
+from acme_qsm.experiments.records import loggers
+from acme_qsm.experiments.records import workdir
+from acme_qsm.experiments.records.run_state import RunState
 
 STATUS_FILE = "run_status.json"
 # What the other processes may call.

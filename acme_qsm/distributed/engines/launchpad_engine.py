@@ -23,14 +23,16 @@ from typing import Any
 import launchpad as lp
 from launchpad import context as lp_context
 
-from acme_qsm.experiments import process
-from acme_qsm.experiments import rpc
-from acme_qsm.experiments import supervision
-from acme_qsm.experiments.coordinator import Phase
+from acme_qsm.distributed.coordination import rpc
+from acme_qsm.distributed.coordination.coordinator import Phase
+from acme_qsm.distributed.processes import process
+from acme_qsm.distributed.processes import supervision
 
 if typing.TYPE_CHECKING:
-  from acme_qsm.experiments.plan import Plan
-  from acme_qsm.experiments.run_coordinator import CoordinatorConfig
+  from acme_qsm.distributed.coordination.run_coordinator import (
+    CoordinatorConfig,
+  )
+  from acme_qsm.distributed.plan import Plan
 
 LAUNCHER_VARIABLE = "ACME_QSM_LAUNCHER"
 """Environment variable: the process without which all others are to end."""
@@ -70,7 +72,7 @@ def _address(port_address: lp.Address, host: str) -> str:
 
 def _coordinate(config: "CoordinatorConfig", port_address: lp.Address) -> None:
   """The program of the node "coordinator"."""
-  from acme_qsm.experiments.run_coordinator import run_coordinator
+  from acme_qsm.distributed.coordination.run_coordinator import run_coordinator
 
   _leave_signals_to_the_launcher()
   run_coordinator(config, _port(port_address))
@@ -136,7 +138,7 @@ def _run_in_process(group: _Group, name: str, address: str) -> None:
       [
         sys.executable,
         "-m",
-        "acme_qsm.experiments.process",
+        "acme_qsm.distributed.processes.process",
         file.name,
         name,
         address,
@@ -156,8 +158,8 @@ def _run_in_thread(group: _Group, name: str, address: str) -> None:
   client = process.connect(address, group.key)
   run = pickle.loads(group.run)
 
-  from acme_qsm.experiments import link
-  from acme_qsm.experiments import nodes
+  from acme_qsm.distributed import nodes
+  from acme_qsm.distributed.coordination import link
 
   is_over = _IsOver(client)
   for attempt in range(_MAX_FAILURES):

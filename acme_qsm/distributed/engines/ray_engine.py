@@ -24,18 +24,18 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
-from acme_qsm.experiments import link
-from acme_qsm.experiments import listening
-from acme_qsm.experiments import process
-from acme_qsm.experiments import reaper
-from acme_qsm.experiments import rpc
-from acme_qsm.experiments import supervision
+from acme_qsm.distributed.coordination import link
+from acme_qsm.distributed.coordination import rpc
+from acme_qsm.distributed.coordination.coordinator import ENDED_STATES
+from acme_qsm.distributed.coordination.coordinator import GIVEN_UP
+from acme_qsm.distributed.processes import process
+from acme_qsm.distributed.processes import reaper
+from acme_qsm.distributed.processes import supervision
 from acme_qsm.experiments.config import ExperimentError
-from acme_qsm.experiments.coordinator import ENDED_STATES
-from acme_qsm.experiments.coordinator import GIVEN_UP
+from acme_qsm.replay.listening import bind as listening
 
 if typing.TYPE_CHECKING:
-  from acme_qsm.experiments.plan import Plan
+  from acme_qsm.distributed.plan import Plan
 
 # A process that gives no sign of life for so long is started again.
 _HANG_SECONDS = 60.0
@@ -91,7 +91,7 @@ class _Process:
         return
 
       # As late as can be: they take long to load.
-      from acme_qsm.experiments import nodes
+      from acme_qsm.distributed import nodes
 
       nodes.run_node(
         dataclasses.replace(pickle.loads(run), host=host), node_link
@@ -152,7 +152,9 @@ class RayRun:
 
   def _start(self, plan: "Plan", host: str, *, alone: bool) -> None:
     # Not above: it loads much, and this module is loaded on all machines.
-    from acme_qsm.experiments.run_coordinator import run_coordinator
+    from acme_qsm.distributed.coordination.run_coordinator import (
+      run_coordinator,
+    )
 
     resources = _share_out(plan, _list_machines(self._ray))
     coordinator = dataclasses.replace(plan.coordinator, host=host)

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-from acme_qsm.experiments.link import Link
-from acme_qsm.experiments.nodes import actor
-from acme_qsm.experiments.nodes import evaluator
-from acme_qsm.experiments.nodes import learner
-from acme_qsm.experiments.nodes import replay
-from acme_qsm.experiments.nodes.run import Run
+from acme_qsm.distributed.coordination.link import Link
+from acme_qsm.distributed.nodes import actor
+from acme_qsm.distributed.nodes import evaluator
+from acme_qsm.distributed.nodes import learner
+from acme_qsm.distributed.nodes import replay
+from acme_qsm.distributed.nodes.run import Run
 
 __all__ = ["Run", "run_node"]
 

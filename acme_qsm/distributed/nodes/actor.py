@@ -8,19 +8,19 @@ import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 
 from acme.utils import loggers as acme_loggers
 
-from acme_qsm.experiments import supervision
-from acme_qsm.experiments.coordinator import ACTOR_STEPS
-from acme_qsm.experiments.coordinator import LEARNER_STEPS
-from acme_qsm.experiments.coordinator import Phase
-from acme_qsm.experiments.link import Link
-from acme_qsm.experiments.nodes.connections import RemoteVariables
-from acme_qsm.experiments.nodes.connections import ReplayConnection
-from acme_qsm.experiments.nodes.environment import Environment
-from acme_qsm.experiments.nodes.environment import EnvironmentFailedError
-from acme_qsm.experiments.nodes.run import ACTOR
-from acme_qsm.experiments.nodes.run import POLL_SECONDS
-from acme_qsm.experiments.nodes.run import Run
-from acme_qsm.experiments.nodes.run import RunIsOverError
+from acme_qsm.distributed.coordination.coordinator import ACTOR_STEPS
+from acme_qsm.distributed.coordination.coordinator import LEARNER_STEPS
+from acme_qsm.distributed.coordination.coordinator import Phase
+from acme_qsm.distributed.coordination.link import Link
+from acme_qsm.distributed.nodes.connections import RemoteVariables
+from acme_qsm.distributed.nodes.connections import ReplayConnection
+from acme_qsm.distributed.nodes.environment import Environment
+from acme_qsm.distributed.nodes.environment import EnvironmentFailedError
+from acme_qsm.distributed.nodes.run import ACTOR
+from acme_qsm.distributed.nodes.run import POLL_SECONDS
+from acme_qsm.distributed.nodes.run import Run
+from acme_qsm.distributed.nodes.run import RunIsOverError
+from acme_qsm.distributed.processes import supervision
 from acme_qsm.types import NonFiniteError
 
 # An environment that makes fewer steps than these before it fails has failed

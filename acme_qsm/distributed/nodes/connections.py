@@ -11,12 +11,12 @@ import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 import reverb
 from acme import core
 
-from acme_qsm.experiments import replay
-from acme_qsm.experiments import rpc
-from acme_qsm.experiments.link import Link
-from acme_qsm.experiments.nodes.run import POLL_SECONDS
-from acme_qsm.experiments.nodes.run import Run
-from acme_qsm.experiments.nodes.run import RunIsOverError
+from acme_qsm.distributed.coordination import rpc
+from acme_qsm.distributed.coordination.link import Link
+from acme_qsm.distributed.nodes.run import POLL_SECONDS
+from acme_qsm.distributed.nodes.run import Run
+from acme_qsm.distributed.nodes.run import RunIsOverError
+from acme_qsm.replay import reverb_server
 
 _VARIABLES_SECONDS = 30.0
 
@@ -51,7 +51,7 @@ class ReplayConnection:
         self._tie = rpc.Tie(
           link.orders.addresses["replay_tie"], run.key, on_loss
         )
-        self._client = replay.connect(address, run.run_id)
+        self._client = reverb_server.connect(address, run.run_id)
         return
       except ConnectionError as error:
         logging.warning("%s", error)

@@ -8,8 +8,8 @@ import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 
 import dm_env
 
-from acme_qsm.experiments.link import Link
-from acme_qsm.experiments.nodes.run import Run
+from acme_qsm.distributed.coordination.link import Link
+from acme_qsm.distributed.nodes.run import Run
 
 # How long it may take to make an environment, which may have much to load.
 _MAKE_SECONDS = 300.0

@@ -6,22 +6,22 @@ import time
 
 import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 
+from acme_qsm.distributed.coordination.coordinator import ACTOR_STEPS
+from acme_qsm.distributed.coordination.coordinator import Phase
+from acme_qsm.distributed.coordination.link import Link
+from acme_qsm.distributed.nodes.connections import RemoteVariables
+from acme_qsm.distributed.nodes.environment import Environment
+from acme_qsm.distributed.nodes.run import EVALUATOR
+from acme_qsm.distributed.nodes.run import POLL_SECONDS
+from acme_qsm.distributed.nodes.run import Run
+from acme_qsm.distributed.nodes.run import RunIsOverError
 from acme_qsm.experiments import evaluation
-from acme_qsm.experiments.coordinator import ACTOR_STEPS
-from acme_qsm.experiments.coordinator import Phase
-from acme_qsm.experiments.link import Link
-from acme_qsm.experiments.nodes.connections import RemoteVariables
-from acme_qsm.experiments.nodes.environment import Environment
-from acme_qsm.experiments.nodes.run import EVALUATOR
-from acme_qsm.experiments.nodes.run import POLL_SECONDS
-from acme_qsm.experiments.nodes.run import Run
-from acme_qsm.experiments.nodes.run import RunIsOverError
 
 
 def run_evaluator(run: Run, link: Link) -> None:
   """Evaluates whenever it is time, until the run is over."""
   # Its matplotlib takes long to load, and no other process needs it.
-  from acme_qsm.experiments import plotting
+  from acme_qsm.experiments.records import plotting
 
   experiment = run.experiment
   builder, spec = experiment.builder, run.environment_spec

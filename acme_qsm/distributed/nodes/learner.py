@@ -17,18 +17,18 @@ from acme.utils import counting
 from acme.utils import loggers as acme_loggers
 from reverb import errors as reverb_errors
 
-from acme_qsm.experiments import replay
-from acme_qsm.experiments import rpc
-from acme_qsm.experiments.coordinator import ACTOR_STEPS
-from acme_qsm.experiments.coordinator import LEARNER_STEPS
-from acme_qsm.experiments.coordinator import Phase
-from acme_qsm.experiments.link import Link
-from acme_qsm.experiments.nodes.connections import ReplayConnection
-from acme_qsm.experiments.nodes.run import LEARNER
-from acme_qsm.experiments.nodes.run import POLL_SECONDS
-from acme_qsm.experiments.nodes.run import Run
-from acme_qsm.experiments.nodes.run import RunIsOverError
-from acme_qsm.experiments.run_state import RunState
+from acme_qsm.distributed.coordination import rpc
+from acme_qsm.distributed.coordination.coordinator import ACTOR_STEPS
+from acme_qsm.distributed.coordination.coordinator import LEARNER_STEPS
+from acme_qsm.distributed.coordination.coordinator import Phase
+from acme_qsm.distributed.coordination.link import Link
+from acme_qsm.distributed.nodes.connections import ReplayConnection
+from acme_qsm.distributed.nodes.run import LEARNER
+from acme_qsm.distributed.nodes.run import POLL_SECONDS
+from acme_qsm.distributed.nodes.run import Run
+from acme_qsm.distributed.nodes.run import RunIsOverError
+from acme_qsm.experiments.records.run_state import RunState
+from acme_qsm.replay import reverb_server
 from acme_qsm.types import NonFiniteError
 
 # How long no data may come, once all steps are made, for there to be no more.
@@ -170,14 +170,14 @@ def run_learner(run: Run, link: Link) -> None:
       return batches.replay.client
     except ConnectionError:
       address = link.orders.addresses["replay"]
-      return replay.connect(address, run.run_id)
+      return reverb_server.connect(address, run.run_id)
 
   def save() -> str | None:
     """Returns why no checkpoint could be written."""
     nonlocal failures
     if checkpointer is None or run.path is None:
       return None
-    staging = replay.staging_folder(run.path)
+    staging = reverb_server.staging_folder(run.path)
     totals = counts.get_counts()
     actor_steps = int(totals.get(ACTOR_STEPS, 0))
     try:
@@ -191,7 +191,7 @@ def run_learner(run: Run, link: Link) -> None:
         actor_steps,
         {"learner": learner.save()},
         state.to_metadata(),
-        lambda folder: replay.save(client, staging, folder / "replay"),
+        lambda folder: reverb_server.save(client, staging, folder / "replay"),
       )
     except (OSError, RuntimeError, reverb_errors.ReverbError) as error:
       failures += 1

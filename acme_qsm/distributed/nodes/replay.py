@@ -5,11 +5,11 @@ import time
 
 import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 
-from acme_qsm.experiments import replay
-from acme_qsm.experiments import rpc
-from acme_qsm.experiments.link import Link
-from acme_qsm.experiments.nodes.run import POLL_SECONDS
-from acme_qsm.experiments.nodes.run import Run
+from acme_qsm.distributed.coordination import rpc
+from acme_qsm.distributed.coordination.link import Link
+from acme_qsm.distributed.nodes.run import POLL_SECONDS
+from acme_qsm.distributed.nodes.run import Run
+from acme_qsm.replay import reverb_server
 
 
 def run_replay(run: Run, link: Link) -> None:
@@ -26,10 +26,10 @@ def run_replay(run: Run, link: Link) -> None:
     logging.warning("The checkpoint has no replay content: it fills anew.")
     content = None
 
-  def serve(port: int | None) -> replay.ReplayServer:
-    return replay.ReplayServer(
+  def serve(port: int | None) -> reverb_server.ReplayServer:
+    return reverb_server.ReplayServer(
       builder.make_replay_tables(spec, policy),
-      staging=replay.staging_folder(run.path) if run.path else None,
+      staging=reverb_server.staging_folder(run.path) if run.path else None,
       checkpoint=content,
       host=run.host,
       port=port,

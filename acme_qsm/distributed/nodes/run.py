@@ -10,10 +10,10 @@ import jax
 import numpy as np
 from acme.utils import loggers as acme_loggers
 
-from acme_qsm.experiments import loggers
-from acme_qsm.experiments.checkpointing import Checkpointer
+from acme_qsm.distributed.coordination.coordinator import ACTOR_STEPS
 from acme_qsm.experiments.config import ExperimentConfig
-from acme_qsm.experiments.coordinator import ACTOR_STEPS
+from acme_qsm.experiments.records import loggers
+from acme_qsm.experiments.records.checkpointing import Checkpointer
 
 POLL_SECONDS = 0.2
 ACTOR, EVALUATOR, LEARNER = range(3)

@@ -1,6 +1,7 @@
 """The main program of a process of a distributed run.
 
-  python -m acme_qsm.experiments.process <run file> <name> <coordinator address>
+  python -m acme_qsm.distributed.processes.process
+    <run file> <name> <coordinator address>
 
 The run file holds a pickled `nodes.Run`, written by whoever starts the process.
 """
@@ -16,9 +17,9 @@ import time
 import traceback
 from typing import Any
 
-from acme_qsm.experiments import link
-from acme_qsm.experiments import rpc
-from acme_qsm.experiments import supervision
+from acme_qsm.distributed.coordination import link
+from acme_qsm.distributed.coordination import rpc
+from acme_qsm.distributed.processes import supervision
 
 _COORDINATOR_SECONDS = 120.0
 
@@ -115,7 +116,7 @@ def main(path: str, name: str, address: str) -> int:
   signal.signal(signal.SIGTERM, interrupt)
 
   # As late as can be: they take long to load.
-  from acme_qsm.experiments import nodes
+  from acme_qsm.distributed import nodes
 
   try:
     nodes.run_node(run, link.Link(name, client, host=run.host))

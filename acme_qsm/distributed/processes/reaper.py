@@ -1,6 +1,6 @@
 """Ends what a process has left behind, once that process has ended.
 
-  python -m acme_qsm.experiments.reaper <process> <variable>=<value>
+  python -m acme_qsm.distributed.processes.reaper <process> <variable>=<value>
 
 For children of children whose parents do not see to it. They are known by an
 environment variable, which children inherit, and by what they descend from:

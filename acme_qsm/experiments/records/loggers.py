@@ -19,7 +19,7 @@ from tensorboard.compat.proto import event_pb2
 from tensorboard.compat.proto import summary_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from acme_qsm.experiments.checkpointing import write_atomically
+from acme_qsm.experiments.records.checkpointing import write_atomically
 
 # Their generated classes are invisible to type checkers.
 _events: Any = event_pb2

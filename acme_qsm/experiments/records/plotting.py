@@ -12,8 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from acme_qsm.experiments.checkpointing import write_atomically
-from acme_qsm.experiments.loggers import read_csv
+from acme_qsm.experiments.records.checkpointing import write_atomically
+from acme_qsm.experiments.records.loggers import read_csv
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 _COLORS = (

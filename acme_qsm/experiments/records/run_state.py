@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from acme_qsm.experiments.checkpointing import Checkpoint
+from acme_qsm.experiments.records.checkpointing import Checkpoint
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,9 +9,9 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from acme_qsm.experiments.checkpointing import write_atomically
 from acme_qsm.experiments.config import CheckpointingConfig
 from acme_qsm.experiments.config import ExperimentConfig
+from acme_qsm.experiments.records.checkpointing import write_atomically
 
 CONFIG_FILE = "config.json"
 _ID_FILE = "run_id"

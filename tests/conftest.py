@@ -1,24 +1,30 @@
-"""What the tests of experiments share: a small agent and environment."""
+"""What tests share: small agents, specs, environments, runs.
+
+The core's tests, which do without this, have a conftest of their own.
+"""
 
 import dataclasses
 import sys
 
-import acme_qsm.acme_compat  # noqa: F401  # isort: skip
+import acme_qsm.acme_compat  # isort: skip
 
 import cloudpickle
 import dm_env
 import jax
 import numpy as np
 import pytest
+import reverb
+from acme import specs as acme_specs
 from dm_env import specs
 
+import acme_qsm
 from acme_qsm import make_networks
 from acme_qsm import QSMBuilder
 from acme_qsm import QSMConfig
+from acme_qsm.distributed import program as distributed
 from acme_qsm.experiments import CheckpointingConfig
-from acme_qsm.experiments import distributed
 from acme_qsm.experiments import ExperimentConfig
-from tests.launched import LaunchedPlan
+from tests.distributed.launched import LaunchedPlan
 
 
 @pytest.fixture(autouse=True, scope="package")
@@ -207,3 +213,61 @@ def launch(request, make_experiment, tmp_path):
     run.end()
   for module in modules:
     cloudpickle.unregister_pickle_by_value(module)
+
+
+@pytest.fixture(scope="session")
+def make_config():
+  """Makes small configurations, all said except for the fields given."""
+
+  def make(**fields):
+    return acme_qsm.QSMConfig(
+      **{
+        "policy_hidden_sizes": (16,),
+        "critic_hidden_sizes": (16,),
+        "time_embedding_size": 4,
+        "time_hidden_size": 8,
+        "num_denoising_steps": 2,
+        "num_action_candidates": 1,
+        "num_evaluation_candidates": 1,
+        "batch_size": 8,
+        "min_replay_size": 16,
+        "samples_per_insert": 8.0,
+        "samples_per_insert_tolerance": 0.1,
+        "n_step": 3,
+        "discount": 0.5,
+        "variable_update_period": 1,
+        **fields,
+      }
+    )
+
+  return make
+
+
+@pytest.fixture(scope="session")
+def make_spec():
+  """Makes Acme's environment specs, valid except for the specs given."""
+
+  def make(observations=None, actions=None):
+    return acme_specs.EnvironmentSpec(
+      observations=observations or acme_specs.Array((2,), np.float32),
+      actions=actions or acme_specs.BoundedArray((1,), np.float32, -1.0, 1.0),
+      rewards=acme_specs.Array((), np.float32),
+      discounts=acme_specs.BoundedArray((), np.float32, 0.0, 1.0),
+    )
+
+  return make
+
+
+@pytest.fixture
+def serve():
+  """Serves tables until the test ends; returns a client."""
+  servers = []
+
+  def start(*tables):
+    server = reverb.Server(list(tables), port=None)
+    servers.append(server)
+    return reverb.Client(f"localhost:{server.port}")
+
+  yield start
+  for server in servers:
+    server.stop()

@@ -1,0 +1,24 @@
+"""Environments in the form that agents here expect, by name of the task.
+
+Belongs here: what makes tasks, and wrappers. Does not: what acts in them.
+"""
+
+import typing
+
+from acme_qsm import lazy
+
+if typing.TYPE_CHECKING:
+  from acme_qsm.environments.dm_control import make
+  from acme_qsm.environments.dm_control import TASKS
+  from acme_qsm.environments.dm_control import validate_task
+
+__all__ = ["TASKS", "make", "validate_task"]
+
+__getattr__, __dir__ = lazy.attach(
+  __name__,
+  {
+    "TASKS": "acme_qsm.environments.dm_control",
+    "make": "acme_qsm.environments.dm_control",
+    "validate_task": "acme_qsm.environments.dm_control",
+  },
+)
