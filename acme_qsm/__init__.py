@@ -1,6 +1,6 @@
 """Diffusion-model policies trained from rewards, Acme style.
 
-What is named here is loaded when first touched. `QSMBuilder` needs the `acme`
+What is named here is loaded when first touched. The builders need the `acme`
 extra; all else runs on JAX alone.
 """
 
@@ -11,18 +11,30 @@ from acme_qsm import lazy
 if typing.TYPE_CHECKING:
   from acme_qsm import diffusion
   from acme_qsm import losses
+  from acme_qsm import methods
+  from acme_qsm.agents import acme_builder
+  from acme_qsm.agents.acme_builder import AcmeBuilder
+  from acme_qsm.agents.builder import DiffusionBuilder
   from acme_qsm.agents.builder import QSMBuilder
-  from acme_qsm.core.acting import make_policy
-  from acme_qsm.core.acting import PolicyParams
-  from acme_qsm.core.config import QSMConfig
-  from acme_qsm.core.learner_core import LearnerCore
-  from acme_qsm.core.learner_core import make_learner_core
-  from acme_qsm.core.learner_core import TrainingState
-  from acme_qsm.networks import make_networks
-  from acme_qsm.networks import QSMNetworks
+  from acme_qsm.core import LearnerCore
+  from acme_qsm.core import PolicyParams
+  from acme_qsm.core import TrainingState
+  from acme_qsm.methods import make_learner_core
+  from acme_qsm.methods import make_networks
+  from acme_qsm.methods import make_policy
+  from acme_qsm.methods.qsm import QSMConfig
+  from acme_qsm.methods.qsm import QSMNetworks
+  from acme_qsm.networks import DiffusionNetworks
+  from acme_qsm.types import ArraySpec
+  from acme_qsm.types import EnvironmentSpec
   from acme_qsm.types import Transition
 
 __all__ = [
+  "AcmeBuilder",
+  "ArraySpec",
+  "DiffusionBuilder",
+  "DiffusionNetworks",
+  "EnvironmentSpec",
   "LearnerCore",
   "PolicyParams",
   "QSMBuilder",
@@ -30,27 +42,36 @@ __all__ = [
   "QSMNetworks",
   "TrainingState",
   "Transition",
+  "acme_builder",
   "diffusion",
   "losses",
   "make_learner_core",
   "make_networks",
   "make_policy",
+  "methods",
 ]
 
 __getattr__, __dir__ = lazy.attach(
   __name__,
   {
-    "LearnerCore": "acme_qsm.core.learner_core",
-    "PolicyParams": "acme_qsm.core.acting",
+    "ArraySpec": "acme_qsm.types",
+    "AcmeBuilder": "acme_qsm.agents.acme_builder",
+    "DiffusionBuilder": "acme_qsm.agents.builder",
+    "DiffusionNetworks": "acme_qsm.networks",
+    "EnvironmentSpec": "acme_qsm.types",
+    "LearnerCore": "acme_qsm.core",
+    "PolicyParams": "acme_qsm.core",
     "QSMBuilder": "acme_qsm.agents.builder",
-    "QSMConfig": "acme_qsm.core.config",
-    "QSMNetworks": "acme_qsm.networks",
-    "TrainingState": "acme_qsm.core.learner_core",
+    "QSMConfig": "acme_qsm.methods.qsm",
+    "QSMNetworks": "acme_qsm.methods.qsm",
+    "TrainingState": "acme_qsm.core",
     "Transition": "acme_qsm.types",
+    "acme_builder": "acme_qsm.agents.acme_builder",
     "diffusion": "acme_qsm.diffusion",
     "losses": "acme_qsm.losses",
-    "make_learner_core": "acme_qsm.core.learner_core",
-    "make_networks": "acme_qsm.networks",
-    "make_policy": "acme_qsm.core.acting",
+    "make_learner_core": "acme_qsm.methods",
+    "make_networks": "acme_qsm.methods",
+    "make_policy": "acme_qsm.methods",
+    "methods": "acme_qsm.methods",
   },
 )

@@ -16,8 +16,8 @@ def attach(
 
   Args:
     package: the package's name.
-    modules: by each name, the module that defines it; the name itself for a
-      module.
+    modules: by each name, the module that defines it, or that it names: which,
+      tells the last part of the module's own name.
 
   Returns:
     `__getattr__` and `__dir__`, to be assigned in the package. A module that
@@ -37,7 +37,7 @@ def attach(
         "`acme` (pip install 'acme-qsm[acme]', on Python 3.10).",
         name=error.name,
       ) from error
-    if modules[name] == f"{package}.{name}":
+    if modules[name].rpartition(".")[2] == name:
       return module
     return getattr(module, name)
 

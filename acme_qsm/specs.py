@@ -1,12 +1,14 @@
 """Checks that an environment is one that the library can act in."""
 
+from typing import Any
+
 import numpy as np
 
 from acme_qsm import types
 
 
 def validate_environment_spec(
-  environment_spec: types.EnvironmentSpec, *, flat_observation: bool = True
+  environment_spec: types.EnvironmentSpecLike, *, flat_observation: bool = True
 ) -> None:
   """Raises unless actions are a vector in [-1, 1] and observations an array.
 
@@ -74,7 +76,7 @@ def validate_environment_spec(
       )
 
 
-def _require_single_precision(name: str, spec: types.ArraySpec) -> None:
+def _require_single_precision(name: str, spec: Any) -> None:
   if np.dtype(spec.dtype) == np.float64:
     raise ValueError(
       f"{name} must be in single precision, got dtype float64; wrap the "

@@ -1,10 +1,12 @@
 """Data structures shared by every layer."""
 
+import dataclasses
 from typing import Any
 from typing import NamedTuple
 from typing import Protocol
 
 import jax
+import numpy as np
 
 Params = Any
 """Network parameters: a pytree of arrays."""
@@ -40,21 +42,37 @@ class Transition(NamedTuple):
   next_observation: Any
 
 
-class ArraySpec(Protocol):
-  """What the core reads of an array's spec; dm_env's specs have it."""
+@dataclasses.dataclass(frozen=True)
+class ArraySpec:
+  """An array's spec, for those without dm_env's.
 
-  @property
-  def shape(self) -> tuple[int, ...]:
-    """Sizes of the axes."""
-    ...
+  Attributes:
+    shape: sizes of the axes.
+    dtype: type of the elements.
+    minimum: the least value of the elements; None for no bound.
+    maximum: the greatest value; None for no bound.
+  """
 
-  @property
-  def dtype(self) -> Any:
-    """Type of the elements."""
-    ...
+  shape: tuple[int, ...]
+  dtype: Any = np.float32
+  minimum: Any = None
+  maximum: Any = None
 
 
-class EnvironmentSpec(Protocol):
+@dataclasses.dataclass(frozen=True)
+class EnvironmentSpec:
+  """An environment's spec, for those without Acme's.
+
+  Attributes:
+    observations: the observations' spec.
+    actions: the actions' spec, with `minimum` and `maximum`.
+  """
+
+  observations: Any
+  actions: Any
+
+
+class EnvironmentSpecLike(Protocol):
   """What the core reads of an environment; Acme's and others' specs have it.
 
   `actions` carries `minimum` and `maximum` besides `shape` and `dtype`.

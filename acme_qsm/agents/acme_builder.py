@@ -79,6 +79,11 @@ class AcmeBuilder:
       )
 
   @property
+  def agent(self) -> str:
+    """What is trained, by its builder's class."""
+    return type(self._builder).__name__
+
+  @property
   def config(self) -> dict[str, Any]:
     """What identifies the agent: its builder's class and configuration."""
     return {

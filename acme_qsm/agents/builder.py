@@ -1,4 +1,4 @@
-"""Builds the parts of a Q-score matching agent for an Acme experiment."""
+"""Builds the parts of a diffusion policy's agent for an Acme experiment."""
 
 import math
 from collections.abc import Callable
@@ -21,33 +21,40 @@ from acme.jax import variable_utils
 from acme.utils import counting
 from acme.utils import loggers
 
-from acme_qsm.agents.learner import QSMLearner
-from acme_qsm.core.acting import make_policy
-from acme_qsm.core.acting import Policy
-from acme_qsm.core.config import QSMConfig
-from acme_qsm.core.learner_core import make_learner_core
-from acme_qsm.networks import QSMNetworks
+from acme_qsm import methods
+from acme_qsm.agents.learner import DiffusionLearner
+from acme_qsm.core import ActorCriticConfig
+from acme_qsm.core import Policy
+from acme_qsm.methods.qsm import QSMConfig
 from acme_qsm.replay.adder import NStepTransitionAdder
 from acme_qsm.replay.adder import TABLE
 from acme_qsm.replay.adder import TransitionCodec
 from acme_qsm.specs import validate_environment_spec
 
 
-class QSMBuilder(builders.ActorLearnerBuilder):
-  """Q-score matching for Acme.
+class DiffusionBuilder(builders.ActorLearnerBuilder):
+  """Any method of `acme_qsm.methods` for Acme.
 
   Underneath stand dm-acme 0.4.0's classes; the methods take the arguments of
   Acme's later `run_experiment` and `make_distributed_experiment`, in their
   order.
+
+  Attributes:
+    config: the method's configuration.
+    agent: the method's name.
   """
 
-  def __init__(self, config: QSMConfig | None = None):
+  def __init__(self, config: ActorCriticConfig):
     """Initialises the builder.
 
     Args:
-      config: the method's hyper-parameters; None for the defaults.
+      config: the configuration of any method.
+
+    Raises:
+      ValueError: if no method is configured by it.
     """
-    self.config = config or QSMConfig()
+    self.config = config
+    self.agent = methods.name_of(config)
 
   def make_replay_tables(
     self, environment_spec: specs.EnvironmentSpec, policy: Policy | None = None
@@ -169,7 +176,8 @@ class QSMBuilder(builders.ActorLearnerBuilder):
       random_key: PRNG key of its actions.
       policy: from `make_policy`.
       environment_spec: ignored.
-      variable_source: answers "policy" with the policy's parameters.
+      variable_source: answers "acting_policy" or "evaluation_policy" with
+        what the policy needs.
       adder: records what happens; None to record nothing.
 
     Returns:
@@ -183,7 +191,7 @@ class QSMBuilder(builders.ActorLearnerBuilder):
       raise ValueError("An actor needs a variable_source for its parameters.")
     variable_client = variable_utils.VariableClient(
       variable_source,
-      "policy",
+      "evaluation_policy" if policy.evaluation else "acting_policy",
       # Who records nothing evaluates, and asks once per evaluation.
       update_period=self.config.variable_update_period if adder else 1,
       # What is on the CPU already need not be put there.
@@ -200,18 +208,18 @@ class QSMBuilder(builders.ActorLearnerBuilder):
   def make_learner(  # pyright: ignore[reportIncompatibleMethodOverride]
     self,
     random_key: jax.Array,
-    networks: QSMNetworks,
+    networks: Any,
     dataset: Iterator[reverb.ReplaySample],
     logger_fn: Callable[..., loggers.Logger] | None = None,
     environment_spec: specs.EnvironmentSpec | None = None,
     replay_client: reverb.Client | None = None,
     counter: counting.Counter | None = None,
-  ) -> QSMLearner:
+  ) -> DiffusionLearner:
     """Makes the learner.
 
     Args:
       random_key: PRNG key of the parameters and of training.
-      networks: the denoiser and the critics.
+      networks: the method's networks.
       dataset: from `make_dataset_iterator`; a step takes one element.
       logger_fn: (label, steps_key) -> logger; None to log nothing.
       environment_spec: the environment's spec.
@@ -225,8 +233,8 @@ class QSMBuilder(builders.ActorLearnerBuilder):
       ValueError: without an environment_spec.
     """
     del replay_client
-    return QSMLearner(
-      make_learner_core(networks, self.config),
+    return DiffusionLearner(
+      methods.make_learner_core(networks, self.config),
       random_key,
       dataset,
       TransitionCodec(_require_spec(environment_spec)).unpack,
@@ -237,14 +245,14 @@ class QSMBuilder(builders.ActorLearnerBuilder):
 
   def make_policy(
     self,
-    networks: QSMNetworks,
+    networks: Any,
     environment_spec: specs.EnvironmentSpec | None = None,
     evaluation: bool = False,
   ) -> Policy:
     """Makes the policy: see `acme_qsm.make_policy`.
 
     Args:
-      networks: the denoiser and the critics.
+      networks: the method's networks.
       environment_spec: ignored.
       evaluation: whether to act without exploration noise.
 
@@ -252,7 +260,19 @@ class QSMBuilder(builders.ActorLearnerBuilder):
       policy(params, key, observation [B, ...]) -> action [B, A].
     """
     del environment_spec
-    return make_policy(networks, self.config, evaluation)
+    return methods.make_policy(networks, self.config, evaluation)
+
+
+class QSMBuilder(DiffusionBuilder):
+  """Q-score matching for Acme: see `DiffusionBuilder`."""
+
+  def __init__(self, config: QSMConfig | None = None):
+    """Initialises the builder.
+
+    Args:
+      config: the method's configuration; None for the defaults.
+    """
+    super().__init__(config or QSMConfig())
 
 
 def _draw_of_items(
@@ -271,5 +291,5 @@ def _require_spec(
   environment_spec: specs.EnvironmentSpec | None,
 ) -> specs.EnvironmentSpec:
   if environment_spec is None:
-    raise ValueError("QSMBuilder needs the environment_spec.")
+    raise ValueError("The builder needs the environment_spec.")
   return environment_spec

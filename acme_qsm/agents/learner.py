@@ -17,11 +17,11 @@ from acme.utils import counting
 from acme.utils import loggers
 
 from acme_qsm import types
-from acme_qsm.core.learner_core import LearnerCore
-from acme_qsm.core.learner_core import TrainingState
+from acme_qsm.core import LearnerCore
+from acme_qsm.core import TrainingState
 
 
-class QSMLearner(core.Learner):
+class DiffusionLearner(core.Learner):
   """Runs the training step on batches from replay.
 
   `save` and `restore` exchange the whole `TrainingState`, as numpy arrays.
@@ -60,10 +60,6 @@ class QSMLearner(core.Learner):
     # Nothing is donated: on a CPU, a call that donates returns only when it is
     # done, and nobody could act or fetch the next batch beside it.
     self._step = jax.jit(self._sgd_steps)
-    self._variables = {
-      "policy": learner_core.policy_params,
-      "critic": lambda state: state.critic_params,
-    }
     self._metrics: types.Metrics = {}
     self._metrics_are_finite: jax.Array | bool = True
     self._last_time: float | None = None
@@ -122,8 +118,7 @@ class QSMLearner(core.Learner):
     """Returns parameters by name.
 
     Args:
-      names: of "policy" (what `make_policy`'s policy takes) and "critic" (the
-        newest critics).
+      names: of those in `LearnerCore.variables`.
 
     Returns:
       The parameters, a list as long as names.
@@ -131,14 +126,14 @@ class QSMLearner(core.Learner):
     Raises:
       ValueError: if a name is unknown.
     """
-    unknown = set(names) - set(self._variables)
+    unknown = set(names) - set(self._core.variables)
     if unknown:
       raise ValueError(
         f"Unknown variables {sorted(unknown)}; there are "
-        f"{sorted(self._variables)}."
+        f"{sorted(self._core.variables)}."
       )
     state = self._state
-    return [self._variables[name](state) for name in names]
+    return [self._core.variables[name](state) for name in names]
 
   def save(self) -> TrainingState:
     """Returns the whole training state, as numpy arrays.

@@ -1,62 +1,107 @@
 """Acting: from the learner's parameters and observations to actions."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 
-from acme_qsm import diffusion
 from acme_qsm import types
-from acme_qsm.core.config import QSMConfig
-from acme_qsm.networks import QSMNetworks
+from acme_qsm.core.config import ActorCriticConfig
+
+Sampler = Callable[[types.Params, jax.Array, jax.Array], jax.Array]
+"""(policy's parameters, key, observation [B, ...]) -> action [B, A] in
+[-1, 1]."""
+
+
+class Networks(Protocol):
+  """What the shared parts ask of a method's networks.
+
+  Attributes:
+    init_policy: key -> the policy's parameters.
+    init_critics: key -> parameters of all N critics.
+    criticize: (params, observation [B, ...], action [B, A]) -> Q-values
+      [N, B].
+    action_size: A.
+  """
+
+  @property
+  def init_policy(self) -> Callable[[jax.Array], types.Params]: ...  # noqa: D102
+
+  @property
+  def init_critics(self) -> Callable[[jax.Array], types.Params]: ...  # noqa: D102
+
+  @property
+  def criticize(  # noqa: D102
+    self,
+  ) -> Callable[[types.Params, jax.Array, jax.Array], jax.Array]: ...
+
+  @property
+  def action_size(self) -> int: ...  # noqa: D102
 
 
 class PolicyParams(NamedTuple):
   """What a policy needs to act: see `make_policy`.
 
   Attributes:
-    denoiser: the denoiser's parameters.
-    target_denoiser: their slow copy, for evaluation.
+    policy: the newest policy's parameters; None where they are not needed, and
+      so are the next two.
+    target_policy: their slow copy.
     critics: the critics' parameters, to choose among candidate actions.
     steps: [] int32 learner steps behind these parameters.
   """
 
-  denoiser: types.Params
-  target_denoiser: types.Params
+  policy: types.Params
+  target_policy: types.Params
   critics: types.Params
   steps: jax.Array
 
 
-Policy = Callable[[PolicyParams, jax.Array, jax.Array], jax.Array]
-"""(params, key, observation [B, ...]) -> action [B, A] in [-1, 1]."""
+@dataclasses.dataclass(frozen=True)
+class Policy:
+  """A pure function that acts.
+
+  Attributes:
+    apply: (params, key, observation [B, ...]) -> action [B, A] in [-1, 1]; the
+      key is consumed.
+    evaluation: whether it is for evaluation.
+  """
+
+  apply: Callable[[PolicyParams, jax.Array, jax.Array], jax.Array]
+  evaluation: bool
+
+  def __call__(
+    self, params: PolicyParams, key: jax.Array, observation: jax.Array
+  ) -> jax.Array:
+    """Calls `apply`."""
+    return self.apply(params, key, observation)
 
 
-def sample_action(
-  networks: QSMNetworks,
-  schedule: diffusion.NoiseSchedule,
-  denoiser_params: types.Params,
+def best_of(
+  sampler: Sampler,
+  networks: Networks,
+  policy_params: types.Params,
   critic_params: types.Params,
   key: jax.Array,
   observation: jax.Array,
   *,
   num_candidates: int,
-  temperature: float,
 ) -> jax.Array:
-  """Draws candidate actions by the reverse process and takes the best.
+  """Draws candidate actions and takes the best.
 
   The best is what the lowest of the critics values most, as in Ma et al. (2025,
   SDAC)'s implementation; with one candidate, no critic is asked.
 
   Args:
-    networks: the denoiser and the critics.
-    schedule: the noise schedule.
-    denoiser_params: the denoiser's parameters.
-    critic_params: the critics' parameters.
+    sampler: draws an action for each observation.
+    networks: the critics.
+    policy_params: the policy's parameters.
+    critic_params: the critics' parameters; not read with one candidate.
     key: a PRNG key, consumed.
     observation: [B, ...] observations.
     num_candidates: candidates per observation, at least 1.
-    temperature: scale of the sampler's noise.
 
   Returns:
     Actions [B, A] in [-1, 1].
@@ -64,15 +109,7 @@ def sample_action(
   batch_size = observation.shape[0]
   # The candidates of an observation stand next to each other.
   repeated = jnp.repeat(observation, num_candidates, axis=0)
-  action = diffusion.sample(
-    key,
-    lambda noisy_action, step: networks.denoise(
-      denoiser_params, repeated, noisy_action, step
-    ),
-    schedule,
-    (batch_size * num_candidates, networks.action_size),
-    temperature=temperature,
-  )
+  action = sampler(policy_params, key, repeated)
   if num_candidates == 1:
     return action
   q_values = networks.criticize(critic_params, repeated, action)
@@ -90,7 +127,10 @@ def add_exploration_noise(
 
 
 def make_policy(
-  networks: QSMNetworks, config: QSMConfig, evaluation: bool = False
+  sampler: Sampler,
+  networks: Networks,
+  config: ActorCriticConfig,
+  evaluation: bool = False,
 ) -> Policy:
   """Makes the pure function that acts.
 
@@ -98,41 +138,38 @@ def make_policy(
   random, except in evaluation.
 
   Args:
-    networks: the denoiser and the critics.
-    config: schedule, temperatures, candidates and exploration noise.
+    sampler: draws an action for each observation.
+    networks: the critics.
+    config: candidates and exploration noise.
     evaluation: whether to act without exploration noise, and with the
-      config's denoiser, temperature and candidates for evaluation.
+      config's policy and candidates for evaluation.
 
   Returns:
-    policy(params, key, observation [B, ...]) -> action [B, A] in [-1, 1]; the
-    key is consumed, and params are those of `LearnerCore.policy_params`.
+    The policy; its params are those of `LearnerCore.policy_params`.
   """
-  schedule = diffusion.make_schedule(
-    config.noise_schedule, config.num_denoising_steps
-  )
-  if evaluation:
-    use_target_denoiser = config.evaluate_target_denoiser
-    temperature = config.evaluation_temperature
-    num_candidates = config.num_evaluation_candidates
-  else:
-    use_target_denoiser = False
-    temperature = config.sampling_temperature
-    num_candidates = config.num_action_candidates
 
-  def policy(
+  def sample(
+    params: PolicyParams, key: jax.Array, observation: jax.Array
+  ) -> jax.Array:
+    if evaluation and config.evaluates_target_policy:
+      policy_params = params.target_policy
+    else:
+      policy_params = params.policy
+    return best_of(
+      sampler,
+      networks,
+      policy_params,
+      params.critics,
+      key,
+      observation,
+      num_candidates=_num_candidates(config, evaluation),
+    )
+
+  def act(
     params: PolicyParams, key: jax.Array, observation: jax.Array
   ) -> jax.Array:
     sample_key, noise_key, random_key = jax.random.split(key, 3)
-    action = sample_action(
-      networks,
-      schedule,
-      params.target_denoiser if use_target_denoiser else params.denoiser,
-      params.critics,
-      sample_key,
-      observation,
-      num_candidates=num_candidates,
-      temperature=temperature,
-    )
+    action = sample(params, sample_key, observation)
     if evaluation:
       return action
     action = add_exploration_noise(noise_key, action, config.exploration_noise)
@@ -141,4 +178,33 @@ def make_policy(
     )
     return jnp.where(params.steps == 0, random_action, action)
 
-  return policy
+  return Policy(act, evaluation)
+
+
+def keep_needed(
+  params: PolicyParams, config: ActorCriticConfig, evaluation: bool
+) -> PolicyParams:
+  """Drops the parameters that `make_policy`'s policy does not read.
+
+  Args:
+    params: all of them.
+    config: the policy's.
+    evaluation: whether the policy is for evaluation.
+
+  Returns:
+    The same with None in place of the others: less to send to an actor.
+  """
+  acts_by_target = evaluation and config.evaluates_target_policy
+  return params._replace(
+    policy=None if acts_by_target else params.policy,
+    target_policy=params.target_policy if acts_by_target else None,
+    critics=(
+      params.critics if _num_candidates(config, evaluation) > 1 else None
+    ),
+  )
+
+
+def _num_candidates(config: ActorCriticConfig, evaluation: bool) -> int:
+  if evaluation:
+    return config.num_evaluation_candidates
+  return config.num_action_candidates

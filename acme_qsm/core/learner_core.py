@@ -1,7 +1,9 @@
-"""The training step of Q-score matching as a pure function of its state."""
+"""The training step of every method as a pure function of its state."""
 
 import dataclasses
 from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
 from typing import NamedTuple
 
 import chex
@@ -9,41 +11,42 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from acme_qsm import diffusion
-from acme_qsm import losses
 from acme_qsm import types
-from acme_qsm.core.acting import add_exploration_noise
-from acme_qsm.core.acting import PolicyParams
-from acme_qsm.core.acting import sample_action
-from acme_qsm.core.config import QSMConfig
-from acme_qsm.networks import QSMNetworks
+from acme_qsm.core import acting
+from acme_qsm.core import critics
+from acme_qsm.core import updates
+from acme_qsm.core.config import ActorCriticConfig
+from acme_qsm.core.method import Context
+from acme_qsm.core.method import Method
 
 
 class TrainingState(NamedTuple):
   """All that training needs to go on.
 
   Attributes:
-    denoiser_params: the denoiser's parameters.
-    target_denoiser_params: their slow copy, to evaluate with.
+    policy_params: the policy's parameters.
+    target_policy_params: their slow copy, to evaluate with.
     critic_params: the N critics' parameters.
     target_critic_params: their slow copy, which the critics' target uses.
-    denoiser_opt_state: the denoiser's optimiser state.
+    policy_opt_state: the policy's optimiser state.
     critic_opt_state: the critics' optimiser state.
-    action_gradient_square: [] running mean square of the critics' action
-      gradient, biased towards its start at 0 (as Adam's moments are).
+    extra: what the method adds, such as a temperature.
     key: PRNG key of the next step.
     steps: [] int32 learner steps made.
+    policy_metrics: the metrics of the policy's last update, where it is not
+      updated at each step; else empty.
   """
 
-  denoiser_params: types.Params
-  target_denoiser_params: types.Params
+  policy_params: types.Params
+  target_policy_params: types.Params
   critic_params: types.Params
   target_critic_params: types.Params
-  denoiser_opt_state: optax.OptState
+  policy_opt_state: optax.OptState
   critic_opt_state: optax.OptState
-  action_gradient_square: jax.Array
+  extra: Any
   key: jax.Array
   steps: jax.Array
+  policy_metrics: types.Metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,220 +59,220 @@ class LearnerCore:
       network on one batch. Jit it, scan it over batches or vmap it over states.
       The state may be donated; on a CPU, such a call returns when it is done.
     policy_params: state -> the parameters that `make_policy`'s policy takes.
+    variables: by name, what a learner answers to who asks, from its state:
+      "policy" (as policy_params), "acting_policy" and "evaluation_policy" (the
+      same without what that policy does not read), and "critic" (the newest
+      critics' parameters).
   """
 
   init: Callable[[jax.Array], TrainingState]
   step: Callable[
     [TrainingState, types.Transition], tuple[TrainingState, types.Metrics]
   ]
-  policy_params: Callable[[TrainingState], PolicyParams]
+  policy_params: Callable[[TrainingState], acting.PolicyParams]
+  variables: Mapping[str, Callable[[TrainingState], Any]]
 
 
-def make_learner_core(networks: QSMNetworks, config: QSMConfig) -> LearnerCore:
-  """Makes the training step of Q-score matching.
+def make_learner_core(
+  method: Method, networks: acting.Networks, config: ActorCriticConfig
+) -> LearnerCore:
+  """Makes a method's training step.
 
-  A step updates the critics by clipped double Q-learning, whose target actions
-  come from the reverse process, and then the denoiser by Q-score matching
-  against the updated critics, at noised actions from replay (Psenka et al.,
-  2024, algorithm 1 and appendix A, with the official implementation's choices).
+  A step updates the critics, whose target's actions the policy draws; then the
+  policy by the method's loss against the updated critics; then the targets.
 
   Args:
-    networks: the denoiser and the critics.
+    method: what is learnt by.
+    networks: the policy and the critics.
     config: the method's choices and hyper-parameters.
 
   Returns:
     The learner's pure functions.
+
+  Raises:
+    ValueError: if the networks were made for another configuration.
   """
-  schedule = diffusion.make_schedule(
-    config.noise_schedule, config.num_denoising_steps
-  )
-  denoiser_optimizer = optax.adam(config.policy_learning_rate)
-  critic_optimizer = optax.adam(config.critic_learning_rate)
+  parts = _Parts(method, networks, config)
 
-  def init(key: jax.Array) -> TrainingState:
-    key, denoiser_key, critic_key = jax.random.split(key, 3)
-    denoiser_params = networks.init_denoiser(denoiser_key)
-    critic_params = networks.init_critics(critic_key)
-    return TrainingState(
-      denoiser_params=denoiser_params,
-      # Copies: the step may donate the buffers of both.
-      target_denoiser_params=jax.tree.map(jnp.copy, denoiser_params),
-      critic_params=critic_params,
-      target_critic_params=jax.tree.map(jnp.copy, critic_params),
-      denoiser_opt_state=denoiser_optimizer.init(denoiser_params),
-      critic_opt_state=critic_optimizer.init(critic_params),
-      action_gradient_square=jnp.zeros(()),
-      key=key,
-      steps=jnp.zeros((), jnp.int32),
+  def needed_params(
+    evaluation: bool,
+  ) -> Callable[[TrainingState], acting.PolicyParams]:
+    return lambda state: acting.keep_needed(
+      policy_params(state), config, evaluation
     )
-
-  def move_target(params: types.Params, target: types.Params) -> types.Params:
-    return optax.incremental_update(params, target, config.target_update_rate)
-
-  def policy_params(state: TrainingState) -> PolicyParams:
-    return PolicyParams(
-      denoiser=state.denoiser_params,
-      target_denoiser=state.target_denoiser_params,
-      critics=state.critic_params,
-      steps=state.steps,
-    )
-
-  def target_q_values(
-    state: TrainingState, key: jax.Array, observation: jax.Array
-  ) -> tuple[jax.Array, jax.Array]:
-    """Target critics' values [N, B] of freshly sampled actions [B, A]."""
-    sample_key, noise_key = jax.random.split(key)
-    action = sample_action(
-      networks,
-      schedule,
-      state.denoiser_params,
-      state.target_critic_params,
-      sample_key,
-      observation,
-      num_candidates=config.num_target_candidates,
-      temperature=config.sampling_temperature,
-    )
-    action = add_exploration_noise(
-      noise_key, action, config.target_action_noise
-    )
-    return (
-      networks.criticize(state.target_critic_params, observation, action),
-      action,
-    )
-
-  def critic_loss(
-    critic_params: types.Params,
-    transitions: types.Transition,
-    next_q_values: jax.Array,
-  ) -> tuple[jax.Array, jax.Array]:
-    q_values = networks.criticize(
-      critic_params, transitions.observation, transitions.action
-    )
-    loss = losses.clipped_double_q_loss(
-      q_values,
-      config.reward_scale * transitions.reward,
-      config.discount * transitions.discount,
-      next_q_values,
-    )
-    return jnp.mean(loss), q_values
-
-  def action_gradient(
-    critic_params: types.Params, observation: jax.Array, action: jax.Array
-  ) -> jax.Array:
-    """Gradient [B, A] of the critics' mean, which is the gradients' mean."""
-
-    def total_q_value(action: jax.Array) -> jax.Array:
-      q_values = networks.criticize(critic_params, observation, action)
-      return jnp.sum(jnp.mean(q_values, axis=0))
-
-    return jax.grad(total_q_value)(action)
-
-  def denoiser_loss(
-    denoiser_params: types.Params,
-    observation: jax.Array,
-    noisy_action: jax.Array,
-    step: jax.Array,
-    scaled_gradient: jax.Array,
-  ) -> jax.Array:
-    noise_prediction = networks.denoise(
-      denoiser_params, observation, noisy_action, step
-    )
-    if config.score_target == "action_gradient":
-      loss = losses.q_score_matching_loss(
-        noise_prediction, scaled_gradient, scale=1.0
-      )
-    else:
-      loss = losses.boltzmann_score_matching_loss(
-        noise_prediction,
-        scaled_gradient,
-        noisy_action,
-        schedule.alpha_bars[step],
-        scale=1.0,
-      )
-    return jnp.mean(loss)
-
-  def step(
-    state: TrainingState, transitions: types.Transition
-  ) -> tuple[TrainingState, types.Metrics]:
-    observation, action = transitions.observation, transitions.action
-    chex.assert_rank([transitions.reward, transitions.discount], 1)
-    chex.assert_shape(action, (None, networks.action_size))
-    batch_size = action.shape[0]
-    key, target_key, step_key, noise_key = jax.random.split(state.key, 4)
-
-    # The critics.
-    next_q_values, next_action = target_q_values(
-      state, target_key, transitions.next_observation
-    )
-    (critic_loss_value, q_values), critic_grads = jax.value_and_grad(
-      critic_loss, has_aux=True
-    )(state.critic_params, transitions, next_q_values)
-    updates, critic_opt_state = critic_optimizer.update(
-      critic_grads, state.critic_opt_state
-    )
-    critic_params = optax.apply_updates(state.critic_params, updates)
-
-    # The denoiser.
-    steps = jax.random.randint(
-      step_key, (batch_size,), 0, config.num_denoising_steps
-    )
-    noisy_action = diffusion.add_noise(
-      schedule, action, jax.random.normal(noise_key, action.shape), steps
-    )
-    gradient = action_gradient(critic_params, observation, noisy_action)
-    decay = config.action_gradient_decay
-    action_gradient_square = decay * state.action_gradient_square + (
-      1.0 - decay
-    ) * jnp.mean(jnp.square(gradient))
-    # The running mean starts at 0: divide what is missing out.
-    gradient_size = jnp.sqrt(
-      action_gradient_square / (1.0 - decay ** (state.steps + 1))
-    )
-    scale = jnp.float32(config.q_score_scale)
-    if config.normalize_action_gradient:
-      # A critic that is flat everywhere says nothing: leave it at that.
-      scale /= jnp.maximum(gradient_size, 1e-8)
-    scaled_gradient = scale * gradient
-    if config.action_gradient_clip is not None:
-      scaled_gradient = jnp.clip(
-        scaled_gradient,
-        -config.action_gradient_clip,
-        config.action_gradient_clip,
-      )
-    denoiser_loss_value, denoiser_grads = jax.value_and_grad(denoiser_loss)(
-      state.denoiser_params, observation, noisy_action, steps, scaled_gradient
-    )
-    updates, denoiser_opt_state = denoiser_optimizer.update(
-      denoiser_grads, state.denoiser_opt_state
-    )
-    denoiser_params = optax.apply_updates(state.denoiser_params, updates)
-
-    new_state = TrainingState(
-      denoiser_params=denoiser_params,
-      target_denoiser_params=move_target(
-        denoiser_params, state.target_denoiser_params
-      ),
-      critic_params=critic_params,
-      target_critic_params=move_target(
-        critic_params, state.target_critic_params
-      ),
-      denoiser_opt_state=denoiser_opt_state,
-      critic_opt_state=critic_opt_state,
-      action_gradient_square=action_gradient_square,
-      key=key,
-      steps=state.steps + 1,
-    )
-    metrics = {
-      "critic_loss": critic_loss_value,
-      "denoiser_loss": denoiser_loss_value,
-      "q_value": jnp.mean(q_values),
-      "action_gradient_size": gradient_size,
-      "saturated_actions": jnp.mean(jnp.abs(next_action) >= 1.0),
-    }
-    return new_state, metrics
 
   return LearnerCore(
-    init=init,
-    step=step,
+    init=parts.init,
+    step=parts.step,
     policy_params=policy_params,
+    variables={
+      "policy": policy_params,
+      "acting_policy": needed_params(evaluation=False),
+      "evaluation_policy": needed_params(evaluation=True),
+      "critic": lambda state: state.critic_params,
+    },
   )
+
+
+def policy_params(state: TrainingState) -> acting.PolicyParams:
+  """The parameters to act with: see `LearnerCore`."""
+  return acting.PolicyParams(
+    policy=state.policy_params,
+    target_policy=state.target_policy_params,
+    critics=state.critic_params,
+    steps=state.steps,
+  )
+
+
+class _Parts:
+  """What the steps of a learner are made of; nothing here changes."""
+
+  def __init__(
+    self, method: Method, networks: acting.Networks, config: ActorCriticConfig
+  ):
+    self._method = method
+    self._networks = networks
+    self._config = config
+    self._sampler = method.make_sampler(networks, config)
+    self._policy_loss = method.make_policy_loss(networks, config)
+    self._critic_loss = method.make_critic_loss(networks, config)
+    self._policy_optimizer = updates.make_policy_optimizer(config)
+    self._critic_optimizer = optax.adam(config.critic_learning_rate)
+
+  def init(self, key: jax.Array) -> TrainingState:
+    """The state before the first step."""
+    key, policy_key, critic_key = jax.random.split(key, 3)
+    policy_params = self._networks.init_policy(policy_key)
+    critic_params = self._networks.init_critics(critic_key)
+    held = self._method.metrics if self._config.policy_update_period > 1 else ()
+    return TrainingState(
+      policy_params=policy_params,
+      # Copies: the step may donate the buffers of both.
+      target_policy_params=jax.tree.map(jnp.copy, policy_params),
+      critic_params=critic_params,
+      target_critic_params=jax.tree.map(jnp.copy, critic_params),
+      policy_opt_state=self._policy_optimizer.init(policy_params),
+      critic_opt_state=self._critic_optimizer.init(critic_params),
+      extra=self._method.init_extra(self._config),
+      key=key,
+      steps=jnp.zeros((), jnp.int32),
+      policy_metrics={name: jnp.zeros(()) for name in held},
+    )
+
+  def step(
+    self, state: TrainingState, transitions: types.Transition
+  ) -> tuple[TrainingState, types.Metrics]:
+    """One learner step: see `LearnerCore`."""
+    chex.assert_rank([transitions.reward, transitions.discount], 1)
+    chex.assert_shape(transitions.action, (None, self._networks.action_size))
+    # Four at once, the last two for the policy's loss: other draws would be
+    # other runs.
+    keys = jax.random.split(state.key, 4)
+    state, next_action, metrics = self._update_critics(
+      state, transitions, keys[1]
+    )
+    state, policy_metrics = self._update_policy_if_due(
+      state, transitions, keys[2:], next_action
+    )
+    state = state._replace(key=keys[0], steps=state.steps + 1)
+    return state, {**metrics, **policy_metrics}
+
+  def _update_critics(
+    self, state: TrainingState, transitions: types.Transition, key: jax.Array
+  ) -> tuple[TrainingState, jax.Array, types.Metrics]:
+    """Returns the next state, the target's actions [B, A] and metrics."""
+    next_action = critics.draw_target_action(
+      self._sampler,
+      self._networks,
+      self._config,
+      state.policy_params,
+      state.target_critic_params,
+      key,
+      transitions.next_observation,
+    )
+    update = updates.gradient_step(
+      self._critic_loss,
+      self._critic_optimizer,
+      state.critic_params,
+      state.critic_opt_state,
+      state.target_critic_params,
+      transitions,
+      next_action,
+    )
+    metrics = {
+      "critic_loss": update.loss,
+      "q_value": jnp.mean(update.aux),
+      "saturated_actions": jnp.mean(jnp.abs(next_action) >= 1.0),
+    }
+    state = state._replace(
+      critic_params=update.params, critic_opt_state=update.opt_state
+    )
+    return state, next_action, metrics
+
+  def _update_policy_if_due(
+    self,
+    state: TrainingState,
+    transitions: types.Transition,
+    keys: jax.Array,
+    next_action: jax.Array,
+  ) -> tuple[TrainingState, types.Metrics]:
+    """Updates at every `policy_update_period`-th step, from the first on."""
+    period = self._config.policy_update_period
+    if period == 1:
+      return self._update_policy(state, transitions, keys, next_action)
+
+    def update(state: TrainingState) -> TrainingState:
+      state, metrics = self._update_policy(
+        state, transitions, keys, next_action
+      )
+      return state._replace(policy_metrics=metrics)
+
+    state = jax.lax.cond(
+      state.steps % period == 0, update, lambda same: same, state
+    )
+    return state, state.policy_metrics
+
+  def _update_policy(
+    self,
+    state: TrainingState,
+    transitions: types.Transition,
+    keys: jax.Array,
+    next_action: jax.Array,
+  ) -> tuple[TrainingState, types.Metrics]:
+    """Updates the policy, and moves the targets."""
+    context = Context(
+      critic_params=state.critic_params,
+      target_critic_params=state.target_critic_params,
+      target_policy_params=state.target_policy_params,
+      next_action=next_action,
+      updates=state.steps // self._config.policy_update_period,
+    )
+    update = updates.gradient_step(
+      self._policy_loss,
+      self._policy_optimizer,
+      state.policy_params,
+      state.policy_opt_state,
+      state.extra,
+      transitions,
+      keys,
+      context,
+    )
+    extra, metrics = update.aux
+    if set(metrics) != set(self._method.metrics):
+      raise ValueError(
+        f"The policy loss reports {sorted(metrics)}, but the method's metrics "
+        f"are {sorted(self._method.metrics)}."
+      )
+    rate = self._config.target_update_rate
+    state = state._replace(
+      policy_params=update.params,
+      target_policy_params=updates.move_target(
+        update.params, state.target_policy_params, rate
+      ),
+      target_critic_params=updates.move_target(
+        state.critic_params, state.target_critic_params, rate
+      ),
+      policy_opt_state=update.opt_state,
+      extra=extra,
+    )
+    return state, metrics

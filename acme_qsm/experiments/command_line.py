@@ -9,33 +9,38 @@ from typing import TypeVar
 import tyro
 
 from acme_qsm import environments
-from acme_qsm.agents.builder import QSMBuilder
-from acme_qsm.core import config as config_lib
-from acme_qsm.core.config import QSMConfig
+from acme_qsm import methods
+from acme_qsm.agents.builder import DiffusionBuilder
+from acme_qsm.core import ActorCriticConfig
 from acme_qsm.experiments.config import CheckpointingConfig
 from acme_qsm.experiments.config import ExperimentConfig
-from acme_qsm.networks import make_networks
+
+_DEFAULT_AGENT, _DEFAULT_PRESET = "qsm", "default"
 
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-  """What can be said of a run of Q-score matching on a dm_control task.
+  """What can be said of a run of an agent on a dm_control task.
 
   Attributes:
-    config: the method's hyper-parameters.
-    preset: what the hyper-parameters are unless given: default or official.
+    config: the agent's hyper-parameters.
+    agent: the method that is trained; the flags that it has depend on it.
+    preset: what the hyper-parameters are unless given, by a name that the
+      method has for them.
     task: a task of the dm_control suite, as domain:task.
     seed: seed of parameters, actions and environments.
     num_steps: environment steps to train for.
-    workdir: where the run's files go; by default runs/<task>/seed_<seed>.
+    workdir: where the run's files go; by default runs/<task>/seed_<seed>, in a
+      folder of the agent's name unless it is qsm.
     eval_every: environment steps between evaluations.
     num_eval_episodes: episodes of each evaluation; 0 for no evaluation.
     checkpoint_minutes: minutes between checkpoints.
     max_checkpoints: checkpoints to keep.
   """
 
-  config: Annotated[QSMConfig, tyro.conf.arg(name="")]
-  preset: str = "default"
+  config: Annotated[ActorCriticConfig, tyro.conf.arg(name="")]
+  agent: str = _DEFAULT_AGENT
+  preset: str = _DEFAULT_PRESET
   task: str = "cartpole:swingup"
   seed: int = 0
   num_steps: int = 100_000
@@ -49,7 +54,8 @@ class Arguments:
   def directory(self) -> str:
     """The work directory."""
     task = self.task.replace(":", "_")
-    return self.workdir or f"runs/{task}/seed_{self.seed}"
+    folder = "" if self.agent == _DEFAULT_AGENT else f"{self.agent}/"
+    return self.workdir or f"runs/{folder}{task}/seed_{self.seed}"
 
 
 _Arguments = TypeVar("_Arguments", bound=Arguments)
@@ -74,31 +80,49 @@ def parse(
     SystemExit: if they cannot be read, with a message.
     ValueError: if a value is not allowed.
   """
-  # The preset first: it is what the other flags override.
+  # These first: they say which flags there are, and what the others override.
   parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-  parser.add_argument("--preset", default="default")
-  preset = parser.parse_known_args(argv)[0].preset
-  if preset not in config_lib.PRESETS:
+  parser.add_argument("--agent", default=_DEFAULT_AGENT)
+  parser.add_argument("--preset", default=_DEFAULT_PRESET)
+  chosen = parser.parse_known_args(argv)[0]
+  if chosen.agent not in methods.METHODS:
     raise ValueError(
-      f"Unknown preset {preset!r}; one of {sorted(config_lib.PRESETS)}."
+      f"Unknown agent {chosen.agent!r}; one of {sorted(methods.METHODS)}."
     )
+  method = methods.METHODS[chosen.agent]
   arguments = tyro.cli(
-    arguments_type,
+    _with_config(arguments_type, method.config),
     args=argv,
     description=description,
-    default=arguments_type(config=config_lib.PRESETS[preset]),
+    default=_with_config(arguments_type, method.config)(
+      config=method.preset(chosen.preset)
+    ),
     use_underscores=True,
   )
   environments.validate_task(arguments.task)
   return arguments
 
 
+def _with_config(
+  arguments_type: type[_Arguments], config_type: type[ActorCriticConfig]
+) -> type[_Arguments]:
+  """The same arguments, whose config is of one method."""
+  field = ("config", Annotated[config_type, tyro.conf.arg(name="")])
+  return dataclasses.make_dataclass(
+    arguments_type.__name__,
+    [(*field, dataclasses.field())],
+    bases=(arguments_type,),
+    frozen=True,
+    namespace={"__doc__": arguments_type.__doc__},
+  )
+
+
 def make_experiment(arguments: Arguments) -> ExperimentConfig:
   """Makes the experiment that the arguments describe."""
   config, task = arguments.config, arguments.task
   return ExperimentConfig(
-    builder=QSMBuilder(config),
-    network_factory=lambda spec: make_networks(spec, config),
+    builder=DiffusionBuilder(config),
+    network_factory=lambda spec: methods.make_networks(spec, config),
     environment_factory=lambda seed: environments.make(task, seed),
     max_num_actor_steps=arguments.num_steps,
     seed=arguments.seed,

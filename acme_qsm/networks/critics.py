@@ -1,23 +1,23 @@
 """The critics, in Haiku."""
 
+from collections.abc import Sequence
+
 import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from acme_qsm.core.config import QSMConfig
 from acme_qsm.networks.layers import Perceptron
 
 
 class Critic(hk.Module):
   """Q(s, a)."""
 
-  def __init__(self, config: QSMConfig, name: str | None = None):
+  def __init__(self, hidden_sizes: Sequence[int], name: str | None = None):
     super().__init__(name=name)
-    self._config = config
+    self._hidden_sizes = hidden_sizes
 
   def __call__(self, observation: jax.Array, action: jax.Array) -> jax.Array:
     """Maps [B, O] and [B, A] to Q-values [B]."""
-    values = Perceptron(self._config.critic_hidden_sizes, 1, jax.nn.relu)(
-      observation, action
-    )
+    perceptron = Perceptron(self._hidden_sizes, 1, jax.nn.relu)
+    values = perceptron(observation, action)
     return jnp.squeeze(values, axis=-1)

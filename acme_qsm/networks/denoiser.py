@@ -4,7 +4,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from acme_qsm.core.config import QSMConfig
+from acme_qsm.networks.config import DenoiserConfig
 from acme_qsm.networks.layers import Lookup
 from acme_qsm.networks.layers import mish
 from acme_qsm.networks.layers import Perceptron
@@ -44,7 +44,10 @@ class Denoiser(hk.Module):
   """Predicts the noise in an action, given the observation and the step."""
 
   def __init__(
-    self, action_size: int, config: QSMConfig, name: str | None = None
+    self,
+    action_size: int,
+    config: DenoiserConfig,
+    name: str | None = None,
   ):
     super().__init__(name=name)
     self._action_size = action_size

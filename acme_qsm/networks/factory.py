@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from acme_qsm import specs
 from acme_qsm import types
-from acme_qsm.core.config import QSMConfig
+from acme_qsm.networks.config import DenoiserConfig
 from acme_qsm.networks.critics import Critic
 from acme_qsm.networks.denoiser import Denoiser
 
@@ -22,7 +22,7 @@ CriticFn = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
-class QSMNetworks:
+class DiffusionNetworks:
   """Pure functions of the networks; any library's networks will do.
 
   Attributes:
@@ -33,6 +33,8 @@ class QSMNetworks:
     criticize: (params, observation [B, ...], action [B, A]) -> Q-values
       [N, B].
     action_size: A.
+    num_denoising_steps: T, the steps that the denoiser knows; None if it takes
+      any. A learner or a policy that wants others is refused.
   """
 
   init_denoiser: Callable[[jax.Array], types.Params]
@@ -40,16 +42,22 @@ class QSMNetworks:
   init_critics: Callable[[jax.Array], types.Params]
   criticize: Callable[[types.Params, jax.Array, jax.Array], jax.Array]
   action_size: int
+  num_denoising_steps: int | None = None
+
+  @property
+  def init_policy(self) -> Callable[[jax.Array], types.Params]:
+    """What the training step asks of every method's networks."""
+    return self.init_denoiser
 
 
 def make_networks(
-  environment_spec: types.EnvironmentSpec,
-  config: QSMConfig,
+  environment_spec: types.EnvironmentSpecLike,
+  config: DenoiserConfig,
   *,
   denoiser: DenoiserFn | None = None,
   critic: CriticFn | None = None,
-) -> QSMNetworks:
-  """Makes the networks for an environment.
+) -> DiffusionNetworks:
+  """Makes the networks of a diffusion policy for an environment.
 
   Args:
     environment_spec: the environment's spec: `actions` bounded to [-1, 1], of
@@ -72,7 +80,9 @@ def make_networks(
   )
   (action_size,) = environment_spec.actions.shape
   denoiser_fn = denoiser or (lambda *args: Denoiser(action_size, config)(*args))
-  critic_fn = critic or (lambda *args: Critic(config)(*args))
+  critic_fn = critic or (
+    lambda *args: Critic(config.critic_hidden_sizes)(*args)
+  )
   denoiser_net = hk.without_apply_rng(hk.transform(denoiser_fn))
   critic_net = hk.without_apply_rng(hk.transform(critic_fn))
 
@@ -87,53 +97,46 @@ def make_networks(
     keys = jax.random.split(key, config.num_critics)
     return jax.vmap(lambda k: critic_net.init(k, observation, action))(keys)
 
-  networks = QSMNetworks(
+  networks = DiffusionNetworks(
     init_denoiser=lambda key: denoiser_net.init(key, observation, action, step),
     denoise=denoiser_net.apply,
     init_critics=init_critics,
     criticize=jax.vmap(critic_net.apply, in_axes=(0, None, None)),
     action_size=action_size,
+    num_denoising_steps=None if denoiser else config.num_denoising_steps,
   )
-  _check_outputs(networks, observation, action, step, config.num_critics)
-  return networks
-
-
-def _check_outputs(
-  networks: QSMNetworks,
-  observation: jax.Array,
-  action: jax.Array,
-  step: jax.Array,
-  num_critics: int,
-) -> None:
-  """Raises ValueError unless the networks' outputs have the right shapes."""
-  key = jax.ShapeDtypeStruct((2,), jnp.uint32)
-  # Two examples, so that an output without a batch axis cannot pass for one.
-  observations, actions, steps = (
-    jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype)
-    for x in (observation, action, step)
-  )
-
-  def check(name, init, apply, inputs, expected):
-    params = jax.eval_shape(init, key)
-    output = jax.eval_shape(apply, params, *inputs)
-    got = getattr(output, "shape", output)
-    if got != expected:
-      raise ValueError(
-        f"The {name} must return shape {expected} for a batch "
-        f"of 2 examples, got {got}."
-      )
-
-  check(
+  _check_output(
     "denoiser",
     networks.init_denoiser,
     networks.denoise,
-    (observations, actions, steps),
-    actions.shape,
+    (observation, action, step),
+    (2, action_size),
   )
-  check(
+  _check_output(
     "critic",
     networks.init_critics,
     networks.criticize,
-    (observations, actions),
-    (num_critics, 2),
+    (observation, action),
+    (config.num_critics, 2),
   )
+  return networks
+
+
+def _check_output(
+  name: str,
+  init: Callable[[jax.Array], types.Params],
+  apply: Callable[..., jax.Array],
+  inputs: tuple[jax.Array, ...],
+  expected: tuple[int, ...],
+) -> None:
+  """Raises ValueError unless a network's output has the right shape."""
+  params = jax.eval_shape(init, jax.ShapeDtypeStruct((2,), jnp.uint32))
+  # Two examples, so that an output without a batch axis cannot pass for one.
+  batch = [jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype) for x in inputs]
+  output = jax.eval_shape(apply, params, *batch)
+  got = getattr(output, "shape", output)
+  if got != expected:
+    raise ValueError(
+      f"The {name} must return shape {expected} for a batch of 2 examples, got "
+      f"{got}."
+    )

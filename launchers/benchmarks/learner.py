@@ -1,6 +1,5 @@
 """How fast the learner's step is, against what the machine can do."""
 
-import collections
 import dataclasses
 import functools
 import itertools
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import acme_qsm
+from acme_qsm.core import ActorCriticConfig
 from launchers.benchmarks import timing
 
 OBSERVATION_SIZE, ACTION_SIZE = 17, 6
@@ -26,10 +26,6 @@ AXES = {
 """What is varied, each from its first value."""
 
 _CHAIN_LENGTH = 24
-_Spec = collections.namedtuple("_Spec", "shape dtype minimum maximum")
-_EnvironmentSpec = collections.namedtuple(
-  "_EnvironmentSpec", "observations actions"
-)
 
 
 def make_config(
@@ -45,11 +41,13 @@ def make_config(
   )
 
 
-def make_networks(config: acme_qsm.QSMConfig) -> acme_qsm.QSMNetworks:
+def make_networks(config: ActorCriticConfig) -> acme_qsm.DiffusionNetworks:
   """Networks for observations and actions of the sizes above."""
-  observations = _Spec((OBSERVATION_SIZE,), np.float32, None, None)
-  actions = _Spec((ACTION_SIZE,), np.float32, -1.0, 1.0)
-  return acme_qsm.make_networks(_EnvironmentSpec(observations, actions), config)
+  spec = acme_qsm.EnvironmentSpec(
+    observations=acme_qsm.ArraySpec((OBSERVATION_SIZE,)),
+    actions=acme_qsm.ArraySpec((ACTION_SIZE,), minimum=-1.0, maximum=1.0),
+  )
+  return acme_qsm.make_networks(spec, config)
 
 
 def make_transitions(*leading: int) -> acme_qsm.Transition:

@@ -60,7 +60,7 @@ def make_data(codec):
 @pytest.fixture
 def make_learner(learner_core, codec):
   def make(dataset, seed=0, num_sgd_steps=1, **kwargs):
-    return learning.QSMLearner(
+    return learning.DiffusionLearner(
       learner_core,
       jax.random.PRNGKey(seed),
       (reverb.ReplaySample(info=(), data=data) for data in dataset),
@@ -183,7 +183,6 @@ def test_a_learner_in_the_middle_of_training_can_be_restored(
 
 
 def test_later_steps_change_nothing_that_was_given_out(make_data, make_learner):
-  # A step reuses the state's buffers for the next one.
   learner = make_learner([make_data(seed) for seed in range(4)])
   learner.step()
   saved, variables = learner.save(), learner.get_variables(["policy", "critic"])
@@ -294,7 +293,7 @@ def test_either_kind_of_key_can_be_saved(
   learner_core, codec, make_data, make_key
 ):
   def make(seed):
-    return learning.QSMLearner(
+    return learning.DiffusionLearner(
       learner_core,
       make_key(seed),
       iter([reverb.ReplaySample(info=(), data=make_data(0))]),

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import acme_qsm
 from acme_qsm import diffusion
 from acme_qsm import networks as networks_lib
-from acme_qsm.core import acting as policy_lib
-from acme_qsm.core.acting import PolicyParams
+from acme_qsm.core import PolicyParams
 
 PARAMS = PolicyParams(
-  denoiser=None, target_denoiser=None, critics=None, steps=jnp.asarray(1)
+  policy=None, target_policy=None, critics=None, steps=jnp.asarray(1)
 )
 
 
@@ -21,7 +21,7 @@ def make_fake_networks(denoise, criticize=None, action_size=2):
   def no_critic(*args):
     raise AssertionError("No critic should be asked.")
 
-  return networks_lib.QSMNetworks(
+  return networks_lib.DiffusionNetworks(
     init_denoiser=lambda key: None,
     denoise=lambda params, o, a, t: denoise(o, a, t),
     init_critics=lambda key: None,
@@ -63,7 +63,7 @@ def test_actions_are_bounded(config, evaluation, num_candidates):
     num_evaluation_candidates=num_candidates,
   )
   networks = make_fake_networks(lambda o, a, t: -100.0 * a, lambda o, a: a.T)
-  policy = policy_lib.make_policy(networks, config, evaluation=evaluation)
+  policy = acme_qsm.make_policy(networks, config, evaluation=evaluation)
   actions = policy(PARAMS, jax.random.key(0), jnp.zeros((64, 3)))
   assert actions.shape == (64, 2)
   assert actions.dtype == jnp.float32
@@ -72,13 +72,13 @@ def test_actions_are_bounded(config, evaluation, num_candidates):
 
 def test_real_networks_compile(networks, config):
   params = PolicyParams(
-    denoiser=networks.init_denoiser(jax.random.key(0)),
-    target_denoiser=networks.init_denoiser(jax.random.key(3)),
+    policy=networks.init_denoiser(jax.random.key(0)),
+    target_policy=networks.init_denoiser(jax.random.key(3)),
     critics=networks.init_critics(jax.random.key(1)),
     steps=jnp.asarray(1),
   )
   config = dataclasses.replace(config, num_action_candidates=4)
-  policy = policy_lib.make_policy(networks, config)
+  policy = acme_qsm.make_policy(networks, config)
   actions = jax.jit(policy)(params, jax.random.key(2), goals(5, 3))
   assert actions.shape == (5, 2)
   assert jnp.abs(actions).max() <= 1.0
@@ -89,7 +89,7 @@ def test_evaluation_is_the_reverse_process_alone(config):
   def denoise(o, a, t):
     return 0.5 * (a - 0.2)
 
-  policy = policy_lib.make_policy(
+  policy = acme_qsm.make_policy(
     make_fake_networks(denoise), config, evaluation=True
   )
   size = 20_000
@@ -120,7 +120,7 @@ def test_exploration_noise_only_in_training(config):
   networks = make_fake_networks(make_goal_denoiser(config))
   observation = jnp.zeros((20_000, 2)) + 0.2
   evaluated, explored = (
-    policy_lib.make_policy(networks, config, evaluation=evaluation)(
+    acme_qsm.make_policy(networks, config, evaluation=evaluation)(
       PARAMS, jax.random.key(0), observation
     )
     for evaluation in (True, False)
@@ -151,8 +151,8 @@ def test_evaluation_may_sample_from_the_target_denoiser(
     make_fake_networks(lambda o, a, t: a),
     denoise=lambda params, o, a, t: go_to(params, a, t),
   )
-  params = PARAMS._replace(denoiser=-0.5, target_denoiser=0.6)
-  policy = policy_lib.make_policy(networks, config, evaluation)
+  params = PARAMS._replace(policy=-0.5, target_policy=0.6)
+  policy = acme_qsm.make_policy(networks, config, evaluation)
   actions = policy(params, jax.random.key(0), jnp.zeros((8, 3)))
   np.testing.assert_allclose(actions, expected, atol=1e-5)
 
@@ -161,7 +161,7 @@ def test_without_noise_training_acts_as_evaluation(config):
   config = dataclasses.replace(config, exploration_noise=0.0)
   networks = make_fake_networks(lambda o, a, t: 0.3 * a)
   evaluated, explored = (
-    policy_lib.make_policy(networks, config, evaluation=evaluation)(
+    acme_qsm.make_policy(networks, config, evaluation=evaluation)(
       PARAMS, jax.random.key(0), jnp.zeros((8, 3))
     )
     for evaluation in (True, False)
@@ -175,7 +175,7 @@ def test_before_learning_actions_are_uniform(config):
   observation = jnp.full((size, 2), 0.5)
 
   def act(evaluation):
-    policy = policy_lib.make_policy(networks, config, evaluation=evaluation)
+    policy = acme_qsm.make_policy(networks, config, evaluation=evaluation)
     params = PARAMS._replace(steps=jnp.asarray(0))
     return jax.jit(policy)(params, jax.random.key(0), observation)
 
@@ -192,7 +192,7 @@ def test_temperatures_are_the_modes_own(config):
   networks = make_fake_networks(lambda o, a, t: 0.9 * a)
 
   def act(evaluation, **changes):
-    policy = policy_lib.make_policy(
+    policy = acme_qsm.make_policy(
       networks,
       dataclasses.replace(config, exploration_noise=0.0, **changes),
       evaluation=evaluation,
@@ -216,7 +216,7 @@ def test_each_observation_gets_its_own_action(config, num_candidates):
   networks = make_fake_networks(
     make_goal_denoiser(config), lambda o, a: jnp.zeros((2, a.shape[0]))
   )
-  policy = policy_lib.make_policy(networks, config, evaluation=True)
+  policy = acme_qsm.make_policy(networks, config, evaluation=True)
   observation = goals(6, 2)
   actions = policy(PARAMS, jax.random.key(0), observation)
   np.testing.assert_allclose(actions, observation, atol=1e-5)
@@ -240,7 +240,7 @@ def test_the_lower_critics_favourite_is_taken(config, evaluation):
     num_evaluation_candidates=8 if evaluation else 1,
   )
   networks = make_fake_networks(lambda o, a, t: 0.9 * a, criticize, 1)
-  policy = policy_lib.make_policy(networks, config, evaluation=evaluation)
+  policy = acme_qsm.make_policy(networks, config, evaluation=evaluation)
   observation = goals(5, 1)
   actions = policy(PARAMS, jax.random.key(0), observation)
   assert actions.shape == (5, 1)
@@ -256,7 +256,7 @@ def test_the_lower_critics_favourite_is_taken(config, evaluation):
 
 def test_keys_and_examples_are_independent(config):
   networks = make_fake_networks(lambda o, a, t: 0.9 * a)
-  policy = policy_lib.make_policy(networks, config)
+  policy = acme_qsm.make_policy(networks, config)
   observation = jnp.zeros((2000, 3))
   first, second = (
     np.asarray(policy(PARAMS, jax.random.key(seed), observation))

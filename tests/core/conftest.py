@@ -4,7 +4,9 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import acme_qsm
@@ -107,3 +109,65 @@ def make_batch():
     )
 
   return make
+
+
+@pytest.fixture
+def recording_config():
+  """A configuration's type, and the set of the fields that were read of it."""
+  read = set()
+
+  @dataclasses.dataclass(frozen=True, repr=False)
+  class Recording(acme_qsm.QSMConfig):
+    def __getattribute__(self, name):
+      read.add(name)
+      return super().__getattribute__(name)
+
+    def __repr__(self):
+      # Haiku writes down what its modules are made with.
+      return "Recording()"
+
+  return Recording, read
+
+
+@pytest.fixture(scope="session")
+def first_gradient():
+  """Tells what Adam was given at its first step."""
+
+  def read(opt_state):
+    # Its mean is (1 - 0.9) of that.
+    return jax.tree.map(
+      lambda x: np.asarray(x) / 0.1, optax.tree_utils.tree_get(opt_state, "mu")
+    )
+
+  return read
+
+
+@pytest.fixture(scope="session")
+def make_constant_networks():
+  """Makes networks whose updates can be worked out on paper."""
+  return _make_constant_networks
+
+
+def _make_constant_networks(critic_gradients, values=(0.0, 0.0), num_steps=3):
+  """Networks whose updates can be worked out on paper.
+
+  The denoiser predicts a vector per denoising step, whatever the action; critic
+  i's value is b_i + c_i . a.
+
+  Args:
+    critic_gradients: [N, A] the c_i.
+    values: [N] the b_i.
+    num_steps: denoising steps.
+  """
+  critic_gradients = jnp.asarray(critic_gradients, jnp.float32)
+  action_size = critic_gradients.shape[1]
+  return acme_qsm.DiffusionNetworks(
+    init_denoiser=lambda key: jnp.full((num_steps, action_size), 0.3),
+    denoise=lambda params, o, a, t: jnp.broadcast_to(params[t], a.shape),
+    init_critics=lambda key: {
+      "b": jnp.asarray(values, jnp.float32),
+      "c": critic_gradients,
+    },
+    criticize=lambda params, o, a: params["b"][:, None] + params["c"] @ a.T,
+    action_size=action_size,
+  )

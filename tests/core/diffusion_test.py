@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from acme_qsm import diffusion
+from acme_qsm.diffusion import schedules
 
 SCHEDULES = ["vp", "cosine", "linear"]
 
@@ -36,7 +37,7 @@ def record_sample(key, denoise_fn, schedule, shape, **kwargs):
 
 
 def test_examples_in_docstrings():
-  results = doctest.testmod(diffusion)
+  results = doctest.testmod(schedules)
   assert results.attempted > 0
   assert results.failed == 0
 

@@ -161,8 +161,8 @@ def make_batch(seed):
 def flatten(state):
   """The parameters by name."""
   trees = {
-    "denoiser": state.denoiser_params,
-    "target_denoiser": state.target_denoiser_params,
+    "denoiser": state.policy_params,
+    "target_denoiser": state.target_policy_params,
     "critics": state.critic_params,
     "target_critics": state.target_critic_params,
   }

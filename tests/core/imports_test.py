@@ -64,6 +64,8 @@ except ModuleNotFoundError as error:
 
 def test_public_names():
   promised = {
+    "DiffusionBuilder",
+    "EnvironmentSpec",
     "QSMBuilder",
     "QSMConfig",
     "Transition",
@@ -72,12 +74,20 @@ def test_public_names():
     "make_learner_core",
     "make_networks",
     "make_policy",
+    "methods",
+    # From before there were rooms.
+    "LearnerCore",
+    "PolicyParams",
+    "QSMNetworks",
+    "TrainingState",
   }
   assert promised <= set(acme_qsm.__all__)
   assert len(set(acme_qsm.__all__)) == len(acme_qsm.__all__)
   assert set(acme_qsm.__all__) <= set(dir(acme_qsm))
-  for name in set(acme_qsm.__all__) - {"QSMBuilder"}:
+  needs_acme = {"AcmeBuilder", "DiffusionBuilder", "QSMBuilder", "acme_builder"}
+  for name in set(acme_qsm.__all__) - needs_acme - {"QSMNetworks"}:
     assert getattr(acme_qsm, name).__name__.split(".")[-1] == name
+  assert acme_qsm.QSMNetworks is acme_qsm.DiffusionNetworks
 
 
 def test_the_package_itself_loads_nothing():

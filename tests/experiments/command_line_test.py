@@ -1,7 +1,7 @@
 """What the launchers' command lines have in common."""
 
-from acme_qsm.core.config import PRESETS
 from acme_qsm.experiments import command_line
+from acme_qsm.methods import METHODS
 
 
 def test_flags_override_the_preset():
@@ -17,7 +17,7 @@ def test_flags_override_the_preset():
   assert arguments.config.score_target == "action_gradient"
   assert (
     arguments.config.num_denoising_steps
-    == PRESETS["official"].num_denoising_steps
+    == METHODS["qsm"].preset("official").num_denoising_steps
   )
 
 

@@ -11,9 +11,9 @@ import time
 import numpy as np
 import pytest
 
-from acme_qsm.core.config import PRESETS
 from acme_qsm.experiments.records import checkpointing
 from acme_qsm.experiments.records.loggers import read_csv
+from acme_qsm.methods import METHODS
 from launchers import local
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -186,5 +186,5 @@ def test_help_names_every_field(capsys):
     local.main(["--help"])
   assert raised.value.code == 0
   text = capsys.readouterr().out
-  for name in PRESETS["default"].__dataclass_fields__:
+  for name in METHODS["qsm"].preset("default").__dataclass_fields__:
     assert f"--{name}" in text or f"--no_{name}" in text, name

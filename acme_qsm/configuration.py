@@ -1,0 +1,81 @@
+"""Configurations: dataclasses whose fields say what they may be."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+from typing import get_args
+from typing import get_origin
+from typing import Literal
+
+_CHECK, _ALLOWED = "check", "allowed"
+
+
+def checked(default: Any, check: Callable[[Any], bool], allowed: str) -> Any:
+  """A field of a `Configuration` whose values are checked.
+
+  Args:
+    default: its default.
+    check: whether a value may be; not asked of the None of optional fields.
+    allowed: what values may be, as in "must be <allowed>".
+
+  Returns:
+    What to assign to the field.
+  """
+  return dataclasses.field(
+    default=default, metadata={_CHECK: check, _ALLOWED: allowed}
+  )
+
+
+def positive(default: Any) -> Any:
+  """A field whose values are above 0."""
+  return checked(default, lambda value: value > 0, "positive")
+
+
+def non_negative(default: Any) -> Any:
+  """A field whose values are 0 or above."""
+  return checked(default, lambda value: value >= 0, "at least 0")
+
+
+def widths(default: tuple[int, ...]) -> Any:
+  """A field that holds the widths of hidden layers."""
+  return checked(
+    default,
+    lambda value: (
+      isinstance(value, tuple) and len(value) > 0 and min(value) > 0
+    ),
+    "a tuple of one or more positive widths",
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Configuration:
+  """A frozen dataclass that checks its values when it is made.
+
+  Integers must be integers, floats finite, literals one of theirs; fields made
+  by `checked` and its like must be what they say. What concerns several fields
+  is checked by `__post_init__` of who extends this class.
+  """
+
+  def __post_init__(self):
+    for field in dataclasses.fields(self):
+      self._check(field, getattr(self, field.name))
+
+  def _check(self, field: dataclasses.Field, value: Any) -> None:
+    if value is None and type(None) in get_args(field.type):
+      return
+    if field.type is int and type(value) is not int:
+      self.fail(field.name, "an integer")
+    if isinstance(value, float) and not math.isfinite(value):
+      self.fail(field.name, "finite")
+    if get_origin(field.type) is Literal and value not in get_args(field.type):
+      self.fail(field.name, f"in {get_args(field.type)}")
+    if _CHECK in field.metadata and not field.metadata[_CHECK](value):
+      self.fail(field.name, field.metadata[_ALLOWED])
+
+  def fail(self, name: str, allowed: str) -> None:
+    """Raises ValueError: the field's value is not what is allowed."""
+    raise ValueError(
+      f"{type(self).__name__}.{name} must be {allowed}, got "
+      f"{getattr(self, name)!r}."
+    )

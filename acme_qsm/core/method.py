@@ -1,0 +1,95 @@
+"""What a method is: all that one says which the others do not."""
+
+import dataclasses
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+from typing import NamedTuple
+
+import jax
+
+from acme_qsm import networks as networks_lib
+from acme_qsm import types
+from acme_qsm.core import acting
+from acme_qsm.core import critics
+from acme_qsm.core import sampling
+from acme_qsm.core.config import ActorCriticConfig
+
+
+class Context(NamedTuple):
+  """What a policy loss may look at, and not change.
+
+  Attributes:
+    critic_params: the critics' parameters, after their update.
+    target_critic_params: the target critics' parameters.
+    target_policy_params: the target policy's parameters.
+    next_action: [B, A] the policy's actions at the next observations, which the
+      critics' target was made of.
+    updates: [] int32 updates of the policy made before.
+  """
+
+  critic_params: types.Params
+  target_critic_params: types.Params
+  target_policy_params: types.Params
+  next_action: jax.Array
+  updates: jax.Array
+
+
+PolicyLoss = Callable[
+  [types.Params, Any, types.Transition, jax.Array, Context],
+  tuple[jax.Array, tuple[Any, types.Metrics]],
+]
+"""(policy's parameters, extra state, transitions, two PRNG keys [2], context)
+-> (loss [], (new extra state, metrics)). The gradient is that of the first
+argument; both keys are consumed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+  """A way to learn a policy.
+
+  Its functions take the networks and the configuration, and make what the
+  training step calls.
+
+  Attributes:
+    config: its configuration: the shared fields and its own.
+    make_policy_loss: (networks, config) -> what the policy descends.
+    metrics: names of what that loss reports, in the order of display.
+    init_extra: config -> what its training state holds beside the shared part:
+      a pytree of arrays, such as a temperature or running moments.
+    make_networks: (environment_spec, config, **own networks) -> networks.
+    make_sampler: (networks, config, evaluation) -> what draws actions.
+    make_critic_loss: (networks, config) -> what the critics descend.
+    presets: configurations by name; "default" is there in any case.
+  """
+
+  config: type[ActorCriticConfig]
+  make_policy_loss: Callable[[Any, Any], PolicyLoss]
+  metrics: Sequence[str]
+  init_extra: Callable[[Any], Any] = lambda config: ()
+  make_networks: Callable[..., acting.Networks] = networks_lib.make_networks
+  make_sampler: Callable[..., acting.Sampler] = sampling.make_sampler
+  make_critic_loss: Callable[[Any, Any], critics.CriticLoss] = (
+    critics.make_clipped_double_q_loss
+  )
+  presets: Mapping[str, ActorCriticConfig] = dataclasses.field(
+    default_factory=dict
+  )
+
+  def preset(self, name: str) -> ActorCriticConfig:
+    """A configuration by its name.
+
+    Args:
+      name: the preset's.
+
+    Returns:
+      The configuration.
+
+    Raises:
+      ValueError: if there is none of that name; names those that there are.
+    """
+    presets = {"default": self.config(), **self.presets}
+    if name not in presets:
+      raise ValueError(f"Unknown preset {name!r}; one of {sorted(presets)}.")
+    return presets[name]

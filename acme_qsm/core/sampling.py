@@ -1,0 +1,74 @@
+"""Denoisers as policies: the reverse process given observations."""
+
+import jax
+
+from acme_qsm import diffusion
+from acme_qsm import types
+from acme_qsm.core.acting import Sampler
+from acme_qsm.core.config import DiffusionConfig
+from acme_qsm.networks import DiffusionNetworks
+
+
+def make_schedule(
+  networks: DiffusionNetworks, config: DiffusionConfig
+) -> diffusion.NoiseSchedule:
+  """Makes the noise schedule of a denoiser.
+
+  Args:
+    networks: the denoiser.
+    config: the schedule's name and number of denoising steps.
+
+  Returns:
+    The schedule.
+
+  Raises:
+    ValueError: if the denoiser was made for another number of steps: what it
+      says of those that it does not know would be meaningless.
+  """
+  known = networks.num_denoising_steps
+  if known not in (None, config.num_denoising_steps):
+    raise ValueError(
+      f"The networks were made for {known} denoising steps, but "
+      f"{type(config).__name__}.num_denoising_steps is "
+      f"{config.num_denoising_steps}: make both from one configuration."
+    )
+  return diffusion.make_schedule(
+    config.noise_schedule, config.num_denoising_steps
+  )
+
+
+def make_sampler(
+  networks: DiffusionNetworks, config: DiffusionConfig, evaluation: bool = False
+) -> Sampler:
+  """Makes what draws actions by the reverse process: see `diffusion.sample`.
+
+  Args:
+    networks: the denoiser.
+    config: the schedule and the temperatures.
+    evaluation: whether to sample at the temperature for evaluation.
+
+  Returns:
+    The sampler, of actions in [-1, 1].
+
+  Raises:
+    ValueError: as `make_schedule`.
+  """
+  schedule = make_schedule(networks, config)
+  temperature = (
+    config.evaluation_temperature if evaluation else config.sampling_temperature
+  )
+
+  def sampler(
+    params: types.Params, key: jax.Array, observation: jax.Array
+  ) -> jax.Array:
+    return diffusion.sample(
+      key,
+      lambda noisy_action, step: networks.denoise(
+        params, observation, noisy_action, step
+      ),
+      schedule,
+      (observation.shape[0], networks.action_size),
+      temperature=temperature,
+    )
+
+  return sampler

@@ -1,0 +1,80 @@
+"""Updates of parameters: gradient steps, their schedules, targets."""
+
+from collections.abc import Callable
+from typing import Any
+from typing import NamedTuple
+
+import jax
+import optax
+
+from acme_qsm import types
+from acme_qsm.core.config import ActorCriticConfig
+
+
+class Update(NamedTuple):
+  """What a gradient step leaves.
+
+  Attributes:
+    params: the new parameters.
+    opt_state: the optimiser's new state.
+    loss: [] the loss before the step.
+    aux: what else the loss returned.
+  """
+
+  params: types.Params
+  opt_state: optax.OptState
+  loss: jax.Array
+  aux: Any
+
+
+def gradient_step(
+  loss: Callable[..., tuple[jax.Array, Any]],
+  optimizer: optax.GradientTransformation,
+  params: types.Params,
+  opt_state: optax.OptState,
+  *args: Any,
+) -> Update:
+  """Makes one step of an optimiser down a loss.
+
+  Args:
+    loss: (params, *args) -> (loss [], anything else).
+    optimizer: the optimiser.
+    params: its parameters.
+    opt_state: its state.
+    *args: the loss's further arguments.
+
+  Returns:
+    What the step leaves.
+  """
+  (value, aux), gradients = jax.value_and_grad(loss, has_aux=True)(
+    params, *args
+  )
+  updates, opt_state = optimizer.update(gradients, opt_state, params)
+  return Update(optax.apply_updates(params, updates), opt_state, value, aux)
+
+
+def move_target(
+  newest: types.Params, target: types.Params, rate: float
+) -> types.Params:
+  """Moves a slow copy towards the newest parameters by a share `rate`."""
+  return optax.incremental_update(newest, target, rate)
+
+
+def make_policy_optimizer(
+  config: ActorCriticConfig,
+) -> optax.GradientTransformation:
+  """Makes Adam with the learning rate's schedule."""
+  start, end = config.policy_learning_rate, config.policy_learning_rate_end
+  steps, begin = (
+    config.policy_learning_rate_steps,
+    config.policy_learning_rate_begin,
+  )
+  if config.policy_learning_rate_schedule == "constant":
+    return optax.adam(start)
+  if config.policy_learning_rate_schedule == "linear":
+    fall = optax.linear_schedule(start, end, steps)
+  else:
+    fall = optax.cosine_decay_schedule(start, steps, alpha=end / start)
+  return optax.adam(
+    optax.join_schedules([optax.constant_schedule(start), fall], [begin])
+  )

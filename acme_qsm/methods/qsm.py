@@ -1,0 +1,185 @@
+"""Q-score matching (Psenka et al., 2024, https://arxiv.org/abs/2312.11752).
+
+The denoiser is matched to the critics' action gradient at noised actions from
+replay (algorithm 1 and appendix A, with the official implementation's choices).
+No gradient flows through the sampler.
+"""
+
+import dataclasses
+from typing import Literal
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from acme_qsm import configuration
+from acme_qsm import diffusion
+from acme_qsm import losses
+from acme_qsm import types
+from acme_qsm.core import critics
+from acme_qsm.core import sampling
+from acme_qsm.core.config import DiffusionConfig
+from acme_qsm.core.method import Context
+from acme_qsm.core.method import Method
+from acme_qsm.core.method import PolicyLoss
+from acme_qsm.networks import DiffusionNetworks
+
+QSMNetworks = DiffusionNetworks
+"""Their name while there was one method."""
+
+ScoreTarget = Literal["boltzmann", "action_gradient"]
+
+
+@dataclasses.dataclass(frozen=True)
+class QSMConfig(DiffusionConfig):
+  """Everything that Q-score matching can be told.
+
+  Attributes:
+    score_target: what the denoiser is matched to. "boltzmann": the critic's
+      gradient with the pull of a standard normal prior, see
+      `losses.boltzmann_score_matching_loss`. "action_gradient": the
+      critic's gradient alone, as published.
+    q_score_scale: scale of the critic's action gradient: alpha of the paper
+      (M_q in the official implementation), kappa of the Boltzmann policy.
+    normalize_action_gradient: whether to divide the action gradient by a
+      running root mean square of itself, which makes q_score_scale independent
+      of the rewards' scale, of the discount and of the task.
+    action_gradient_decay: decay per update of that running mean, in [0, 1).
+    action_gradient_clip: bound of each component of the scaled action gradient;
+      None for no bound. What is beyond takes the action to the end of its range
+      anyway, but would have most of the denoiser's loss.
+  """
+
+  score_target: ScoreTarget = "boltzmann"
+  q_score_scale: float = configuration.positive(10.0)
+  normalize_action_gradient: bool = False
+  action_gradient_decay: float = configuration.checked(
+    0.999, lambda value: 0 <= value < 1, "in [0, 1)"
+  )
+  action_gradient_clip: float | None = configuration.positive(5.0)
+
+
+class QSMState(NamedTuple):
+  """What training by Q-score matching holds beside the shared state.
+
+  Attributes:
+    action_gradient_square: [] running mean square of the critics' action
+      gradient, biased towards its start at 0 (as Adam's moments are).
+  """
+
+  action_gradient_square: jax.Array
+
+
+def make_policy_loss(
+  networks: DiffusionNetworks, config: QSMConfig
+) -> PolicyLoss:
+  """Makes the denoiser's loss.
+
+  Args:
+    networks: the denoiser and the critics.
+    config: the target, its scale and its clip.
+
+  Returns:
+    The loss, a mean over the batch and the action's dimensions.
+  """
+  schedule = sampling.make_schedule(networks, config)
+
+  def policy_loss(
+    params: types.Params,
+    extra: QSMState,
+    transitions: types.Transition,
+    keys: jax.Array,
+    context: Context,
+  ) -> tuple[jax.Array, tuple[QSMState, types.Metrics]]:
+    step_key, noise_key = keys
+    observation, action = transitions.observation, transitions.action
+    steps = jax.random.randint(
+      step_key, action.shape[:1], 0, schedule.num_steps
+    )
+    noisy_action = diffusion.add_noise(
+      schedule, action, jax.random.normal(noise_key, action.shape), steps
+    )
+    gradient = critics.action_gradient(
+      networks, context.critic_params, observation, noisy_action
+    )
+    scaled_gradient, size, extra = scale_action_gradient(
+      config, extra, gradient, context.updates
+    )
+    noise_prediction = networks.denoise(
+      params, observation, noisy_action, steps
+    )
+    if config.score_target == "action_gradient":
+      loss = losses.q_score_matching_loss(
+        noise_prediction, scaled_gradient, scale=1.0
+      )
+    else:
+      loss = losses.boltzmann_score_matching_loss(
+        noise_prediction,
+        scaled_gradient,
+        noisy_action,
+        schedule.alpha_bars[steps],
+        scale=1.0,
+      )
+    loss = jnp.mean(loss)
+    return loss, (extra, {"denoiser_loss": loss, "action_gradient_size": size})
+
+  return policy_loss
+
+
+def scale_action_gradient(
+  config: QSMConfig, extra: QSMState, gradient: jax.Array, updates: jax.Array
+) -> tuple[jax.Array, jax.Array, QSMState]:
+  """Scales, perhaps normalises, and clips the critics' action gradient.
+
+  Args:
+    config: how.
+    extra: the running mean square.
+    gradient: [B, A] the action gradient.
+    updates: [] updates made before this one.
+
+  Returns:
+    The scaled gradient [B, A], its running root mean square [] before that, and
+    the new running mean square.
+  """
+  decay = config.action_gradient_decay
+  square = decay * extra.action_gradient_square + (1.0 - decay) * jnp.mean(
+    jnp.square(gradient)
+  )
+  # The running mean starts at 0: divide what is missing out.
+  size = jnp.sqrt(square / (1.0 - decay ** (updates + 1)))
+  scale = jnp.float32(config.q_score_scale)
+  if config.normalize_action_gradient:
+    # A critic that is flat everywhere says nothing: leave it at that.
+    scale /= jnp.maximum(size, 1e-8)
+  scaled = scale * gradient
+  if config.action_gradient_clip is not None:
+    scaled = jnp.clip(
+      scaled, -config.action_gradient_clip, config.action_gradient_clip
+    )
+  return scaled, size, QSMState(square)
+
+
+QSM = Method(
+  config=QSMConfig,
+  make_policy_loss=make_policy_loss,
+  metrics=("denoiser_loss", "action_gradient_size"),
+  init_extra=lambda config: QSMState(jnp.zeros(())),
+  presets={
+    # The official implementation's method, with the paper's widths: the
+    # critic's gradient alone as target, one-step returns, the sampler's action
+    # as it is.
+    "official": QSMConfig(
+      num_denoising_steps=5,
+      score_target="action_gradient",
+      q_score_scale=50.0,
+      normalize_action_gradient=False,
+      action_gradient_clip=None,
+      num_target_candidates=1,
+      n_step=1,
+      num_action_candidates=1,
+      evaluate_target_denoiser=False,
+      num_evaluation_candidates=1,
+    ),
+  },
+)
+"""Q-score matching."""

@@ -1,0 +1,104 @@
+"""All methods by name, and what finds a configuration's."""
+
+from typing import Any
+
+from acme_qsm import types
+from acme_qsm.core import acting
+from acme_qsm.core import learner_core
+from acme_qsm.core.config import ActorCriticConfig
+from acme_qsm.core.method import Method
+from acme_qsm.methods.qsm import QSM
+
+METHODS: dict[str, Method] = {"qsm": QSM}
+"""Methods by name. Add your own under a name of its own."""
+
+
+def name_of(config: ActorCriticConfig) -> str:
+  """The name of the method that a configuration is for.
+
+  Args:
+    config: the configuration.
+
+  Returns:
+    Its method's name in `METHODS`.
+
+  Raises:
+    ValueError: if no method has configurations of this type.
+  """
+  for name, method in METHODS.items():
+    if type(config) is method.config:
+      return name
+  known = ", ".join(method.config.__name__ for method in METHODS.values())
+  raise ValueError(
+    f"No method is configured by {type(config).__name__}, but by {known}; one "
+    "of your own belongs in acme_qsm.methods.METHODS."
+  )
+
+
+def make_networks(
+  environment_spec: types.EnvironmentSpecLike,
+  config: ActorCriticConfig,
+  **own_networks: Any,
+) -> Any:
+  """Makes the networks of a configuration's method for an environment.
+
+  Args:
+    environment_spec: the environment's spec: `actions` bounded to [-1, 1], of
+      shape [A].
+    config: the configuration of any method.
+    **own_networks: networks of your own; see the method's `make_networks`, such
+      as `acme_qsm.networks.make_networks` for `denoiser` and `critic`.
+
+  Returns:
+    The networks.
+
+  Raises:
+    ValueError: if the spec is not one that this library can act in, or a
+      network's output does not have the shape that it must.
+  """
+  method = METHODS[name_of(config)]
+  return method.make_networks(environment_spec, config, **own_networks)
+
+
+def make_learner_core(
+  networks: Any, config: ActorCriticConfig
+) -> learner_core.LearnerCore:
+  """Makes the training step of a configuration's method.
+
+  Args:
+    networks: from `make_networks` with the same configuration, or your own.
+    config: the configuration of any method.
+
+  Returns:
+    The learner's pure functions.
+
+  Raises:
+    ValueError: if the networks were made for another configuration.
+  """
+  method = METHODS[name_of(config)]
+  return learner_core.make_learner_core(method, networks, config)
+
+
+def make_policy(
+  networks: Any, config: ActorCriticConfig, evaluation: bool = False
+) -> acting.Policy:
+  """Makes the pure function that acts, by a configuration's method.
+
+  While nothing has been learnt (`params.steps` is 0), actions are uniformly
+  random, except in evaluation.
+
+  Args:
+    networks: from `make_networks` with the same configuration, or your own.
+    config: the configuration of any method.
+    evaluation: whether to act without exploration noise, and with the
+      config's policy, temperature and candidates for evaluation.
+
+  Returns:
+    policy(params, key, observation [B, ...]) -> action [B, A] in [-1, 1]; the
+    key is consumed, and params are those of `LearnerCore.policy_params`.
+
+  Raises:
+    ValueError: if the networks were made for another configuration.
+  """
+  sampler = METHODS[name_of(config)].make_sampler(networks, config, evaluation)
+  return acting.make_policy(sampler, networks, config, evaluation)

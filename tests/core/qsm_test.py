@@ -1,0 +1,218 @@
+"""Q-score matching's policy loss, against derivations on paper and autodiff."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import acme_qsm
+from acme_qsm import diffusion
+from acme_qsm import methods
+
+
+@pytest.mark.parametrize(
+  ("fields", "scale", "clip"),
+  [
+    ({"score_target": "action_gradient"}, 3.0, None),
+    (
+      {"score_target": "boltzmann", "normalize_action_gradient": True},
+      3.0,
+      None,
+    ),
+    (
+      {
+        "score_target": "boltzmann",
+        "normalize_action_gradient": True,
+        "action_gradient_clip": 2.0,
+      },
+      3.0,
+      2.0,
+    ),
+    # Published: -50 grad Q at T = 5, whatever the scale of grad Q.
+    ("official", 50.0, None),
+  ],
+)
+def test_denoiser_gradient_derived_anew(
+  environment_spec, config, make_batch, fields, scale, clip, first_gradient
+):
+  sizes = {
+    name: getattr(config, name)
+    for name in (
+      *("policy_hidden_sizes", "critic_hidden_sizes", "batch_size"),
+      *("time_embedding_size", "time_hidden_size"),
+    )
+  }
+  if fields == "official":
+    config = methods.METHODS["qsm"].preset(fields)
+    num_steps, normalize, boltzmann = 5, False, False
+  else:
+    config = dataclasses.replace(
+      config,
+      **{
+        "q_score_scale": scale,
+        "normalize_action_gradient": False,
+        **fields,
+      },
+    )
+    num_steps, normalize = 3, "normalize_action_gradient" in fields
+    boltzmann = fields["score_target"] == "boltzmann"
+  config = dataclasses.replace(config, **sizes)
+  networks = acme_qsm.make_networks(environment_spec, config)
+  batch = make_batch(0, 8)
+  seen = []
+
+  def denoise(params, observation, action, step):
+    if step.ndim:  # In the loss; the sampler's steps are scalars.
+      jax.debug.callback(
+        lambda a, t: seen.append((np.array(a), np.array(t))), action, step
+      )
+    return networks.denoise(params, observation, action, step)
+
+  core = acme_qsm.make_learner_core(
+    dataclasses.replace(networks, denoise=denoise), config
+  )
+  state = core.init(jax.random.key(0))
+  after, metrics = jax.jit(core.step)(state, batch)
+  jax.effects_barrier()
+  noisy_action, steps = seen[-1]
+  assert steps.shape == (8,)
+
+  # The mean of the updated critics' gradients, one critic and one example at a
+  # time.
+  def q_value(action, observation, i):
+    return networks.criticize(
+      after.critic_params, observation[None], action[None]
+    )[i, 0]
+
+  action_gradient = np.mean(
+    [
+      jax.vmap(jax.grad(q_value), in_axes=(0, 0, None))(
+        jnp.asarray(noisy_action), batch.observation, i
+      )
+      for i in range(2)
+    ],
+    axis=0,
+  )
+  size = np.sqrt(np.mean(action_gradient**2))
+  np.testing.assert_allclose(metrics["action_gradient_size"], size, rtol=1e-4)
+  target = -scale * action_gradient / (size if normalize else 1.0)
+  if clip is not None:
+    # Some are clipped here, and some are not.
+    assert 0 < np.sum(np.abs(target) > clip) < target.size
+    target = np.minimum(np.maximum(target, -clip), clip)
+  # All steps are drawn from, and no others.
+  assert 0 <= steps.min() <= steps.max() < num_steps
+  if boltzmann:
+    alpha_bars = np.asarray(diffusion.make_schedule("vp", 3).alpha_bars)
+    target = np.sqrt(1 - alpha_bars[steps])[:, None] * (noisy_action + target)
+
+  def loss(params):
+    noise_prediction = networks.denoise(
+      params, batch.observation, jnp.asarray(noisy_action), jnp.asarray(steps)
+    )
+    return jnp.sum((noise_prediction - target) ** 2) / (8 * 2)
+
+  value, gradient = jax.value_and_grad(loss)(state.policy_params)
+  np.testing.assert_allclose(metrics["denoiser_loss"], value, rtol=1e-4)
+  jax.tree.map(
+    lambda got, expected: np.testing.assert_allclose(
+      got, expected, rtol=1e-3, atol=1e-5
+    ),
+    first_gradient(after.policy_opt_state),
+    gradient,
+  )
+
+
+def test_noisy_actions_have_the_schedules_moments(
+  config, make_constant_networks, first_gradient
+):
+  # With constant predictions and gradients, the denoiser's gradient tells the
+  # mean noisy action of each denoising step, and how often each is drawn:
+  # E[2 / (A T) (w - sqrt(1 - abar_t) (sqrt(abar_t) a - kappa c))].
+  size, action, c = 100_000, 0.6, 0.4
+  config = dataclasses.replace(
+    config, normalize_action_gradient=False, critic_learning_rate=1e-12
+  )
+  core = acme_qsm.make_learner_core(
+    make_constant_networks([[c]], [0.0]), config
+  )
+  zeros = jnp.zeros((size,))
+  batch = acme_qsm.Transition(
+    jnp.zeros((size, 1)),
+    jnp.full((size, 1), action),
+    zeros,
+    zeros,
+    jnp.zeros((size, 1)),
+  )
+  after, _ = jax.jit(core.step)(core.init(jax.random.key(0)), batch)
+  u = np.array([1, 2, 3]) / 3  # See diffusion_test on the vp schedule.
+  alpha_bars = np.exp(-(0.1 * u + 9.9 * u**2 / 2))
+  target = np.sqrt(1 - alpha_bars) * (np.sqrt(alpha_bars) * action - 10.0 * c)
+  expected = 2 / 3 * (0.3 - target)
+  # Each is the mean over the batch of a term below 2 * 5 that is there for a
+  # third of it: five standard errors of at most 10 sqrt(1 / 3).
+  np.testing.assert_allclose(
+    first_gradient(after.policy_opt_state)[:, 0],
+    expected,
+    atol=5 * 10 * np.sqrt(1 / 3 / size),
+  )
+
+
+def test_normalising_makes_the_scale_of_q_irrelevant(
+  config, make_batch, make_constant_networks, first_gradient
+):
+  # Critics a thousand times as steep, the same update of the denoiser.
+  config = dataclasses.replace(config, critic_learning_rate=1e-12)
+  gradients = []
+  for factor in (1.0, 1000.0):
+    core = acme_qsm.make_learner_core(
+      make_constant_networks(factor * np.array([[0.1, -0.2], [0.3, 0.4]])),
+      config,
+    )
+    after, _ = jax.jit(core.step)(
+      core.init(jax.random.key(0)), make_batch(0, 8)
+    )
+    gradients.append(first_gradient(after.policy_opt_state))
+  np.testing.assert_allclose(*gradients, rtol=1e-4)
+
+
+def test_a_flat_critic_is_left_alone(
+  config, make_batch, make_constant_networks
+):
+  networks = dataclasses.replace(
+    make_constant_networks(np.zeros((2, 2))),
+    criticize=lambda params, o, a: jnp.zeros((2, a.shape[0])),
+  )
+  core = acme_qsm.make_learner_core(networks, config)
+  after, metrics = jax.jit(core.step)(
+    core.init(jax.random.key(0)), make_batch(0, 8)
+  )
+  assert metrics["action_gradient_size"] == 0.0
+  assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(metrics))
+  assert jnp.isfinite(after.policy_params).all()
+
+
+def test_action_gradient_size_is_a_debiased_running_mean(
+  config, make_batch, make_constant_networks
+):
+  config = dataclasses.replace(
+    config, critic_learning_rate=0.1, action_gradient_decay=0.9
+  )
+  core = acme_qsm.make_learner_core(
+    make_constant_networks([[0.1, -0.2], [0.3, 0.4]]), config
+  )
+  state, squares = core.init(jax.random.key(0)), []
+  for i in range(3):
+    state, metrics = jax.jit(core.step)(state, make_batch(i, 8))
+    gradient = np.mean(state.critic_params["c"], axis=0)
+    squares.append(np.mean(gradient**2))
+    # Weights 0.9^age, which add up to one once divided by their sum.
+    weights = 0.9 ** np.arange(i + 1)[::-1]
+    np.testing.assert_allclose(
+      metrics["action_gradient_size"],
+      np.sqrt(np.average(squares, weights=weights)),
+      rtol=1e-5,
+    )
+  assert squares[0] != squares[1]
