@@ -138,10 +138,11 @@ def make_experiment(tmp_path):
     environment_factory=PointEnvironment,
     directory=tmp_path / "run",
     minutes=60.0,
+    make_builder=QSMBuilder,
     **kwargs,
   ):
     return ExperimentConfig(
-      builder=QSMBuilder(config),
+      builder=make_builder(config),
       network_factory=lambda spec: make_networks(spec, config),
       environment_factory=environment_factory,
       max_num_actor_steps=num_steps,
