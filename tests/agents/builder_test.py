@@ -3,6 +3,7 @@
 import acme_qsm.acme_compat  # isort: skip
 
 import contextlib
+import dataclasses
 import inspect
 import itertools
 import pickle
@@ -23,6 +24,7 @@ from acme.utils import counting
 
 import acme_qsm
 from acme_qsm import environments
+from acme_qsm import methods
 from acme_qsm.agents.builder import QSMBuilder
 from acme_qsm.replay import adder as adder_lib
 
@@ -310,6 +312,48 @@ def test_specs_that_cannot_be_acted_in(
 ):
   with pytest.raises(ValueError, match=message):
     builder.make_replay_tables(make_spec(observations, actions))
+
+
+def test_every_field_that_is_the_builders_is_read(
+  spec, serve, learner, monkeypatch
+):
+  # The rest is read by the core: see core/config_test.
+  read = set()
+
+  @dataclasses.dataclass(frozen=True, repr=False)
+  class Recording(acme_qsm.QSMConfig):
+    def __getattribute__(self, name):
+      read.add(name)
+      return super().__getattribute__(name)
+
+  monkeypatch.setitem(
+    methods.METHODS,
+    "recording",
+    dataclasses.replace(methods.METHODS["qsm"], config=Recording),
+  )
+  builder = acme_qsm.DiffusionBuilder(Recording(transitions_per_item=2))
+  read.clear()
+  client = serve(*builder.make_replay_tables(spec))
+  builder.make_dataset_iterator(client)
+  adder = builder.make_adder(client, spec)
+  assert read >= {
+    "batch_size",
+    "n_step",
+    "min_replay_size",
+    "max_replay_size",
+    "samples_per_insert",
+    "samples_per_insert_tolerance",
+    "transitions_per_item",
+  }
+  networks = acme_qsm.make_networks(spec, acme_qsm.QSMConfig())
+  read.clear()
+  policy = acme_qsm.make_policy(networks, acme_qsm.QSMConfig())
+  builder.make_actor(jax.random.PRNGKey(0), policy, spec, learner, adder)
+  assert read >= {"variable_update_period"}
+  builder.make_learner(
+    jax.random.PRNGKey(0), networks, iter(()), environment_spec=spec
+  )
+  assert read >= {"num_sgd_steps_per_step"}
 
 
 def test_missing_arguments_are_named(builder, networks, serve, spec):
