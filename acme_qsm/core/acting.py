@@ -91,8 +91,8 @@ def best_of(
 ) -> jax.Array:
   """Draws candidate actions and takes the best.
 
-  The best is what the lowest of the critics values most, as in Ma et al. (2025,
-  SDAC)'s implementation; with one candidate, no critic is asked.
+  The best is what the lowest of the critics values most, as in the
+  implementation of Ma et al. (2025); with one candidate, no critic is asked.
 
   Args:
     sampler: draws an action for each observation.
