@@ -65,7 +65,7 @@ def test_a_setting_of_another_release_is_refused(tmp_path):
   before = (tmp_path / "config.json").read_text()
   with pytest.raises(
     workdir.WorkdirError,
-    match=r"its config\.n is 3, a setting that this release does not know: go on",
+    match=r"its config\.n is 3, a setting that this release does not know",
   ):
     _open(tmp_path, {"task": "x", "config": {"scale": 1.0}})
   assert (tmp_path / "config.json").read_text() == before
