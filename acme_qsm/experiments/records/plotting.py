@@ -81,7 +81,8 @@ def plot_learning_curve(directory: str | os.PathLike[str], title: str) -> Path:
     # The lowest of each column says it for all of them.
     if number + num_columns >= len(shown):
       panel.set_xlabel("environment steps")
-    _draw_metric(panel, *_series(learner, _STEPS, name), 1 + number)
+    steps, values = _series(learner, _STEPS, name)
+    _draw_metric(panel, steps, values, 1 + number)
   if len(names) > len(shown):
     figure.supxlabel(
       f"{len(names) - len(shown)} more metrics are in logs/learner.csv",
