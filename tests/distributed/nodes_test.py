@@ -135,6 +135,7 @@ def test_an_interrupted_run_waits_for_replay_to_save(
   run.start("learner")
   run.wait_until(lambda: run.node("learner")["state"] == "starting")
   run.client.call("interrupt", "enough")
+  assert not run.comes(lambda: run.status()["phase"] != "acting", 1.5)
   run.start("replay")
   assert run.wait() == "interrupted"
   assert run.checkpoint().metadata["actor_steps"] == 100
@@ -203,9 +204,7 @@ def test_a_cut_while_the_last_steps_are_made_loses_none(held_run):
   run.wait_until(lambda: run.status()["phase"] == "learning")
   held.unlink()
   # What was fetched before is learned from; then it waits.
-  end = time.monotonic() + 5.0
-  while time.monotonic() < end and run.node("learner")["state"] == "learning":
-    time.sleep(0.1)
+  assert not run.comes(lambda: run.node("learner")["state"] != "learning", 5.0)
   replay.send_signal(signal.SIGCONT)
   assert run.wait() == "finished"
   counts = run.checkpoint().metadata["counter"]["counts"]
@@ -252,11 +251,8 @@ def test_an_evaluation_waits_for_parameters_of_its_step(
   run.act(20)
   run.wait_until(lambda: run.node("evaluator")["state"] == "evaluating")
   run.act(30)
-  end = time.monotonic() + 5.0
-  while time.monotonic() < end:
-    # With the parameters of ten steps, it would show those of twenty.
-    np.testing.assert_array_equal(read_csv(log)["actor_steps"], [10])
-    time.sleep(0.1)
+  # With the parameters of ten steps, it would show those of twenty.
+  assert not run.comes(lambda: len(read_csv(log)["actor_steps"]) > 1, 5.0)
   learner.send_signal(signal.SIGCONT)
   run.wait_until(lambda: len(read_csv(log)["actor_steps"]) == 2)
   # As far as the run was when they came.

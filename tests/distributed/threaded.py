@@ -105,6 +105,13 @@ class ThreadedRun:
   def checkpoint(self):
     return checkpointing.Checkpointer(self.run.path / "checkpoints").latest()
 
+  def comes(self, condition, seconds):
+    """Whether something happens in so many seconds that must not happen."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not condition():
+      time.sleep(0.05)
+    return condition()
+
   def wait_until(self, condition, seconds=120):
     end = time.monotonic() + seconds
     while not condition():
