@@ -4,19 +4,16 @@ import dataclasses
 import pathlib
 import secrets
 
-import acme_qsm.acme_compat  # noqa: F401  # isort: skip
-
 import cloudpickle
-from acme import specs
 
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.run_coordinator import CoordinatorConfig
 from acme_qsm.distributed.engines import launchpad_engine
 from acme_qsm.distributed.nodes import Run
 from acme_qsm.distributed.plan import Plan
+from acme_qsm.experiments import preparation
 from acme_qsm.experiments.config import ExperimentConfig
 from acme_qsm.experiments.config import ExperimentError
-from acme_qsm.experiments.records import workdir
 from acme_qsm.replay import reverb_server
 from acme_qsm.replay.listening import bind as listening
 
@@ -98,44 +95,27 @@ def plan_experiment(
     ExperimentError: if an argument, the environment or the work directory
       cannot be used.
   """
-  _require_at_least(1, num_actors=num_actors, eval_every=eval_every)
-  _require_at_least(0, num_eval_episodes=num_eval_episodes)
-  builder = experiment.builder
+  _require_at_least(1, num_actors=num_actors)
+  with preparation.as_experiment_error():
+    _require_own_address(host)
+  prepared = preparation.prepare(experiment, eval_every, num_eval_episodes)
   path: pathlib.Path | None = None
   run_id = secrets.token_hex(16)
-  try:
-    _require_own_address(host)
-    spec = experiment.environment_spec or specs.make_environment_spec(
-      experiment.environment_factory(experiment.seed)
-    )
-    networks = experiment.network_factory(spec)
-    tables = builder.make_replay_tables(
-      spec, builder.make_policy(networks, spec, evaluation=False)
-    )
-    description = workdir.describe_run(experiment, spec)
-    if experiment.checkpointing is not None:
-      # Claimed by the coordinator later; what is wrong with it is said now.
-      claimed = workdir.open_workdir(experiment.checkpointing, description)
-      path, run_id = claimed.path, claimed.run_id
-      claimed.close()
-  except ValueError as error:
-    raise ExperimentError(str(error)) from error
-  if experiment.evaluator_factories is not None:
-    num_eval_episodes = 0
-  key = secrets.token_bytes(32)
   checkpointing = experiment.checkpointing
-  if checkpointing is not None and path is not None:
+  # Claimed by the coordinator later; what is wrong with it is said now.
+  claimed = prepared.open_workdir()
+  if claimed is not None and checkpointing is not None:
+    path, run_id = claimed.path, claimed.run_id
+    claimed.close()
     # The folder that was chosen, for all processes.
     checkpointing = dataclasses.replace(
       checkpointing, directory=str(path), add_uid=False
     )
-  experiment = dataclasses.replace(experiment, checkpointing=checkpointing)
+  key = secrets.token_bytes(32)
   run = Run(
-    experiment=experiment,
-    environment_spec=spec,
-    title=str(experiment.description.get("task", type(builder).__name__)),
-    eval_every=eval_every,
-    num_eval_episodes=num_eval_episodes,
+    experiment=dataclasses.replace(experiment, checkpointing=checkpointing),
+    environment_spec=prepared.parts.environment_spec,
+    schedule=prepared.schedule,
     key=key,
     host=host,
     path=path,
@@ -145,17 +125,19 @@ def plan_experiment(
   config = CoordinatorConfig(
     num_actors=num_actors,
     max_actor_steps=experiment.max_num_actor_steps,
-    evaluates=num_eval_episodes > 0,
+    evaluates=prepared.schedule.num_episodes > 0,
     key=key,
     host=host,
     checkpointing=checkpointing,
-    description=description,
+    description=prepared.description,
   )
   return Plan(
     coordinator=config,
     run=cloudpickle.dumps(run),
     log_folder=path / "logs" if path else None,
-    replay_bytes=sum(reverb_server.max_bytes(table) for table in tables),
+    replay_bytes=sum(
+      reverb_server.max_bytes(table) for table in prepared.tables
+    ),
   )
 
 

@@ -88,3 +88,8 @@ class ExperimentConfig:
       )
     if not 0 <= self.seed < 2**32:
       raise ValueError(f"seed must be in [0, 2^32), got {self.seed}.")
+
+  @property
+  def title(self) -> str:
+    """What the run is called where it is shown: its task, if it says one."""
+    return str(self.description.get("task", type(self.builder).__name__))

@@ -15,9 +15,9 @@ import numpy as np
 import psutil
 import pytest
 import reverb
+from acme import specs
 
 from acme_qsm import QSMBuilder
-from acme_qsm.distributed import program as distributed
 from acme_qsm.experiments import run_experiment
 from acme_qsm.experiments.records import checkpointing
 from acme_qsm.experiments.records.loggers import read_csv
@@ -283,7 +283,7 @@ def test_another_run_takes_replays_port(
   }
   process.kill()
   # Servers like those of another run of the same task.
-  spec = distributed.specs.make_environment_spec(point_environment(0))
+  spec = specs.make_environment_spec(point_environment(0))
   with listening.listening_on():
     servers = [take_port(port, spec, small_config) for port in ports]
   try:

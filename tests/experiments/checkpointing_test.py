@@ -275,12 +275,6 @@ def _remove_extra(path):
   (path / "replay" / "chunks").unlink()
 
 
-def _newer_format(path):
-  content = json.loads((path / "metadata.json").read_text())
-  content["format_version"] = 99
-  (path / "metadata.json").write_text(json.dumps(content))
-
-
 @pytest.mark.parametrize(
   ("damage", "reason"),
   [
@@ -290,7 +284,6 @@ def _newer_format(path):
     (_halve_metadata, "is incomplete"),
     (_replace_metadata, "is incomplete"),
     (_remove_extra, "chunks is missing"),
-    (_newer_format, "format version 99"),
   ],
 )
 def test_a_broken_checkpoint_is_skipped(tmp_path, caplog, damage, reason):
@@ -341,6 +334,20 @@ def test_an_integer_is_no_float(tmp_path):
   for template in (0.0, True):
     with pytest.raises(checkpointing.CheckpointError, match="expected one"):
       _latest(tmp_path).load("item", template)
+
+
+def test_a_newer_format_is_refused_and_not_skipped(tmp_path):
+  checkpointer = checkpointing.Checkpointer(tmp_path, max_to_keep=2)
+  for step in (1, 2):
+    newest = checkpointer.save(step, {"item": {"a": np.zeros(2)}}, {})
+  content = json.loads((newest / "metadata.json").read_text())
+  content["format_version"] = 99
+  (newest / "metadata.json").write_text(json.dumps(content))
+  with pytest.raises(
+    checkpointing.CheckpointError,
+    match=r"format version 99; .* Go on with the release that wrote it",
+  ):
+    checkpointer.latest()
 
 
 def test_an_unknown_item_is_refused(tmp_path):

@@ -195,14 +195,17 @@ def test_an_evaluation_that_was_interrupted_is_made_up_for(
   tmp_path, make_experiment
 ):
   class InterruptedEvaluation(dm_env.Environment):
-    """Sends SIGTERM at the first step of the environment made second."""
+    """Sends SIGTERM at the first step of the environment made third.
+
+    The first is asked for its spec, the second is acted in.
+    """
 
     made = 0
 
     def __init__(self, environment):
       self._environment = environment
       InterruptedEvaluation.made += 1
-      self._interrupt = InterruptedEvaluation.made == 2
+      self._interrupt = InterruptedEvaluation.made == 3
 
     def step(self, action):
       if self._interrupt:
@@ -295,7 +298,53 @@ def test_evaluation_has_its_own_environment(make_experiment):
     eval_every=20,
     num_eval_episodes=1,
   )
-  assert len(set(seeds)) == 3
+  # One is asked for its spec, one is acted in.
+  assert len(set(seeds)) == len(seeds) == 4
+
+
+class _Counted(dm_env.Environment):
+  """Counts those that are open."""
+
+  num_open = 0
+
+  def __init__(self, environment, maximum):
+    self._environment = environment
+    _Counted.num_open += 1
+    maximum.append(_Counted.num_open)
+
+  def close(self):
+    _Counted.num_open -= 1
+    self._environment.close()
+
+  def reset(self):
+    return self._environment.reset()
+
+  def step(self, action):
+    return self._environment.step(action)
+
+  def observation_spec(self):
+    return self._environment.observation_spec()
+
+  def action_spec(self):
+    return self._environment.action_spec()
+
+
+def test_environments_are_closed(make_experiment):
+  numbers = []
+
+  def make_environment(seed):
+    return _Counted(make_experiment().environment_factory(seed), numbers)
+
+  for num_steps in (60, 100):
+    run_experiment(
+      make_experiment(num_steps, environment_factory=make_environment),
+      eval_every=20,
+      num_eval_episodes=1,
+    )
+    assert _Counted.num_open == 0
+  # One to act in, and one for each of five evaluations.
+  assert max(numbers) == 2
+  assert len(numbers) == 2 + 3 + 2 + 2
 
 
 def test_without_a_work_directory_nothing_is_written(

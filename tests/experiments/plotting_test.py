@@ -49,7 +49,7 @@ def _write_run(directory, seed=0, length=10):
     "learner",
     actor_steps=steps,
     critic_loss=np.exp(-steps / 4000),
-    denoiser_loss=steps * 1e-4,
+    denoiser_loss=steps * 1e-4 - 0.5,
     q_value=steps * 1e-2,
   )
   return steps, returns
@@ -86,6 +86,9 @@ def test_the_picture_shows_what_was_logged(tmp_path, figures):
   assert _texts(main) == [f"{returns[-1]:.0f}"]
   legend = [text.get_text() for text in main.get_legend().get_texts()]
   assert legend == ["training episodes", "evaluation mean ± standard deviation"]
+  assert critic.get_title(loc="left") == "Critic loss"
+  assert q_value.get_title(loc="left") == "Q value"
+  # One spans a factor of 9, the other is not even positive.
   assert critic.get_yscale() == "log"
   assert denoiser.get_yscale() == "linear"
   for panel, key in ((critic, "critic_loss"), (q_value, "q_value")):
@@ -111,7 +114,7 @@ def test_any_log_may_be_missing(tmp_path, figures, missing, how):
     == {
       "evaluator": [1, 1, 1, 1],
       "actor": [1, 1, 1, 1],
-      "learner": [2, 0, 0, 0],
+      "learner": [2, 0, 0, 0] if how == "header" else [2],
     }[missing]
   )
 
@@ -119,9 +122,44 @@ def test_any_log_may_be_missing(tmp_path, figures, missing, how):
 def test_no_logs_at_all(tmp_path, figures):
   (tmp_path / "logs").mkdir()
   (tmp_path / "logs" / "actor.csv").touch()
-  (tmp_path / "logs" / "learner.csv").write_text("other\n1\n")
+  (tmp_path / "logs" / "learner.csv").write_text("learner_steps\n1\n")
   plotting.plot_learning_curve(tmp_path, "task")
-  assert all(_texts(axes) == ["no data yet"] for axes in figures[0].axes)
+  (returns,) = figures[0].axes
+  assert _texts(returns) == ["no data yet"]
+
+
+@pytest.mark.parametrize("num_metrics", [1, 3, 4, 5, 7, 12, 14])
+def test_whatever_a_method_measures_has_a_panel(tmp_path, figures, num_metrics):
+  names = [f"metric_{i}" for i in range(num_metrics)]
+  steps = np.arange(1, 50)
+  metrics = {name: steps % (3 + i) for i, name in enumerate(names)}
+  counted = {"learner_steps": steps, "learner_walltime": steps}
+  _write(tmp_path, "learner", **metrics, actor_steps=steps, **counted)
+  plotting.plot_learning_curve(tmp_path, "task")
+  _, *panels = figures[0].axes
+  titles = [panel.get_title(loc="left") for panel in panels]
+  assert titles == [f"Metric {i}" for i in range(min(num_metrics, 12))]
+  for panel, name in zip(panels, names, strict=False):
+    np.testing.assert_array_equal(_lines(panel)[0], [steps, metrics[name]])
+  # None lies upon another.
+  boxes = [panel.get_window_extent() for panel in panels]
+  for first, second in itertools.combinations(boxes, 2):
+    assert not first.overlaps(second)
+    assert first.width == pytest.approx(second.width, rel=0.2)
+  more = figures[0].get_supxlabel()
+  assert more == (
+    "2 more metrics are in logs/learner.csv" if num_metrics == 14 else ""
+  )
+
+
+def test_a_column_without_numbers_yet(tmp_path, figures):
+  path = tmp_path / "logs" / "learner.csv"
+  path.parent.mkdir()
+  path.write_text("actor_steps,loss,other\n1,2,\n2,3,\n")
+  plotting.plot_learning_curve(tmp_path, "task")
+  _, loss, other = figures[0].axes
+  assert len(_lines(loss)) == 1
+  assert _texts(other) == ["no data yet"]
 
 
 def test_rows_that_lack_a_value_are_left_out(tmp_path, figures):
@@ -146,7 +184,7 @@ def test_long_logs_are_averaged(tmp_path, figures):
   rows = "".join(f"{i},{i % 2}\n" for i in range(40_000))
   path.write_text("actor_steps,q_value\n" + rows)
   plotting.plot_learning_curve(tmp_path, "task")
-  steps, values = _lines(figures[0].axes[3])[0]
+  steps, values = _lines(figures[0].axes[1])[0]
   assert steps.size <= 150
   np.testing.assert_allclose(values, 0.5, atol=0.01)
   assert steps[0] < 200

@@ -11,8 +11,9 @@ from acme_qsm.experiments import CheckpointingConfig
 from acme_qsm.experiments.records import workdir
 
 
-def _open(path, description, **kwargs):
+def _open(path, values, defaults=None, **kwargs):
   config = CheckpointingConfig(directory=str(path), add_uid=False, **kwargs)
+  description = workdir.Description(values, defaults or {})
   return workdir.open_workdir(config, description)
 
 
@@ -22,6 +23,7 @@ def test_a_new_directory_gets_the_description(tmp_path):
   assert opened.path == path
   opened.close()
   assert json.loads((path / "config.json").read_text()) == {
+    "format_version": 2,
     "task": "x",
     "sizes": [1, 2],
   }
@@ -40,6 +42,49 @@ def test_another_run_may_not(tmp_path):
   assert "its task is 'x', not 'y'" in message
   assert "its config.scale is 1.0, not 2.0" in message
   assert "config.n" not in message
+
+
+def test_a_setting_that_an_old_run_lacks_has_its_default(tmp_path):
+  _open(tmp_path, {"task": "x", "config": {"scale": 1.0}}).close()
+  new = {"task": "x", "config": {"scale": 1.0, "speed": [3]}}
+  with pytest.raises(
+    workdir.WorkdirError, match=r"its config\.speed is \[4\], "
+  ):
+    _open(tmp_path, new, {"config": {"speed": [4]}})
+  with pytest.raises(workdir.WorkdirError, match=r"its config\.speed is None"):
+    _open(tmp_path, new, {"config": {"scale": 1.0}})
+  _open(tmp_path, new, {"config": {"scale": 2.0, "speed": [3]}}).close()
+  # From now on it has a value of its own.
+  config = json.loads((tmp_path / "config.json").read_text())
+  assert config["config"] == {"scale": 1.0, "speed": [3]}
+  _open(tmp_path, new, {"config": {"speed": [4]}}).close()
+
+
+def test_a_setting_of_another_release_is_refused(tmp_path):
+  _open(tmp_path, {"task": "x", "config": {"scale": 1.0, "n": 3}}).close()
+  before = (tmp_path / "config.json").read_text()
+  with pytest.raises(
+    workdir.WorkdirError,
+    match=r"its config\.n is 3, a setting that this release does not know",
+  ):
+    _open(tmp_path, {"task": "x", "config": {"scale": 1.0}})
+  assert (tmp_path / "config.json").read_text() == before
+
+
+def test_a_newer_format_is_refused(tmp_path):
+  (tmp_path / "config.json").write_text('{"format_version": 3, "task": "x"}')
+  with pytest.raises(
+    workdir.WorkdirError,
+    match=r"format version 3; .* Go on with the release that wrote it",
+  ):
+    _open(tmp_path, {"task": "x"})
+
+
+def test_another_agent_is_named_and_nothing_of_its_settings(tmp_path):
+  _open(tmp_path, {"agent": "a", "config": {"x": 1}}).close()
+  with pytest.raises(workdir.WorkdirError) as raised:
+    _open(tmp_path, {"agent": "b", "config": {"y": 1}})
+  assert "its agent is 'a', not 'b'. " in str(raised.value)
 
 
 def test_other_peoples_files_are_left_alone(tmp_path):
@@ -78,8 +123,8 @@ def test_a_directory_in_use_by_another_process(tmp_path):
 
 def test_add_uid_gives_every_run_a_folder_of_its_own(tmp_path):
   config = CheckpointingConfig(directory=str(tmp_path), add_uid=True)
-  first = workdir.open_workdir(config, {"task": "x"})
-  second = workdir.open_workdir(config, {"task": "y"})
+  first = workdir.open_workdir(config, workdir.Description({"task": "x"}))
+  second = workdir.open_workdir(config, workdir.Description({"task": "y"}))
   assert first.path != second.path
   assert first.path.parent == second.path.parent == tmp_path
   first.close()

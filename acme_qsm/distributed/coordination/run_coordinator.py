@@ -5,7 +5,6 @@ import dataclasses
 import json
 import pathlib
 import time
-from typing import Any
 
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.coordinator import Coordinator
@@ -14,8 +13,8 @@ from acme_qsm.distributed.coordination.coordinator import LEARNER_STEPS
 from acme_qsm.distributed.coordination.coordinator import Phase
 from acme_qsm.experiments.config import CheckpointingConfig
 from acme_qsm.experiments.records import checkpointing
-from acme_qsm.experiments.records import loggers
 from acme_qsm.experiments.records import workdir
+from acme_qsm.experiments.records.run_records import RunRecords
 from acme_qsm.experiments.records.run_state import RunState
 
 STATUS_FILE = "run_status.json"
@@ -50,7 +49,7 @@ class CoordinatorConfig:
   key: bytes
   host: str
   checkpointing: CheckpointingConfig | None
-  description: dict[str, Any]
+  description: workdir.Description
 
 
 def run_coordinator(config: CoordinatorConfig, port: int) -> Phase:
@@ -79,7 +78,7 @@ def run_coordinator(config: CoordinatorConfig, port: int) -> Phase:
         claimed = workdir.open_workdir(config.checkpointing, config.description)
         stack.callback(claimed.close)
         path = claimed.path
-        state = _restore(path)
+        state = _restore(RunRecords(path, config.checkpointing))
     except (OSError, ValueError, checkpointing.CheckpointError) as error:
       failure = f"{type(error).__name__}: {error}"
     coordinator = Coordinator(
@@ -109,12 +108,11 @@ def run_coordinator(config: CoordinatorConfig, port: int) -> Phase:
     return _wait_for_the_end(coordinator, path)
 
 
-def _restore(path: pathlib.Path) -> RunState:
+def _restore(records: RunRecords) -> RunState:
   """Sets the work directory back to its last checkpoint, if it has any."""
-  checkpoint = checkpointing.Checkpointer(path / "checkpoints").latest()
-  state = RunState.of(checkpoint)
-  loggers.rewind(path, state.actor_steps if checkpoint else -1)
-  return state
+  checkpoint = records.latest_checkpoint()
+  records.rewind(checkpoint)
+  return RunState.of(checkpoint)
 
 
 def _wait_for_the_end(

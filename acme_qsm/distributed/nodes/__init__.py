@@ -25,7 +25,7 @@ def run_node(run: Run, link: Link) -> None:
     "replay": lambda: replay.run_replay(run, link),
     "learner": lambda: learner.run_learner(run, link),
     "evaluator": lambda: evaluator.run_evaluator(run, link),
-    "actor": lambda: actor.Actor(run, link, int(index)).run(),
+    "actor": lambda: actor.run_actor(run, link, int(index)),
   }
   functions[role]()
   link.state = "done"

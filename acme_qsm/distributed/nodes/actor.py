@@ -4,23 +4,22 @@ import contextlib
 import logging
 import time
 
-import acme_qsm.acme_compat  # noqa: F401  # isort: skip
+import dm_env
 
-from acme.utils import loggers as acme_loggers
-
-from acme_qsm.distributed.coordination.coordinator import ACTOR_STEPS
-from acme_qsm.distributed.coordination.coordinator import LEARNER_STEPS
 from acme_qsm.distributed.coordination.coordinator import Phase
 from acme_qsm.distributed.coordination.link import Link
-from acme_qsm.distributed.nodes.connections import RemoteVariables
 from acme_qsm.distributed.nodes.connections import ReplayConnection
 from acme_qsm.distributed.nodes.environment import Environment
 from acme_qsm.distributed.nodes.environment import EnvironmentFailedError
-from acme_qsm.distributed.nodes.run import ACTOR
 from acme_qsm.distributed.nodes.run import POLL_SECONDS
 from acme_qsm.distributed.nodes.run import Run
 from acme_qsm.distributed.nodes.run import RunIsOverError
+from acme_qsm.distributed.nodes.variables import RemoteVariables
 from acme_qsm.distributed.processes import supervision
+from acme_qsm.experiments import environments
+from acme_qsm.experiments.counts import ACTOR_STEPS
+from acme_qsm.experiments.counts import LEARNER_STEPS
+from acme_qsm.experiments.records import metrics
 from acme_qsm.types import NonFiniteError
 
 # An environment that makes fewer steps than these before it fails has failed
@@ -30,83 +29,95 @@ _MAX_ENVIRONMENT_FAILURES = 5
 _LOG_SECONDS = 10.0
 
 
-class Actor:
-  """Acts in an environment and records what happens."""
+def run_actor(run: Run, link: Link, index: int) -> None:
+  """Acts until the run is over, or the environment has failed too often."""
+  with contextlib.suppress(RunIsOverError):
+    actor = _Actor(run, link, index)
+    try:
+      actor.run()
+    except RunIsOverError:
+      actor.flush()
+
+
+class _Actor:
+  """Acts in one environment after the other and records what happens."""
 
   def __init__(self, run: Run, link: Link, index: int):
+    """Connects to replay and makes the actor."""
     self._run = run
     self._link = link
     self._index = index
-    self._incarnation = link.orders.incarnation
-    self._environments_made = 0
+    self._restarts = link.orders.incarnation
+    self._num_environments = 0
     self._totals = {ACTOR_STEPS: 0.0, "actor_episodes": 0.0}
-
-  def _purpose(self, *purpose: int) -> tuple[int, ...]:
-    """The seeds' purpose: see `Run.seed`."""
-    # What came before in the run counts too: a run that goes on, or a process
-    # that was started again, must not see the same random numbers again.
-    steps = int(self._link.orders.counts.get(ACTOR_STEPS, 0))
-    return ACTOR, self._index, self._incarnation, steps, *purpose
-
-  def run(self) -> None:
-    """Acts until the run is over, or the environment has failed too often."""
-    run, link = self._run, self._link
-    experiment = run.experiment
-    builder, spec = experiment.builder, run.environment_spec
-    try:
-      client = ReplayConnection(run, link, on_loss=link.lose_replay).client
-    except RunIsOverError:
-      return
+    self._failures = _Failures()
+    client = ReplayConnection(run, link, on_loss=link.lose_replay).client
     # What is on its way to a replay that moves could block the actor for ever.
     link.depend_on_replay(client.server_address)
-    policy = builder.make_policy(
-      experiment.network_factory(spec), spec, evaluation=False
+    self._variables = RemoteVariables(run, link)
+    self._adder = run.parts.adder(client)
+    self._actor = run.parts.actor(
+      run.seeds.actor_key(self._run_steps, index, self._restarts),
+      self._variables,
+      self._adder,
     )
-    variables = self._variables = RemoteVariables(run, link)
-    adder = builder.make_adder(client, spec, policy)
-    self._actor = builder.make_actor(
-      run.random_key(*self._purpose(0)), policy, spec, variables, adder
+    self._logger = metrics.SampledLogger(
+      run.records.logger("actor", ACTOR_STEPS, index),
+      metrics.every_seconds(_LOG_SECONDS),
     )
-    self._logger = acme_loggers.TimeFilter(
-      run.logger("actor", ACTOR_STEPS, self._index), _LOG_SECONDS
-    )
-    failures = 0
-    failed_at = 0.0
-    environment = None
-    try:
-      self._actor.update(wait=True)
-      link.state = "acting"
-      while True:
-        try:
-          if environment is None:
-            environment = self._make_environment()
-          self._run_episode(environment)
-        except (EnvironmentFailedError, NonFiniteError) as error:
-          steps = self._totals[ACTOR_STEPS]
-          failures = 1 + (failures if steps - failed_at < _STABLE_STEPS else 0)
-          failed_at = steps
-          if failures >= _MAX_ENVIRONMENT_FAILURES:
-            raise supervision.GiveUpError(
-              f"the environment failed {failures} times in a row"
-            ) from error
-          logging.exception("Making a new environment.")
-          link.metrics["environment_failures"] = (
-            link.metrics.get("environment_failures", 0) + 1
-          )
-          environment = None
-          adder.reset()
-    except RunIsOverError:
-      adder.reset()
+
+  @property
+  def _run_steps(self) -> int:
+    """Environment steps that the run has made, of all actors."""
+    return int(self._link.orders.counts.get(ACTOR_STEPS, 0))
+
+  def run(self) -> None:
+    """Acts; raises RunIsOverError in the end."""
+    self._actor.update(wait=True)
+    self._link.state = "acting"
+    while True:
+      try:
+        with environments.opened(self._make_environment) as environment:
+          while True:
+            self._run_episode(environment)
+      except (EnvironmentFailedError, NonFiniteError) as error:
+        self._failures.add(self._totals[ACTOR_STEPS], error)
+        logging.exception("Making a new environment.")
+        self._link.metrics["environment_failures"] = self._failures.total
+        self.flush()
+
+  def flush(self) -> None:
+    """Forgets the episode, once what was recorded of it has arrived."""
+    if self._adder is not None:
+      self._adder.reset()
 
   def _make_environment(self) -> Environment:
-    self._environments_made += 1
-    return Environment(
-      self._run, self._link, *self._purpose(1, self._environments_made)
+    seed = self._run.seeds.environment(
+      self._run_steps, self._index, self._restarts, self._num_environments
     )
+    self._num_environments += 1
+    return Environment(self._run, self._link, seed)
+
+  def _run_episode(self, environment: Environment) -> None:
+    start = time.monotonic()
+    episode_return, length = 0.0, 0
+    timestep = environment.reset()
+    self._actor.observe_first(timestep)
+    for observer in self._run.experiment.observers:
+      observer.observe_first(environment.environment, timestep)
+    while not timestep.last():
+      self._wait_for_allowance()
+      timestep = self._step(environment, timestep)
+      episode_return += float(timestep.reward)
+      length += 1
+    self._totals["actor_episodes"] += 1
+    self._log_episode(episode_return, length, time.monotonic() - start)
 
   def _wait_for_allowance(self) -> None:
     """Waits until another step may be made; raises if none ever may."""
     link = self._link
+    if link.ending:
+      raise RunIsOverError
     while self._totals[ACTOR_STEPS] >= link.step_limit:
       # Who is cut off waits, or is ended by its link.
       with contextlib.suppress(ConnectionError):
@@ -116,41 +127,64 @@ class Actor:
       if self._totals[ACTOR_STEPS] >= link.step_limit:
         time.sleep(POLL_SECONDS)
 
-  def _run_episode(self, environment: Environment) -> None:
-    link, actor = self._link, self._actor
-    start = time.monotonic()
-    episode_return, length = 0.0, 0
-    timestep = environment.reset()
-    actor.observe_first(timestep)
-    observers = self._run.experiment.observers
-    for observer in observers:
-      observer.observe_first(environment.environment, timestep)
-    while not timestep.last():
-      if link.ending:
-        raise RunIsOverError
-      self._wait_for_allowance()
-      action = actor.select_action(timestep.observation)
-      timestep = environment.step(action)
-      actor.observe(action, timestep)
-      for observer in observers:
-        observer.observe(environment.environment, timestep, action)
-      actor.update()
-      self._totals[ACTOR_STEPS] += 1
-      link.totals = dict(self._totals)
-      episode_return += float(timestep.reward)
-      length += 1
-    self._totals["actor_episodes"] += 1
-    counts = link.orders.counts
-    staleness = max(
-      0.0, counts.get(LEARNER_STEPS, 0) - self._variables.learner_steps
-    )
-    metrics = {
+  def _step(
+    self, environment: Environment, timestep: dm_env.TimeStep
+  ) -> dm_env.TimeStep:
+    action = self._actor.select_action(timestep.observation)
+    timestep = environment.step(action)
+    self._actor.observe(action, timestep)
+    for observer in self._run.experiment.observers:
+      observer.observe(environment.environment, timestep, action)
+    self._actor.update()
+    self._totals[ACTOR_STEPS] += 1
+    self._link.totals = dict(self._totals)
+    return timestep
+
+  def _log_episode(
+    self, episode_return: float, length: int, seconds: float
+  ) -> None:
+    counts = self._link.orders.counts
+    staleness = counts.get(LEARNER_STEPS, 0) - self._variables.learner_steps
+    row = {
       "episode_return": episode_return,
       "episode_length": length,
-      "steps_per_second": length / (time.monotonic() - start),
-      "staleness": staleness,
+      "steps_per_second": length / seconds,
+      "staleness": max(0.0, staleness),
     }
-    link.metrics.update(metrics)
-    for observer in observers:
-      metrics |= observer.get_metrics()
-    self._logger.write({**counts, **metrics})
+    self._link.metrics.update(row)
+    for observer in self._run.experiment.observers:
+      row |= observer.get_metrics()
+    self._logger.write({**counts, **row})
+
+
+class _Failures:
+  """Counts an actor's environments that failed.
+
+  Attributes:
+    total: how many did.
+  """
+
+  def __init__(self):
+    self.total = 0
+    self._in_a_row = 0
+    self._last_steps = 0.0
+
+  def add(self, steps: float, error: Exception) -> None:
+    """Takes note of one more.
+
+    Args:
+      steps: environment steps that the actor has made.
+      error: what it failed with.
+
+    Raises:
+      GiveUpError: if too many did in a row.
+    """
+    if steps - self._last_steps >= _STABLE_STEPS:
+      self._in_a_row = 0
+    self._in_a_row += 1
+    self._last_steps = steps
+    if self._in_a_row >= _MAX_ENVIRONMENT_FAILURES:
+      raise supervision.GiveUpError(
+        f"the environment failed {self._in_a_row} times in a row"
+      ) from error
+    self.total += 1

@@ -1,15 +1,12 @@
-"""What a process is connected to: replay, and the learner's parameters."""
+"""A process's connection to replay."""
 
 import logging
 import time
 from collections.abc import Callable
-from collections.abc import Sequence
-from typing import Any
 
 import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 
 import reverb
-from acme import core
 
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.link import Link
@@ -17,8 +14,6 @@ from acme_qsm.distributed.nodes.run import POLL_SECONDS
 from acme_qsm.distributed.nodes.run import Run
 from acme_qsm.distributed.nodes.run import RunIsOverError
 from acme_qsm.replay import reverb_server
-
-_VARIABLES_SECONDS = 30.0
 
 
 class ReplayConnection:
@@ -29,7 +24,12 @@ class ReplayConnection:
   """
 
   def __init__(
-    self, run: Run, link: Link, on_loss: Callable[[], None] = lambda: None
+    self,
+    run: Run,
+    link: Link,
+    *,
+    on_loss: Callable[[], None] = lambda: None,
+    gives_up: Callable[[], bool] | None = None,
   ):
     """Connects, once it is this run's replay that answers.
 
@@ -37,25 +37,25 @@ class ReplayConnection:
       run: the run.
       link: this process's link.
       on_loss: called, from a thread, when replay is gone.
+      gives_up: asked now and then whether to wait no longer; None to wait until
+        the run is to end.
 
     Raises:
       RunIsOverError: if the run is to end before.
     """
     self._link = link
-    while True:
-      address = link.wait_for("replay")
-      if address is None:
-        raise RunIsOverError
+    while not (link.ending if gives_up is None else gives_up()):
       try:
-        # First, so that who is checked is who is tied to.
-        self._tie = rpc.Tie(
-          link.orders.addresses["replay_tie"], run.key, on_loss
-        )
-        self._client = reverb_server.connect(address, run.run_id)
-        return
+        addresses = link.report().addresses
+        if "replay" in addresses:
+          # First, so that who is checked is who is tied to.
+          self._tie = rpc.Tie(addresses["replay_tie"], run.key, on_loss)
+          self._client = reverb_server.connect(addresses["replay"], run.run_id)
+          return
       except ConnectionError as error:
         logging.warning("%s", error)
-        time.sleep(POLL_SECONDS)
+      time.sleep(POLL_SECONDS)
+    raise RunIsOverError
 
   @property
   def lost(self) -> bool:
@@ -69,39 +69,3 @@ class ReplayConnection:
     if self.lost:
       raise ConnectionError("Replay is gone.")
     return self._client
-
-
-class RemoteVariables(core.VariableSource):
-  """The learner's parameters; the last ones again if it does not answer.
-
-  Attributes:
-    learner_steps: the learner steps behind the last ones.
-  """
-
-  def __init__(self, run: Run, link: Link):
-    self._run = run
-    self._link = link
-    self._client: rpc.Client | None = None
-    self._last: dict[tuple[str, ...], list[Any]] = {}
-    self.learner_steps = 0.0
-
-  def get_variables(self, names: Sequence[str]) -> list[Any]:
-    """Asks the learner; see `VariableSource`."""
-    key = tuple(names)
-    while True:
-      try:
-        if self._client is None:
-          address = self._link.wait_for("learner")
-          if address is None:
-            raise RunIsOverError
-          self._client = rpc.Client(address, self._run.key, _VARIABLES_SECONDS)
-        values, self.learner_steps = self._client.call("variables", list(names))
-        self._last[key] = values
-        return values
-      except ConnectionError as error:
-        logging.warning("The learner does not answer: %s", error)
-        # It may be elsewhere by now.
-        self._client = None
-        if key in self._last:
-          return self._last[key]
-        time.sleep(POLL_SECONDS)

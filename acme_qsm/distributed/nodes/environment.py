@@ -26,13 +26,21 @@ class Environment(dm_env.Environment):
     environment: the environment itself.
   """
 
-  def __init__(self, run: Run, link: Link, *seed_purpose: int):
+  def __init__(self, run: Run, link: Link, seed: int):
+    """Makes the environment, in time.
+
+    Args:
+      run: the run.
+      link: this process's link.
+      seed: the environment's.
+
+    Raises:
+      EnvironmentFailedError: if it cannot be made.
+    """
     self._link = link
     self._seconds = run.hang_seconds
     with self._calling(_MAKE_SECONDS):
-      self.environment = run.experiment.environment_factory(
-        run.seed(*seed_purpose)
-      )
+      self.environment = run.experiment.environment_factory(seed)
 
   def reset(self) -> dm_env.TimeStep:
     """Begins an episode, in time."""
@@ -43,6 +51,11 @@ class Environment(dm_env.Environment):
     """Makes a step, in time."""
     with self._calling(self._seconds):
       return self.environment.step(action)
+
+  def close(self) -> None:
+    """Closes it, in time."""
+    with self._calling(self._seconds):
+      self.environment.close()
 
   def observation_spec(self) -> Any:
     """The environment's own."""

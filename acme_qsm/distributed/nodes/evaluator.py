@@ -1,81 +1,78 @@
 """The process that evaluates what was learned."""
 
 import contextlib
-import logging
 import time
 
-import acme_qsm.acme_compat  # noqa: F401  # isort: skip
-
-from acme_qsm.distributed.coordination.coordinator import ACTOR_STEPS
 from acme_qsm.distributed.coordination.coordinator import Phase
 from acme_qsm.distributed.coordination.link import Link
-from acme_qsm.distributed.nodes.connections import RemoteVariables
 from acme_qsm.distributed.nodes.environment import Environment
-from acme_qsm.distributed.nodes.run import EVALUATOR
 from acme_qsm.distributed.nodes.run import POLL_SECONDS
 from acme_qsm.distributed.nodes.run import Run
 from acme_qsm.distributed.nodes.run import RunIsOverError
-from acme_qsm.experiments import evaluation
+from acme_qsm.distributed.nodes.variables import RemoteVariables
+from acme_qsm.experiments.counts import ACTOR_STEPS
+from acme_qsm.experiments.counts import LEARNER_STEPS
+from acme_qsm.experiments.evaluation import Evaluator
 
 
 def run_evaluator(run: Run, link: Link) -> None:
   """Evaluates whenever it is time, until the run is over."""
-  # Its matplotlib takes long to load, and no other process needs it.
-  from acme_qsm.experiments.records import plotting
-
-  experiment = run.experiment
-  builder, spec = experiment.builder, run.environment_spec
-  logger = run.logger("evaluator", ACTOR_STEPS, 0)
-  policy = builder.make_policy(
-    experiment.network_factory(spec), spec, evaluation=True
-  )
+  # Old parameters would say nothing of the step that they are shown at.
+  variables = RemoteVariables(run, link, wait=True)
   link.state = "waiting"
-  last = run.last_evaluation()
-  try:
-    actor = builder.make_actor(
-      run.random_key(EVALUATOR, link.orders.incarnation),
-      policy,
-      spec,
-      RemoteVariables(run, link),
-    )
+  with contextlib.suppress(RunIsOverError):
+    evaluator = _make_evaluator(run, link, variables)
+
+    def counts() -> dict[str, float]:
+      return {**link.orders.counts, LEARNER_STEPS: variables.learner_steps}
+
     while not link.ending:
-      orders = link.orders
-      steps = int(orders.counts.get(ACTOR_STEPS, 0))
-      final = orders.phase is Phase.LEARNING and orders.learner_done
-      if steps // run.eval_every <= max(last, 0) // run.eval_every and not (
-        final and steps > last
-      ):
-        if final:
-          break
+      if _is_due(run, link, evaluator.evaluated_at):
+        link.state = "evaluating"
+        if evaluator.evaluate(counts, lambda: link.ending):
+          link.metrics = {
+            key: evaluator.last[key]
+            for key in ("episode_return", "episode_return_std")
+          }
+        link.state = "waiting"
+      elif _learning_is_done(link):
+        link.call("done", "evaluator")
+        return
+      else:
         time.sleep(POLL_SECONDS)
-        continue
-      link.state = "evaluating"
-      actor.update(wait=True)
-      result = evaluation.evaluate(
-        Environment(run, link, EVALUATOR, steps),
-        actor,
-        run.num_eval_episodes,
-        lambda: link.ending,
-      )
-      if result is None:
-        break
-      last = steps
-      logger.write({**orders.counts, ACTOR_STEPS: steps, **result})
-      link.metrics = {
-        key: result[key] for key in ("episode_return", "episode_return_std")
-      }
-      with contextlib.suppress(ConnectionError):
-        link.call(
-          "note",
-          f"{steps:>9,} environment steps: {evaluation.describe(result)}",
-        )
-      if run.path is not None:
-        try:
-          plotting.plot_learning_curve(run.path, run.title)
-        except OSError as error:
-          logging.warning("The learning curve could not be drawn: %s", error)
-      link.state = "waiting"
-    if link.orders.phase is Phase.LEARNING:
-      link.call("done", "evaluator")
-  except RunIsOverError:
-    pass
+
+
+def _make_evaluator(
+  run: Run, link: Link, variables: RemoteVariables
+) -> Evaluator:
+  def note(text: str) -> None:
+    with contextlib.suppress(ConnectionError):
+      link.call("note", text)
+
+  orders = link.orders
+  steps = int(orders.counts.get(ACTOR_STEPS, 0))
+  return Evaluator(
+    run.parts.evaluator(
+      run.seeds.evaluator_key(steps, orders.incarnation), variables
+    ),
+    lambda steps: Environment(
+      run, link, run.seeds.evaluation_environment(steps)
+    ),
+    run.schedule.num_episodes,
+    run.records,
+    run.experiment.title,
+    note,
+    run.records.last_evaluation(),
+  )
+
+
+def _is_due(run: Run, link: Link, evaluated_at: int) -> bool:
+  steps = int(link.orders.counts.get(ACTOR_STEPS, 0))
+  if steps >= run.schedule.total_steps and not _learning_is_done(link):
+    return False  # The last one is of all that was learned.
+  return run.schedule.is_due(steps, evaluated_at)
+
+
+def _learning_is_done(link: Link) -> bool:
+  orders = link.orders
+  return orders.phase is Phase.LEARNING and orders.learner_done

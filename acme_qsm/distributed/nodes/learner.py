@@ -1,239 +1,59 @@
 """The process that learns."""
 
 import logging
-import queue
-import threading
+import pathlib
 import time
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 
-import jax
+import numpy as np
 import reverb
-import tensorflow as tf
-from acme.utils import counting
-from acme.utils import loggers as acme_loggers
 from reverb import errors as reverb_errors
 
 from acme_qsm.distributed.coordination import rpc
-from acme_qsm.distributed.coordination.coordinator import ACTOR_STEPS
-from acme_qsm.distributed.coordination.coordinator import LEARNER_STEPS
-from acme_qsm.distributed.coordination.coordinator import Phase
 from acme_qsm.distributed.coordination.link import Link
-from acme_qsm.distributed.nodes.connections import ReplayConnection
-from acme_qsm.distributed.nodes.run import LEARNER
+from acme_qsm.distributed.nodes.batches import Batches
 from acme_qsm.distributed.nodes.run import POLL_SECONDS
 from acme_qsm.distributed.nodes.run import Run
 from acme_qsm.distributed.nodes.run import RunIsOverError
+from acme_qsm.distributed.nodes.variables import PublishedVariables
+from acme_qsm.experiments.counts import ACTOR_STEPS
+from acme_qsm.experiments.counts import Counter
+from acme_qsm.experiments.counts import Counts
+from acme_qsm.experiments.counts import LEARNER_STEPS
+from acme_qsm.experiments.records import metrics
+from acme_qsm.experiments.records import run_records
+from acme_qsm.experiments.records.checkpointing import Checkpoint
 from acme_qsm.experiments.records.run_state import RunState
 from acme_qsm.replay import reverb_server
 from acme_qsm.types import NonFiniteError
 
-# How long no data may come, once all steps are made, for there to be no more.
-_DRAINED_SECONDS = 2.0
 _LOG_SECONDS = 10.0
-
-
-class _Batches:
-  """Batches from replay, fetched ahead; survives a replay that starts again.
-
-  Attributes:
-    replay: where they come from.
-    seconds_waited: how long the learner had to wait for them, in all.
-  """
-
-  def __init__(self, run: Run, link: Link):
-    self._run = run
-    self._link = link
-    self.seconds_waited = 0.0
-    self._start_fetching()
-
-  def __iter__(self) -> Iterator[Any]:
-    return self
-
-  def __next__(self) -> Any:
-    start = time.monotonic()
-    while True:
-      if self._link.ending:
-        raise RunIsOverError
-      if self.replay.lost:
-        self._start_fetching()
-        start = time.monotonic()
-      try:
-        batch = self._queue.get(timeout=POLL_SECONDS)
-        self.seconds_waited += time.monotonic() - start
-        if isinstance(batch, Exception):
-          raise batch
-        return batch
-      except queue.Empty:
-        waited = time.monotonic() - start
-        learning = self._link.orders.phase is Phase.LEARNING
-        if learning and waited > _DRAINED_SECONDS:
-          raise RunIsOverError from None
-
-  def _start_fetching(self) -> None:
-    """Fetches from where replay is, in a thread and a queue of its own."""
-    self.replay = ReplayConnection(self._run, self._link)
-    self._queue: queue.Queue = queue.Queue(maxsize=1)
-    threading.Thread(
-      target=self._fetch,
-      args=(self.replay, self._queue),
-      name="batches",
-      daemon=True,
-    ).start()
-
-  def _fetch(self, replay: ReplayConnection, batches: queue.Queue) -> None:
-    make_iterator = self._run.experiment.builder.make_dataset_iterator
-    while not replay.lost and not self._link.over:
-      try:
-        for batch in make_iterator(replay.client):
-          self._put(batch, replay, batches)
-          if replay.lost or self._link.over:
-            return
-      except (
-        *(tf.errors.OpError, ConnectionError, RuntimeError),
-        reverb_errors.ReverbError,
-      ) as error:
-        logging.warning("Replay does not answer; trying again: %s", error)
-        time.sleep(POLL_SECONDS)
-      except Exception as error:  # The learner's to raise.
-        self._put(error, replay, batches)
-        return
-
-  def _put(
-    self, batch: Any, replay: ReplayConnection, batches: queue.Queue
-  ) -> None:
-    # Once replay is lost, who knows whose batches they are.
-    while not replay.lost and not self._link.over:
-      try:
-        batches.put(batch, timeout=POLL_SECONDS)
-        return
-      except queue.Full:
-        pass
-
-
-class _RunCounts:
-  """The counter above the learner's: the whole run's counts."""
-
-  def __init__(self, link: Link):
-    self._link = link
-    self._own: dict[str, float] = {}
-
-  def increment(self, **counts: float) -> dict[str, float]:
-    for name, value in counts.items():
-      self._own[name] = self._own.get(name, 0) + value
-    return self.get_counts()
-
-  def get_counts(self) -> dict[str, float]:
-    return {**self._link.orders.counts, **self._own}
+# How long a run that is interrupted waits for replay, to save what it holds.
+_REPLAY_SECONDS = 20.0
 
 
 def run_learner(run: Run, link: Link) -> None:
   """Learns until the run is over, and saves."""
-  experiment = run.experiment
-  builder, spec = experiment.builder, run.environment_spec
+  checkpoint = run.records.latest_checkpoint()
+  saved_steps = RunState.of(checkpoint).actor_steps
   try:
-    batches = _Batches(run, link)
+    batches = Batches(run, link, _gives_up_replay(link, saved_steps))
   except RunIsOverError:
-    link.call("done", "learner")
+    _end_without_replay(link, saved_steps)
     return
-  checkpointer = run.checkpointer()
-  checkpoint = checkpointer.latest() if checkpointer else None
-  counts = _RunCounts(link)
-  counter = counting.Counter(counts, "learner", time_delta=0.0)  # pyright: ignore[reportArgumentType]
-  learner = builder.make_learner(
-    run.random_key(LEARNER),
-    experiment.network_factory(spec),
-    batches,
-    lambda *args: acme_loggers.TimeFilter(run.logger(*args), _LOG_SECONDS),
-    spec,
-    batches.replay.client,
-    counter,
-  )
-  if checkpoint is not None:
-    learner.restore(checkpoint.load("learner", learner.save()))
-    counts.increment(
-      **{
-        name: count
-        for name, count in RunState.of(checkpoint).counts.items()
-        if name.startswith("learner_")
-      }
-    )
-  failures = 0
-
-  def replay_client() -> reverb.Client:
-    # A run that ends does not wait for batches any more, and so does not see
-    # that replay has come back.
-    try:
-      return batches.replay.client
-    except ConnectionError:
-      address = link.orders.addresses["replay"]
-      return reverb_server.connect(address, run.run_id)
-
-  def save() -> str | None:
-    """Returns why no checkpoint could be written."""
-    nonlocal failures
-    if checkpointer is None or run.path is None:
-      return None
-    staging = reverb_server.staging_folder(run.path)
-    totals = counts.get_counts()
-    actor_steps = int(totals.get(ACTOR_STEPS, 0))
-    try:
-      client = replay_client()
-      state = RunState(
-        actor_steps,
-        run.last_evaluation(),
-        totals,
-      )
-      checkpointer.save(
-        actor_steps,
-        {"learner": learner.save()},
-        state.to_metadata(),
-        lambda folder: reverb_server.save(client, staging, folder / "replay"),
-      )
-    except (OSError, RuntimeError, reverb_errors.ReverbError) as error:
-      failures += 1
-      link.metrics["checkpoint_failures"] = failures
-      logging.warning("No checkpoint could be written: %s", error)
-      return f"the last checkpoint could not be written: {error}"
-    return None
-
-  def variables(names: Sequence[str]) -> tuple[list[Any], float]:
-    values = jax.device_get(learner.get_variables(names))
-    return values, counts.get_counts().get(LEARNER_STEPS, 0)
-
-  server = rpc.Server({"variables": variables}, run.key, run.host)
+  learner = _Learner(run, link, batches, checkpoint)
+  server = rpc.Server({"variables": learner.variables.get}, run.key, run.host)
   link.call("announce", "learner", f"{run.host}:{server.port}")
-  period = (
-    60.0 * experiment.checkpointing.time_delta_minutes
-    if experiment.checkpointing
-    else float("inf")
-  )
-  saved_at = window_start = time.monotonic()
-  waited_before = batches.seconds_waited
-  link.metrics["waiting_share"] = 0.0
-  link.state = "learning"
   try:
-    while True:
-      learner.step()
-      now = time.monotonic()
-      link.metrics[LEARNER_STEPS] = counts.get_counts().get(LEARNER_STEPS, 0)
-      if now - window_start > _LOG_SECONDS:
-        waited = batches.seconds_waited - waited_before
-        link.metrics["waiting_share"] = waited / (now - window_start)
-        waited_before, window_start = batches.seconds_waited, now
-      if now - saved_at > period:
-        save()
-        saved_at = time.monotonic()
-  except RunIsOverError:
-    pass
+    link.state = "learning"
+    learner.learn()
+    link.state = "saving"
+    failure = learner.save(_REPLAY_SECONDS)
   except NonFiniteError as error:
-    link.call("fail", f"The learner stopped: {error}")
-    return
-  link.state = "saving"
-  failure = save()
+    failure = f"The learner stopped: {error}"
   if failure is not None:
     link.call("fail", failure)
     return
@@ -244,3 +64,189 @@ def run_learner(run: Run, link: Link) -> None:
   while not link.over:
     time.sleep(POLL_SECONDS)
   server.stop()
+
+
+def _gives_up_replay(link: Link, saved_steps: int) -> Callable[[], bool]:
+  """Waits for replay while the run goes on, and to save what was done."""
+  asked_at: float | None = None
+
+  def gives_up() -> bool:
+    nonlocal asked_at
+    if link.over:
+      return True
+    if not link.ending:
+      return False
+    asked_at = asked_at or time.monotonic()
+    return (
+      _num_unsaved(link, saved_steps) <= 0
+      or time.monotonic() - asked_at > _REPLAY_SECONDS
+    )
+
+  return gives_up
+
+
+def _end_without_replay(link: Link, saved_steps: int) -> None:
+  """Says whether that loses anything."""
+  unsaved = _num_unsaved(link, saved_steps)
+  if unsaved > 0:
+    link.call(
+      "fail",
+      f"replay was not there, so that the last {unsaved:,} environment steps "
+      "could not be saved; the same command goes on from the last checkpoint",
+    )
+  else:
+    link.call("done", "learner")
+
+
+def _num_unsaved(link: Link, saved_steps: int) -> int:
+  return int(link.orders.counts.get(ACTOR_STEPS, 0)) - saved_steps
+
+
+class _Learner:
+  """The learner, with what it counts, shows and saves.
+
+  Attributes:
+    variables: its parameters, for others.
+  """
+
+  def __init__(
+    self,
+    run: Run,
+    link: Link,
+    batches: Batches,
+    checkpoint: Checkpoint | None,
+  ):
+    """Makes the learner, as it was saved."""
+    self._run = run
+    self._link = link
+    self._batches = batches
+    self._counts = Counts(
+      {
+        name: count
+        for name, count in RunState.of(checkpoint).counts.items()
+        if name.startswith("learner_")
+      },
+      others=lambda: link.orders.counts,
+    )
+    # Until there is a row: not every learner asks for a logger.
+    self._log = self._sampled(metrics.NoLogger())
+    self._learner = run.parts.learner(
+      run.seeds.learner_key(),
+      batches,
+      self._make_log,
+      batches.replay.client,
+      Counter(self._counts, "learner"),
+    )
+    run_records.restore_learner(self._learner, checkpoint)
+    self._num_save_failures = 0
+    self.variables = PublishedVariables(
+      self._learner, lambda: self._counts[LEARNER_STEPS]
+    )
+
+  def _make_log(self, *args: Any) -> metrics.SampledLogger:
+    self._log = self._sampled(self._run.records.logger(*args))
+    return self._log
+
+  def _sampled(self, logger: Any) -> metrics.SampledLogger:
+    return metrics.SampledLogger(logger, metrics.every_seconds(_LOG_SECONDS))
+
+  def learn(self) -> None:
+    """Learns until no more batches come, and saves now and then.
+
+    Raises:
+      NonFiniteError: if a loss is a NaN or an infinity.
+    """
+    timer = self._run.records.save_timer()
+    share = _WaitingShare(self._batches)
+    shows = metrics.every_seconds(1.0)
+    self._link.metrics["waiting_share"] = 0.0
+    while True:
+      try:
+        self._learner.step()
+      except RunIsOverError:
+        break
+      self._link.metrics[LEARNER_STEPS] = self._counts[LEARNER_STEPS]
+      if shows():
+        self._link.metrics["waiting_share"] = share.latest()
+        self._show_metrics()
+      if timer.is_due():
+        self.save()
+        timer.restart()
+    self._show_metrics()
+
+  def _show_metrics(self) -> None:
+    for name, value in metrics.select(self._log.last).items():
+      self._link.metrics[name] = np.asarray(value).item()
+
+  def save(self, patience: float = 0.0) -> str | None:
+    """Saves the run, if it keeps any checkpoints.
+
+    Args:
+      patience: seconds to wait for a replay that is not there.
+
+    Returns:
+      Why no checkpoint could be written; None if all is well.
+
+    Raises:
+      NonFiniteError: if there is a NaN or an infinity in what is to be saved.
+    """
+    totals = self._counts.get_counts()
+    state = RunState(
+      int(totals.get(ACTOR_STEPS, 0)),
+      self._run.records.last_evaluation(),
+      totals,
+    )
+    try:
+      self._run.records.save(
+        self._learner,
+        state,
+        lambda folder: self._save_replay(folder, patience),
+      )
+    except (OSError, RuntimeError, reverb_errors.ReverbError) as error:
+      self._num_save_failures += 1
+      self._link.metrics["checkpoint_failures"] = self._num_save_failures
+      logging.warning("No checkpoint could be written: %s", error)
+      return f"the last checkpoint could not be written: {error}"
+    return None
+
+  def _save_replay(self, folder: pathlib.Path, patience: float) -> None:
+    assert self._run.path is not None
+    staging = reverb_server.staging_folder(self._run.path)
+    end = time.monotonic() + patience
+    while True:
+      try:
+        client = self._replay_client()
+        break
+      except ConnectionError:
+        if time.monotonic() > end or self._link.over:
+          raise
+        time.sleep(POLL_SECONDS)
+    reverb_server.save(client, staging, folder)
+
+  def _replay_client(self) -> reverb.Client:
+    # A run that ends does not wait for batches any more, and so does not see
+    # that replay has come back.
+    try:
+      return self._batches.replay.client
+    except ConnectionError:
+      address = self._link.orders.addresses["replay"]
+      return reverb_server.connect(address, self._run.run_id)
+
+
+class _WaitingShare:
+  """The share of its time that the learner waits for batches."""
+
+  def __init__(self, batches: Batches):
+    self._batches = batches
+    self._share = 0.0
+    self._start = time.monotonic()
+    self._waited = batches.seconds_waited
+
+  def latest(self) -> float:
+    """The share in the last whole stretch of some seconds."""
+    now = time.monotonic()
+    if now - self._start > _LOG_SECONDS:
+      waited = self._batches.seconds_waited
+      self._share = (waited - self._waited) / (now - self._start)
+      self._start, self._waited = now, waited
+    return self._share

@@ -1,9 +1,8 @@
 """The process that holds replay: a Reverb server."""
 
 import logging
+import pathlib
 import time
-
-import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.link import Link
@@ -14,37 +13,7 @@ from acme_qsm.replay import reverb_server
 
 def run_replay(run: Run, link: Link) -> None:
   """Serves replay until the run is over."""
-  experiment = run.experiment
-  builder = experiment.builder
-  spec = run.environment_spec
-  networks = experiment.network_factory(spec)
-  policy = builder.make_policy(networks, spec, evaluation=False)
-  checkpointer = run.checkpointer()
-  checkpoint = checkpointer.latest() if checkpointer else None
-  content = checkpoint.path / "replay" if checkpoint else None
-  if content is not None and not content.is_dir():
-    logging.warning("The checkpoint has no replay content: it fills anew.")
-    content = None
-
-  def serve(port: int | None) -> reverb_server.ReplayServer:
-    return reverb_server.ReplayServer(
-      builder.make_replay_tables(spec, policy),
-      staging=reverb_server.staging_folder(run.path) if run.path else None,
-      checkpoint=content,
-      host=run.host,
-      port=port,
-      run_id=run.run_id,
-    )
-
-  # Where it was before, if it was: there its clients wait for it.
-  host, _, port = link.orders.addresses.get("replay", "").rpartition(":")
-  try:
-    server = serve(int(port) if host == run.host else None)
-  except ValueError as error:
-    if host != run.host:
-      raise
-    logging.warning("Replay cannot be where it was: %s", error)
-    server = serve(None)
+  server = _serve(run, link)
   # Who is connected to it sees at once when this process ends.
   ties = rpc.Server({}, run.key, run.host)
   link.call("announce", "replay_tie", f"{run.host}:{ties.port}")
@@ -61,3 +30,39 @@ def run_replay(run: Run, link: Link) -> None:
     time.sleep(POLL_SECONDS)
   server.stop()
   ties.stop()
+
+
+def _serve(run: Run, link: Link) -> reverb_server.ReplayServer:
+  """Starts the server, with what the last checkpoint holds of replay."""
+  content = _content(run)
+
+  def serve(port: int | None) -> reverb_server.ReplayServer:
+    return reverb_server.ReplayServer(
+      run.parts.tables(),
+      staging=reverb_server.staging_folder(run.path) if run.path else None,
+      checkpoint=content,
+      host=run.host,
+      port=port,
+      run_id=run.run_id,
+    )
+
+  # Where it was before, if it was: there its clients wait for it.
+  host, _, port = link.orders.addresses.get("replay", "").rpartition(":")
+  if host != run.host:
+    return serve(None)
+  try:
+    return serve(int(port))
+  except ValueError as error:
+    logging.warning("Replay cannot be where it was: %s", error)
+    return serve(None)
+
+
+def _content(run: Run) -> pathlib.Path | None:
+  checkpoint = run.records.latest_checkpoint()
+  if checkpoint is None:
+    return None
+  content = checkpoint.path / "replay"
+  if not content.is_dir():
+    logging.warning("The checkpoint has no replay content: it fills anew.")
+    return None
+  return content

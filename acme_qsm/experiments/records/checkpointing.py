@@ -15,22 +15,24 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from acme_qsm import types
+from acme_qsm.experiments.records import formats
+from acme_qsm.experiments.records import leaves
 
-_FORMAT_VERSION = 1
 _METADATA = "metadata.json"
 _TEMPORARY_PREFIX = ".tmp_"
 # A step that is saved again gets the next revision: a folder cannot be replaced
 # atomically, and there must be a whole checkpoint at every moment.
 _NAME = re.compile(r"step_(\d{12,})(?:-(\d+))?")
-_ITEM_NAME = re.compile(r"\w+", re.ASCII)
 
 
 class CheckpointError(Exception):
   """A checkpoint cannot be used."""
+
+
+class FormatError(CheckpointError):
+  """A checkpoint is whole, but of a format that this release does not read."""
 
 
 class Checkpoint:
@@ -40,6 +42,7 @@ class Checkpoint:
     path: its folder.
     step: the step at which it was saved.
     metadata: the metadata that was saved with it.
+    version: of the format that it is written in.
   """
 
   def __init__(self, path: Path):
@@ -49,16 +52,15 @@ class Checkpoint:
       path: a folder that `Checkpointer.save` wrote.
 
     Raises:
+      FormatError: if it is of a format that this release does not read.
       CheckpointError: says what is missing or damaged.
     """
     try:
       content = json.loads((path / _METADATA).read_bytes())
-      version = content["format_version"]
-      if version != _FORMAT_VERSION:
-        raise CheckpointError(
-          f"{path} has format version {version!r}; this release reads "
-          f"{_FORMAT_VERSION}."
-        )
+      self.version: int = content[formats.VERSION_KEY]
+      refusal = formats.refusal(str(path), self.version)
+      if refusal is not None:
+        raise FormatError(refusal)
       self.path = path
       self.step: int = content["step"]
       self.metadata: dict[str, Any] = content["metadata"]
@@ -95,17 +97,20 @@ class Checkpoint:
     if not path.is_file():
       raise CheckpointError(f"{self.path} holds no item {item!r}.")
     paths_and_leaves, structure = jax.tree_util.tree_flatten_with_path(template)
-    leaves = []
+    wanted = {
+      jax.tree_util.keystr(key_path): leaf
+      for key_path, leaf in paths_and_leaves
+    }
+    today = formats.leaf_names(self.version, frozenset(wanted))
+    restored = []
     try:
       with np.load(path, allow_pickle=False) as arrays:
-        missing = set(arrays.files)
-        for key_path, leaf in paths_and_leaves:
-          name = jax.tree_util.keystr(key_path)
+        missing = {today(saved): saved for saved in arrays.files}
+        for name, leaf in wanted.items():
           if name not in missing:
             raise CheckpointError(f"{path} holds no leaf {name!r}.")
-          missing.remove(name)
           try:
-            leaves.append(_restore_leaf(arrays[name], leaf))
+            restored.append(leaves.restore(arrays[missing.pop(name)], leaf))
           except ValueError as error:
             raise CheckpointError(
               f"Leaf {name!r} of {path}: {error}"
@@ -116,7 +121,7 @@ class Checkpoint:
       raise CheckpointError(
         f"{path} holds a leaf that the template lacks: {min(missing)!r}."
       )
-    return jax.tree_util.tree_unflatten(structure, leaves)
+    return jax.tree_util.tree_unflatten(structure, restored)
 
 
 class Checkpointer:
@@ -175,9 +180,11 @@ class Checkpointer:
     """
     if step < 0:
       raise ValueError(f"step must be at least 0, got {step}.")
-    arrays = {name: _to_arrays(name, tree) for name, tree in items.items()}
+    arrays = {
+      name: leaves.to_arrays(name, tree) for name, tree in items.items()
+    }
     content: dict[str, Any] = {
-      "format_version": _FORMAT_VERSION,
+      formats.VERSION_KEY: formats.VERSION,
       "step": int(step),
       "metadata": dict(metadata),
       "manifest": {},
@@ -199,10 +206,10 @@ class Checkpointer:
     temporary = self._directory / f"{_TEMPORARY_PREFIX}{name}"
     try:
       temporary.mkdir()
-      for item, leaves in arrays.items():
+      for item, item_arrays in arrays.items():
         # In memory first: a zip file on a full disk fails again when collected.
         buffer = io.BytesIO()
-        np.savez(buffer, **leaves)
+        np.savez(buffer, **item_arrays)
         (temporary / f"{item}.npz").write_bytes(buffer.getbuffer())
       if write_extra is not None:
         write_extra(temporary)
@@ -232,12 +239,16 @@ class Checkpointer:
       The checkpoint, or None if the directory holds none at all.
 
     Raises:
-      CheckpointError: if there are checkpoints but all of them are broken.
+      CheckpointError: if there are checkpoints but all of them are broken, or
+        one is of a format that this release does not read.
     """
     problems = []
     for path in reversed(self._find()):
       try:
         return Checkpoint(path)
+      except FormatError:
+        # It is whole: who went on from an older one would delete it.
+        raise
       except CheckpointError as error:
         logging.warning("Skipping the broken checkpoint %s: %s", path, error)
         problems.append(str(error))
@@ -330,64 +341,3 @@ def _sync(path: Path) -> None:
     os.fsync(descriptor)
   finally:
     os.close(descriptor)
-
-
-def _is_typed_key(leaf: Any) -> bool:
-  return hasattr(leaf, "dtype") and jnp.issubdtype(
-    leaf.dtype, jax.dtypes.prng_key
-  )
-
-
-def _to_arrays(item: str, tree: Any) -> dict[str, np.ndarray]:
-  """Returns a tree's leaves as arrays by their paths; raises as `save`."""
-  if not _ITEM_NAME.fullmatch(item):
-    raise ValueError(
-      f"An item's name is made of letters, digits and _, got {item!r}."
-    )
-  arrays = {}
-  for key_path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-    name = jax.tree_util.keystr(key_path)
-    array = np.asarray(
-      jax.random.key_data(leaf) if _is_typed_key(leaf) else leaf
-    )
-    # What np.load can bring back without running code.
-    if array.dtype.kind not in "biufc":
-      raise TypeError(
-        f"Leaf {name!r} of item {item!r} has dtype {array.dtype}, which cannot "
-        "be saved: save numbers."
-      )
-    if not np.all(np.isfinite(array)):
-      raise types.NonFiniteError(
-        f"Leaf {name!r} of item {item!r} is not finite; nothing was saved."
-      )
-    arrays[name] = array
-  return arrays
-
-
-def _restore_leaf(array: np.ndarray, leaf: Any) -> Any:
-  """Turns a saved array into a leaf like `leaf`; ValueError if it is not."""
-  if isinstance(leaf, bool | int | float | complex):
-    if array.shape or array.dtype.kind != np.asarray(leaf).dtype.kind:
-      raise ValueError(
-        f"expected one {type(leaf).__name__}, found {array.dtype} "
-        f"{array.shape}."
-      )
-    return type(leaf)(array.item())
-  expected = leaf
-  if _is_typed_key(leaf):
-    expected = jax.eval_shape(jax.random.key_data, leaf)
-  if array.shape != expected.shape or array.dtype != expected.dtype:
-    raise ValueError(
-      f"expected {expected.dtype} {expected.shape}, found {array.dtype} "
-      f"{array.shape}."
-    )
-  if _is_typed_key(leaf):
-    return jax.random.wrap_key_data(
-      jnp.array(array), impl=jax.random.key_impl(leaf)
-    )
-  if isinstance(leaf, np.ndarray):
-    return array
-  if isinstance(leaf, np.generic):
-    return array[()]
-  # A copy, since whoever gets it may donate its buffer.
-  return jnp.array(array)

@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from acme_qsm.experiments import counts
 from acme_qsm.experiments.records.checkpointing import write_atomically
 from acme_qsm.experiments.records.loggers import read_csv
 
@@ -29,18 +30,18 @@ _GREY = "#6F6F6F"
 # More points in a small panel would be a blot.
 _MAX_POINTS = 150
 _STEPS = "actor_steps"
-_LEARNER_PANELS = (
-  ("critic_loss", "Critic loss"),
-  ("denoiser_loss", "Denoiser loss"),
-  ("q_value", "Mean Q-value"),
-)
+# Panels of the learner's metrics, at most; more would be too small to read.
+_MAX_PANELS = 12
+# What spans more than this factor is drawn on a logarithmic scale.
+_WIDE_RANGE = 8.0
 
 
 def plot_learning_curve(directory: str | os.PathLike[str], title: str) -> Path:
-  """Draws a run's returns and losses into `<directory>/learning_curve.png`.
+  """Draws a run's returns and metrics into `<directory>/learning_curve.png`.
 
   Reads `logs/evaluator.csv`, `logs/actor.csv` and `logs/learner.csv`; what is
-  missing or empty is left out.
+  missing or empty is left out. Each column of the learner's that is no count
+  has a panel of its own, but for those after the twelfth.
 
   Args:
     directory: the run's directory.
@@ -53,20 +54,55 @@ def plot_learning_curve(directory: str | os.PathLike[str], title: str) -> Path:
     OSError: if the picture cannot be written.
   """
   directory = Path(directory)
-  evaluator = _read_log(directory, "evaluator")
-  actor = _read_log(directory, "actor")
   learner = _read_log(directory, "learner")
-
-  figure = Figure(figsize=(8, 6.4), layout="constrained")
-  grid = figure.add_gridspec(2, len(_LEARNER_PANELS), height_ratios=(2.3, 1))
+  names = [name for name in learner if not counts.is_count(name)]
+  shown = names[:_MAX_PANELS]
+  # Four small panels are twelve in three rows; up to three stay large.
+  num_columns = 4 if len(shown) > 6 or len(shown) == 4 else 3
+  num_rows = -(-len(shown) // num_columns)
+  figure = Figure(
+    figsize=(max(8.0, 2.6 * num_columns), 4.4 + 2.0 * num_rows),
+    layout="constrained",
+  )
+  grid = figure.add_gridspec(
+    1 + num_rows, num_columns, height_ratios=(2.3, *[1.0] * num_rows)
+  )
   returns = figure.add_subplot(grid[0, :])
   _style(returns, title)
   returns.set_ylabel("episode return")
   returns.set_xlabel("environment steps")
+  _draw_returns(
+    returns, _read_log(directory, "evaluator"), _read_log(directory, "actor")
+  )
+  for number, name in enumerate(shown):
+    row, column = divmod(number, num_columns)
+    panel = figure.add_subplot(grid[1 + row, column])
+    _style(panel, name.replace("_", " ").capitalize())
+    # The lowest of each column says it for all of them.
+    if number + num_columns >= len(shown):
+      panel.set_xlabel("environment steps")
+    steps, values = _series(learner, _STEPS, name)
+    _draw_metric(panel, steps, values, 1 + number)
+  if len(names) > len(shown):
+    figure.supxlabel(
+      f"{len(names) - len(shown)} more metrics are in logs/learner.csv",
+      fontsize=9,
+      color=_GREY,
+    )
+  path = directory / "learning_curve.png"
+  _save(figure, path)
+  return path
 
+
+def _draw_returns(
+  panel: Axes,
+  evaluator: Mapping[str, np.ndarray],
+  actor: Mapping[str, np.ndarray],
+) -> None:
+  """Draws training episodes as dots, and evaluations as a line in a band."""
   steps, values = _series(actor, _STEPS, "episode_return")
   if steps.size:
-    returns.plot(
+    panel.plot(
       steps,
       values,
       "o",
@@ -86,7 +122,7 @@ def plot_learning_curve(directory: str | os.PathLike[str], title: str) -> Path:
     label = "evaluation mean"
     if np.any(spread):
       label += " ± standard deviation"
-    returns.plot(
+    panel.plot(
       steps,
       values,
       color=_COLORS[0],
@@ -95,7 +131,7 @@ def plot_learning_curve(directory: str | os.PathLike[str], title: str) -> Path:
       markersize=3.5 if steps.size <= 60 else 0,
       label=label,
     )
-    returns.fill_between(
+    panel.fill_between(
       steps,
       values - spread,
       values + spread,
@@ -103,27 +139,25 @@ def plot_learning_curve(directory: str | os.PathLike[str], title: str) -> Path:
       alpha=0.2,
       linewidth=0,
     )
-    _annotate(returns, steps[-1], values[-1], values[-1], _COLORS[0])
-  if returns.get_legend_handles_labels()[0]:
-    returns.legend(frameon=False, loc="best")
+    _annotate(panel, steps[-1], values[-1], values[-1], _COLORS[0])
+  if panel.get_legend_handles_labels()[0]:
+    panel.legend(frameon=False, loc="best")
   else:
-    _say_no_data(returns)
+    _say_no_data(panel)
 
-  for column, (key, name) in enumerate(_LEARNER_PANELS):
-    panel = figure.add_subplot(grid[1, column])
-    _style(panel, name)
-    panel.set_xlabel("environment steps")
-    steps, values = _series(learner, _STEPS, key)
-    if not steps.size:
-      _say_no_data(panel)
-      continue
-    panel.plot(*_thin(steps, values), color=_COLORS[1 + column], linewidth=1.2)
-    if key == "critic_loss" and np.all(values > 0):
-      panel.set_yscale("log")
 
-  path = directory / "learning_curve.png"
-  _save(figure, path)
-  return path
+def _draw_metric(
+  panel: Axes, steps: np.ndarray, values: np.ndarray, number: int
+) -> None:
+  """Draws one of the learner's metrics."""
+  if not steps.size:
+    _say_no_data(panel)
+    return
+  steps, values = _thin(steps, values)
+  color = _COLORS[number % len(_COLORS)]
+  panel.plot(steps, values, color=color, linewidth=1.2)
+  if 0 < _WIDE_RANGE * np.min(values) < np.max(values):
+    panel.set_yscale("log")
 
 
 def plot_learning_curves(

@@ -6,11 +6,13 @@ import json
 import pathlib
 import re
 import uuid
+from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
 
 from acme_qsm.experiments.config import CheckpointingConfig
 from acme_qsm.experiments.config import ExperimentConfig
+from acme_qsm.experiments.records import formats
 from acme_qsm.experiments.records.checkpointing import write_atomically
 
 CONFIG_FILE = "config.json"
@@ -22,22 +24,36 @@ class WorkdirError(ValueError):
   """The work directory cannot hold this run."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Description:
+  """What identifies a run, made of what JSON can hold.
+
+  Attributes:
+    values: what is written to `config.json`.
+    defaults: in its shape, what a value is where an older `config.json` does
+      not have it.
+  """
+
+  values: Mapping[str, Any]
+  defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
 def open_workdir(
-  checkpointing: CheckpointingConfig, description: Mapping[str, Any]
+  checkpointing: CheckpointingConfig, description: Description
 ) -> "Workdir":
   """Claims the work directory for a run.
 
   Args:
     checkpointing: names the directory.
-    description: what identifies the run, made of what JSON can hold; written to
-      `config.json` there.
+    description: what identifies the run; written to `config.json` there.
 
   Returns:
     The directory, locked against other processes until closed.
 
   Raises:
     WorkdirError: if it cannot be written to, holds a run of another
-      description, or belongs to a process that is still running.
+      description or of a format that this release does not read, or belongs to
+      a process that is still running.
   """
   path = pathlib.Path(checkpointing.directory).expanduser().absolute()
   if checkpointing.add_uid:
@@ -58,7 +74,7 @@ def open_workdir(
     ) from error
   workdir = Workdir(path, lock)
   try:
-    _claim(path, json.loads(json.dumps(description)))
+    _claim(path, description)
     workdir.run_id = _run_id(path)
   except BaseException:
     workdir.close()
@@ -84,30 +100,61 @@ class Workdir:
     self._lock.close()
 
 
-def _claim(path: pathlib.Path, description: dict[str, Any]) -> None:
+def _claim(path: pathlib.Path, description: Description) -> None:
+  """Finds this run in a folder, or nothing, and writes its configuration."""
   config_path = path / CONFIG_FILE
-  if config_path.exists():
-    try:
-      found = json.loads(config_path.read_text())
-    except json.JSONDecodeError as error:
-      raise WorkdirError(f"{config_path} is not JSON: {error}.") from error
-    differences = list(_differences(found, description))
-    if differences:
-      raise WorkdirError(
-        f"The work directory {path} holds another run: "
-        + "; ".join(differences)
-        + ". Choose another work directory, or the run's own settings."
-      )
+  wanted = json.loads(json.dumps(dict(description.values)))
+  content = json.dumps(
+    {formats.VERSION_KEY: formats.VERSION, **wanted}, indent=2
+  )
+  if not config_path.exists():
+    _require_no_files(path)
+  elif not _holds(config_path, wanted, description.defaults):
     return
+  write_atomically(config_path, f"{content}\n".encode())
+
+
+def _holds(
+  config_path: pathlib.Path,
+  wanted: dict[str, Any],
+  defaults: Mapping[str, Any],
+) -> bool:
+  """Whether an older configuration is to be written anew.
+
+  Raises:
+    WorkdirError: if it is another run's, or cannot be read.
+  """
+  try:
+    saved = json.loads(config_path.read_text())
+  except json.JSONDecodeError as error:
+    raise WorkdirError(f"{config_path} is not JSON: {error}.") from error
+  if not isinstance(saved, dict):
+    raise WorkdirError(f"{config_path} describes no run.")
+  refusal = formats.refusal(str(config_path), saved.get(formats.VERSION_KEY, 1))
+  if refusal is not None:
+    raise WorkdirError(refusal)
+  found = formats.upgrade_config(saved)
+  if found.get("agent") != wanted.get("agent"):
+    # Their configurations have little in common.
+    found.pop("config", None)
+    wanted = {key: wanted[key] for key in wanted if key != "config"}
+  differences = list(_differences(found, wanted, defaults))
+  if differences:
+    raise WorkdirError(
+      f"The work directory {config_path.parent} holds another run: "
+      + "; ".join(differences)
+      + ". Choose another work directory, or the run's own settings."
+    )
+  return saved != {formats.VERSION_KEY: formats.VERSION, **wanted}
+
+
+def _require_no_files(path: pathlib.Path) -> None:
   others = [p.name for p in path.iterdir() if p.name != ".lock"]
   if others:
     raise WorkdirError(
       f"The work directory {path} holds no run but other files "
       f"({', '.join(sorted(others)[:3])}); choose an empty or new one."
     )
-  write_atomically(
-    config_path, (json.dumps(description, indent=2) + "\n").encode()
-  )
 
 
 def _run_id(path: pathlib.Path) -> str:
@@ -117,31 +164,53 @@ def _run_id(path: pathlib.Path) -> str:
   return file.read_text().strip()
 
 
-def _differences(found: Any, wanted: Any, name: str = ""):
-  """Yields a phrase for each leaf in which two JSON values differ."""
-  if isinstance(found, dict) and isinstance(wanted, dict):
-    for key in sorted(found.keys() | wanted.keys()):
-      yield from _differences(
-        found.get(key), wanted.get(key), f"{name}.{key}" if name else key
+def _differences(
+  found: Mapping[str, Any],
+  wanted: Mapping[str, Any],
+  defaults: Mapping[str, Any],
+  prefix: str = "",
+) -> Iterator[str]:
+  """Yields a phrase for each value in which two descriptions differ."""
+  for key in sorted(found.keys() | wanted.keys()):
+    name = prefix + key
+    default = defaults.get(key)
+    if key not in wanted:
+      yield (
+        f"its {name} is {found[key]!r}, a setting that this release does not "
+        "know: go on with the release that wrote it"
       )
-  elif found != wanted:
-    yield f"its {name} is {found!r}, not {wanted!r}"
+      continue
+    value = found.get(key, describe(default))
+    if isinstance(value, dict) and isinstance(wanted[key], dict):
+      nested = default if isinstance(default, Mapping) else {}
+      yield from _differences(value, wanted[key], nested, f"{name}.")
+    elif value != wanted[key]:
+      yield f"its {name} is {value!r}, not {wanted[key]!r}"
 
 
 def describe_run(
   experiment: ExperimentConfig, environment_spec: Any
-) -> dict[str, Any]:
+) -> Description:
   """What identifies a run, as JSON can hold it."""
-  return describe(
-    {
-      **experiment.description,
-      "seed": experiment.seed,
-      "builder": type(experiment.builder).__name__,
-      "config": getattr(experiment.builder, "config", None),
-      "observation_shape": environment_spec.observations.shape,
-      "action_shape": environment_spec.actions.shape,
-    }
+  builder = experiment.builder
+  config = getattr(builder, "config", None)
+  values = {
+    **experiment.description,
+    "seed": experiment.seed,
+    "agent": agent_name(builder),
+    "config": config,
+    "observation_shape": environment_spec.observations.shape,
+    "action_shape": environment_spec.actions.shape,
+  }
+  return Description(
+    describe(values), {"config": describe(formats.defaults(config))}
   )
+
+
+def agent_name(builder: Any) -> str:
+  """What an agent is called, by the builder that makes it."""
+  name = type(builder).__name__
+  return getattr(builder, "agent", formats.AGENTS_1.get(name, name))
 
 
 def describe(value: Any) -> Any:

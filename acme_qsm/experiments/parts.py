@@ -1,0 +1,96 @@
+"""The parts of an agent for one environment, as its builder makes them."""
+
+import functools
+from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import Any
+
+from acme_qsm.experiments.config import ExperimentConfig
+
+
+class AgentParts:
+  """Makes an agent's parts; its networks and policies once.
+
+  Attributes:
+    environment_spec: the environment's spec.
+  """
+
+  def __init__(self, experiment: ExperimentConfig, environment_spec: Any):
+    """Initialises the maker; makes nothing.
+
+    Args:
+      experiment: has the builder and the networks' factory.
+      environment_spec: the environment's spec.
+    """
+    self._builder = experiment.builder
+    self._network_factory = experiment.network_factory
+    self.environment_spec = environment_spec
+
+  @functools.cached_property
+  def networks(self) -> Any:
+    """The agent's networks."""
+    return self._network_factory(self.environment_spec)
+
+  @functools.cached_property
+  def policy(self) -> Any:
+    """The policy that explores."""
+    return self._builder.make_policy(
+      self.networks, self.environment_spec, evaluation=False
+    )
+
+  def tables(self) -> Sequence[Any]:
+    """Makes replay's tables."""
+    return self._builder.make_replay_tables(self.environment_spec, self.policy)
+
+  def dataset(self, client: Any) -> Iterator[Any]:
+    """Makes an iterator over what the learner takes from replay."""
+    return self._builder.make_dataset_iterator(client)
+
+  def adder(self, client: Any) -> Any:
+    """Makes what writes to replay."""
+    return self._builder.make_adder(client, self.environment_spec, self.policy)
+
+  def learner(
+    self,
+    key: Any,
+    batches: Iterator[Any],
+    logger: Any,
+    client: Any,
+    counter: Any,
+  ) -> Any:
+    """Makes the learner.
+
+    Args:
+      key: PRNG key of the parameters and of training.
+      batches: what it learns from.
+      logger: (label, steps_key) -> its logger.
+      client: replay's.
+      counter: counts its steps.
+
+    Returns:
+      The learner.
+    """
+    return self._builder.make_learner(
+      key,
+      self.networks,
+      batches,
+      logger,
+      self.environment_spec,
+      client,
+      counter,
+    )
+
+  def actor(self, key: Any, variables: Any, adder: Any) -> Any:
+    """Makes an actor that explores, and records what happens."""
+    return self._builder.make_actor(
+      key, self.policy, self.environment_spec, variables, adder
+    )
+
+  def evaluator(self, key: Any, variables: Any) -> Any:
+    """Makes an actor that does not explore, and records nothing."""
+    policy = self._builder.make_policy(
+      self.networks, self.environment_spec, evaluation=True
+    )
+    return self._builder.make_actor(
+      key, policy, self.environment_spec, variables
+    )

@@ -1,0 +1,105 @@
+"""Finds what is wrong with an experiment before any work is done."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import Any
+
+import acme_qsm.acme_compat  # noqa: F401  # isort: skip
+
+from acme import specs
+
+from acme_qsm.experiments import environments
+from acme_qsm.experiments.config import ExperimentConfig
+from acme_qsm.experiments.config import ExperimentError
+from acme_qsm.experiments.evaluation import EvaluationSchedule
+from acme_qsm.experiments.parts import AgentParts
+from acme_qsm.experiments.records import workdir as workdir_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+  """An experiment that can be run.
+
+  Attributes:
+    experiment: the experiment.
+    parts: its agent's parts.
+    tables: replay's tables.
+    schedule: when it is evaluated.
+    description: what identifies the run.
+  """
+
+  experiment: ExperimentConfig
+  parts: AgentParts
+  tables: Sequence[Any]
+  schedule: EvaluationSchedule
+  description: "workdir_lib.Description"
+
+  def open_workdir(self) -> workdir_lib.Workdir | None:
+    """Claims the work directory, if the experiment has one.
+
+    Returns:
+      The directory, locked until it is closed.
+
+    Raises:
+      ExperimentError: if it cannot hold this run.
+    """
+    if self.experiment.checkpointing is None:
+      return None
+    with as_experiment_error():
+      return workdir_lib.open_workdir(
+        self.experiment.checkpointing, self.description
+      )
+
+
+def prepare(
+  experiment: ExperimentConfig, eval_every: int, num_eval_episodes: int
+) -> Prepared:
+  """Makes what an experiment needs and checks it.
+
+  Args:
+    experiment: what to run.
+    eval_every: environment steps between evaluations, positive.
+    num_eval_episodes: episodes of each evaluation; 0 for no evaluation.
+
+  Returns:
+    The experiment, ready to run.
+
+  Raises:
+    ExperimentError: if an argument or the environment cannot be used.
+  """
+  with as_experiment_error():
+    schedule = EvaluationSchedule(
+      eval_every, num_eval_episodes, experiment.max_num_actor_steps
+    )
+    if experiment.evaluator_factories is not None:
+      schedule = dataclasses.replace(schedule, num_episodes=0)
+    parts = AgentParts(experiment, _environment_spec(experiment))
+    return Prepared(
+      experiment,
+      parts,
+      parts.tables(),
+      schedule,
+      workdir_lib.describe_run(experiment, parts.environment_spec),
+    )
+
+
+@contextlib.contextmanager
+def as_experiment_error() -> Iterator[None]:
+  """Turns what is found to be wrong into an `ExperimentError`."""
+  try:
+    yield
+  except ExperimentError:
+    raise
+  except ValueError as error:
+    raise ExperimentError(str(error)) from error
+
+
+def _environment_spec(experiment: ExperimentConfig) -> Any:
+  if experiment.environment_spec is not None:
+    return experiment.environment_spec
+  with environments.opened(
+    lambda: experiment.environment_factory(experiment.seed)
+  ) as environment:
+    return specs.make_environment_spec(environment)

@@ -1,0 +1,106 @@
+"""The versions of what a run leaves, and how older ones are read.
+
+1: `config.json` names the class of the builder; the learner's state has the
+field names of Q-score matching.
+2: `config.json` names the agent; the state's fields are those of any method.
+
+Whoever changes the format raises `VERSION` and says here how the one before is
+read. Checkpoints and `config.json` have the same versions.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
+
+VERSION = 2
+VERSION_KEY = "format_version"
+
+AGENTS_1 = {"QSMBuilder": "qsm"}
+"""The agents that version 1 called by their builders."""
+_STATE_FIELDS_1 = {
+  ".denoiser_params": ".policy_params",
+  ".target_denoiser_params": ".target_policy_params",
+  ".denoiser_opt_state": ".policy_opt_state",
+  ".action_gradient_square": ".extra.action_gradient_square",
+}
+
+
+def refusal(what: str, version: Any) -> str | None:
+  """Says why a version cannot be read, and what to do.
+
+  Args:
+    what: what has the version.
+    version: the version that was found.
+
+  Returns:
+    The reason; None if it can be read.
+  """
+  if version in range(1, VERSION + 1):
+    return None
+  return (
+    f"{what} has format version {version!r}; this release reads 1 to "
+    f"{VERSION}. Go on with the release that wrote it."
+  )
+
+
+def upgrade_config(found: Mapping[str, Any]) -> dict[str, Any]:
+  """Turns what a `config.json` says into what it says today.
+
+  Args:
+    found: its content, of any version that can be read.
+
+  Returns:
+    The content in the current format, without the version.
+  """
+  config = dict(found)
+  version = config.pop(VERSION_KEY, 1)
+  if version == 1 and "builder" in config:
+    builder = config.pop("builder")
+    config["agent"] = AGENTS_1.get(builder, builder)
+  return config
+
+
+def leaf_names(version: int, wanted: frozenset[str]) -> Callable[[str], str]:
+  """Makes a function from saved leaves' names to today's.
+
+  Args:
+    version: of the checkpoint.
+    wanted: the names that are wanted.
+
+  Returns:
+    name -> name; a name that is not an older one of one that is wanted stays.
+  """
+
+  def today(name: str) -> str:
+    if version > 1 or name in wanted:
+      return name
+    for old, new in _STATE_FIELDS_1.items():
+      renamed = new + name[len(old) :]
+      if name.startswith(old) and renamed in wanted:
+        return renamed
+    return name
+
+  return today
+
+
+def defaults(value: Any) -> Any:
+  """The defaults of all dataclasses in a value, in its shape.
+
+  Args:
+    value: a dataclass, or a mapping that holds some.
+
+  Returns:
+    Defaults by name, as deep as there are any.
+  """
+  if isinstance(value, Mapping):
+    return {key: defaults(item) for key, item in value.items()}
+  if not dataclasses.is_dataclass(value) or isinstance(value, type):
+    return {}
+  found = {}
+  for field in dataclasses.fields(value):
+    if field.default is not dataclasses.MISSING:
+      found[field.name] = field.default
+    elif field.default_factory is not dataclasses.MISSING:
+      found[field.name] = field.default_factory()
+  return found

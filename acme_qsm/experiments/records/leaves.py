@@ -1,0 +1,73 @@
+"""A tree's leaves as plain arrays by their paths, and back."""
+
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from acme_qsm import types
+
+_ITEM_NAME = re.compile(r"\w+", re.ASCII)
+
+
+def _is_typed_key(leaf: Any) -> bool:
+  return hasattr(leaf, "dtype") and jnp.issubdtype(
+    leaf.dtype, jax.dtypes.prng_key
+  )
+
+
+def to_arrays(item: str, tree: Any) -> dict[str, np.ndarray]:
+  """Returns a tree's leaves as arrays by their paths; raises as `save`."""
+  if not _ITEM_NAME.fullmatch(item):
+    raise ValueError(
+      f"An item's name is made of letters, digits and _, got {item!r}."
+    )
+  arrays = {}
+  for key_path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+    name = jax.tree_util.keystr(key_path)
+    array = np.asarray(
+      jax.random.key_data(leaf) if _is_typed_key(leaf) else leaf
+    )
+    # What np.load can bring back without running code.
+    if array.dtype.kind not in "biufc":
+      raise TypeError(
+        f"Leaf {name!r} of item {item!r} has dtype {array.dtype}, which cannot "
+        "be saved: save numbers."
+      )
+    if not np.all(np.isfinite(array)):
+      raise types.NonFiniteError(
+        f"Leaf {name!r} of item {item!r} is not finite; nothing was saved."
+      )
+    arrays[name] = array
+  return arrays
+
+
+def restore(array: np.ndarray, leaf: Any) -> Any:
+  """Turns a saved array into a leaf like `leaf`; ValueError if it is not."""
+  if isinstance(leaf, bool | int | float | complex):
+    if array.shape or array.dtype.kind != np.asarray(leaf).dtype.kind:
+      raise ValueError(
+        f"expected one {type(leaf).__name__}, found {array.dtype} "
+        f"{array.shape}."
+      )
+    return type(leaf)(array.item())
+  expected = leaf
+  if _is_typed_key(leaf):
+    expected = jax.eval_shape(jax.random.key_data, leaf)
+  if array.shape != expected.shape or array.dtype != expected.dtype:
+    raise ValueError(
+      f"expected {expected.dtype} {expected.shape}, found {array.dtype} "
+      f"{array.shape}."
+    )
+  if _is_typed_key(leaf):
+    return jax.random.wrap_key_data(
+      jnp.array(array), impl=jax.random.key_impl(leaf)
+    )
+  if isinstance(leaf, np.ndarray):
+    return array
+  if isinstance(leaf, np.generic):
+    return array[()]
+  # A copy, since whoever gets it may donate its buffer.
+  return jnp.array(array)

@@ -1,0 +1,160 @@
+"""All that a run keeps on disk, in one place; nothing, where it keeps none."""
+
+import dataclasses
+import functools
+import logging
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from acme_qsm.experiments.config import CheckpointingConfig
+from acme_qsm.experiments.counts import ACTOR_STEPS
+from acme_qsm.experiments.records import loggers
+from acme_qsm.experiments.records import metrics
+from acme_qsm.experiments.records.checkpointing import Checkpoint
+from acme_qsm.experiments.records.checkpointing import Checkpointer
+from acme_qsm.experiments.records.run_state import RunState
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecords:
+  """A run's files.
+
+  Attributes:
+    path: the work directory, None to keep nothing but what logger_factory does.
+    checkpointing: what the run's configuration says of checkpoints.
+    logger_factory: (label, steps_key, instance) -> logger; None for files in
+      the work directory.
+    lossy: whether logs that cannot be written are dropped.
+  """
+
+  path: pathlib.Path | None
+  checkpointing: CheckpointingConfig | None
+  logger_factory: Callable[..., Any] | None = None
+  lossy: bool = False
+
+  @property
+  def native_log(self) -> pathlib.Path | None:
+    """Where native libraries' output goes."""
+    return self.path / "logs" / "native.log" if self.path else None
+
+  def latest_checkpoint(self) -> Checkpoint | None:
+    """The checkpoint to go on from, if there is any: see `Checkpointer`."""
+    checkpointer = self._checkpointer()
+    return checkpointer.latest() if checkpointer else None
+
+  def save(
+    self,
+    learner: Any,
+    state: RunState,
+    save_replay: Callable[[pathlib.Path], None],
+  ) -> None:
+    """Writes a checkpoint, if the run keeps any.
+
+    Args:
+      learner: its state is saved.
+      state: how far the run is.
+      save_replay: writes replay's content into a new folder.
+
+    Raises:
+      NonFiniteError: if a number of the learner's is a NaN or an infinity.
+      OSError: if it cannot be written.
+    """
+    checkpointer = self._checkpointer()
+    if checkpointer is not None:
+      checkpointer.save(
+        state.actor_steps,
+        {"learner": learner.save()},
+        state.to_metadata(),
+        lambda folder: save_replay(folder / "replay"),
+      )
+
+  def rewind(self, checkpoint: Checkpoint | None) -> None:
+    """Drops what was logged after a checkpoint; without one, all."""
+    if self.path is not None:
+      steps = RunState.of(checkpoint).actor_steps if checkpoint else -1
+      loggers.rewind(self.path, steps)
+
+  def logger(self, label: str, steps_key: str, instance: int = 0) -> Any:
+    """Makes a logger: see `loggers.make_logger_factory`."""
+    if self.logger_factory is None and self.path is None:
+      return metrics.NoLogger()
+
+    def make() -> Any:
+      return self._logger_factory(label, steps_key, instance)
+
+    return loggers.LossyLogger(make) if self.lossy else make()
+
+  def last_evaluation(self) -> int:
+    """The environment step of the last evaluation, -1 if there was none."""
+    path = self.path / "logs" / "evaluator.csv" if self.path else None
+    if path is None or not path.exists():
+      return -1
+    steps = loggers.read_csv(path).get(ACTOR_STEPS, np.zeros(0))
+    return int(steps[-1]) if len(steps) else -1
+
+  def draw_curve(self, title: str) -> None:
+    """Draws the learning curve; warns if the disk is full."""
+    if self.path is None:
+      return
+    # Its matplotlib takes long to load, and few processes need it.
+    from acme_qsm.experiments.records import plotting
+
+    try:
+      plotting.plot_learning_curve(self.path, title)
+    except OSError as error:
+      logging.warning("The learning curve could not be drawn: %s", error)
+
+  def save_timer(self) -> "SaveTimer":
+    """Tells when it is time for a checkpoint."""
+    minutes = (
+      self.checkpointing.time_delta_minutes
+      if self.path and self.checkpointing
+      else float("inf")
+    )
+    return SaveTimer(60.0 * minutes)
+
+  @functools.cached_property
+  def _logger_factory(self) -> Callable[..., Any]:
+    """Made once: its loggers share TensorBoard's file."""
+    if self.logger_factory is not None:
+      return self.logger_factory
+    assert self.path is not None
+    return loggers.make_logger_factory(self.path)
+
+  def _checkpointer(self) -> Checkpointer | None:
+    if self.path is None or self.checkpointing is None:
+      return None
+    return Checkpointer(
+      self.path / "checkpoints", self.checkpointing.max_to_keep
+    )
+
+
+class SaveTimer:
+  """Tells when it is time for a checkpoint."""
+
+  def __init__(self, seconds: float):
+    """Starts the timer.
+
+    Args:
+      seconds: between checkpoints.
+    """
+    self._seconds = seconds
+    self._saved_at = time.monotonic()
+
+  def is_due(self) -> bool:
+    """Whether it is time."""
+    return time.monotonic() - self._saved_at >= self._seconds
+
+  def restart(self) -> None:
+    """Takes note of a checkpoint, or of one that could not be written."""
+    self._saved_at = time.monotonic()
+
+
+def restore_learner(learner: Any, checkpoint: Checkpoint | None) -> None:
+  """Has a learner go on from a checkpoint, if there is one."""
+  if checkpoint is not None:
+    learner.restore(checkpoint.load("learner", learner.save()))
