@@ -32,7 +32,7 @@ from acme_qsm.distributed.processes import process
 from acme_qsm.distributed.processes import reaper
 from acme_qsm.distributed.processes import supervision
 from acme_qsm.experiments.config import ExperimentError
-from acme_qsm.replay.listening import bind as listening
+from acme_qsm.replay.listening import address as listening
 
 if typing.TYPE_CHECKING:
   from acme_qsm.distributed.plan import Plan
