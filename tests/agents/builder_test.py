@@ -344,6 +344,30 @@ def test_batches_from_replay(
   assert not np.array_equal(batch, next(dataset).data)
 
 
+def test_what_is_drawn_of_items_follows_from_the_learner_s_key(
+  make_config, spec
+):
+  builder = QSMBuilder(make_config(transitions_per_item=3))
+  networks = acme_qsm.make_networks(spec, builder.config)
+  items = np.random.default_rng(0).uniform(
+    -1.0, 1.0, (builder.config.batch_size, 3 * TransitionCodec(spec).size)
+  )
+  sample = reverb.ReplaySample(info=(), data=items.astype(np.float32))
+
+  def train(num_steps):
+    learner = builder.make_learner(
+      jax.random.PRNGKey(0),
+      networks,
+      itertools.repeat(sample),
+      environment_spec=spec,
+    )
+    for _ in range(num_steps):
+      learner.step()
+    return learner.save()
+
+  jax.tree.map(np.testing.assert_array_equal, train(3), train(3))
+
+
 class Recorder:
   """An adder that remembers what the one behind it is given."""
 

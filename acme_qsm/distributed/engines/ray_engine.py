@@ -245,7 +245,7 @@ def _import_ray(address: str | None) -> Any:
     import ray
   except ModuleNotFoundError as error:
     raise ExperimentError(
-      "There is no Ray here: pip install 'acme-qsm[acme,ray]'."
+      "There is no Ray here: in a clone, uv pip install '.[acme,ray]'."
     ) from error
   return ray
 
