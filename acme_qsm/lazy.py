@@ -34,7 +34,7 @@ def attach(
         raise
       raise ModuleNotFoundError(
         f"{package}.{name} needs the package {error.name!r}: install the extra "
-        "`acme` (pip install 'acme-qsm[acme]', on Python 3.10).",
+        "`acme` (in a clone, on Python 3.10: uv pip install '.[acme]').",
         name=error.name,
       ) from error
     if modules[name].rpartition(".")[2] == name:

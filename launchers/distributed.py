@@ -29,7 +29,7 @@ from acme_qsm.distributed.plan import Plan
 from acme_qsm.experiments import command_line
 from acme_qsm.experiments.interruption import Interruption
 from acme_qsm.experiments.progress import Progress
-from acme_qsm.replay.listening import bind as listening
+from acme_qsm.replay.listening import address as listening
 
 _POLL_SECONDS = 0.5
 _RATE_SECONDS = 30.0

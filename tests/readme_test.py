@@ -1,26 +1,97 @@
 """Tests that what README shows is true."""
 
+import os
 import pathlib
 import re
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
-README = pathlib.Path(__file__).parents[1] / "README.md"
+ROOT = pathlib.Path(__file__).parents[1]
+README = ROOT / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+# These train for hours, and leave a work directory.
+TRAINING = [code for code in BLOCKS if "run_experiment(" in code]
+SHORT = [code for code in BLOCKS if code not in TRAINING]
+# What a snippet may take, in seconds: far more than it does.
+DEADLINE = 400.0
 
 
-@pytest.mark.parametrize("code", BLOCKS, ids=range(len(BLOCKS)))
-def test_python_examples_run(code, capsys):
-  namespace = {"__name__": "readme"}
-  exec(compile(code, str(README), "exec"), namespace)
-  if "action" in namespace:
-    assert namespace["action"].shape == (1, 6)
-    assert float(namespace["metrics"]["critic_loss"]) >= 0.0
-  if "actions" in namespace:
-    assert namespace["actions"].shape == (256, 6)
-  if "experiment" in namespace:
-    spec_factory = namespace["experiment"].environment_factory
-    assert spec_factory(0).action_spec().shape == (6,)
+class Script:
+  """A snippet that runs as a script of its own, in an empty folder."""
+
+  def __init__(self, code, folder):
+    script = folder / "snippet.py"
+    script.write_text(code)
+    working = folder / "working"
+    working.mkdir()
+    self._output = folder / "output"
+    with self._output.open("wb") as output:
+      self.process = subprocess.Popen(
+        [sys.executable, str(script)],
+        cwd=working,
+        # Where runs are kept that do not say where.
+        env={**os.environ, "HOME": str(working)},
+        stdout=output,
+        stderr=subprocess.STDOUT,
+      )
+
+  def output(self):
+    return self._output.read_text()
+
+
+@pytest.fixture
+def start(tmp_path):
+  """A function that starts a snippet, which ends with the test."""
+  scripts = []
+
+  def start_script(code):
+    scripts.append(Script(code, tmp_path))
+    return scripts[-1]
+
+  yield start_script
+  for script in scripts:
+    script.process.kill()
+    script.process.wait()
+
+
+def count_rows(folder, name):
+  """The rows in the logs of that name of the runs below a folder."""
+  return sum(
+    max(0, len(path.read_text().splitlines()) - 1)
+    for path in folder.rglob(f"logs/{name}.csv")
+  )
+
+
+@pytest.mark.parametrize("code", SHORT, ids=range(len(SHORT)))
+def test_python_examples_run(code, start):
+  script = start(code)
+  assert script.process.wait(DEADLINE) == 0, script.output()
+
+
+@pytest.mark.parametrize("code", TRAINING, ids=range(len(TRAINING)))
+def test_python_examples_train(code, start, tmp_path):
+  script = start(code)
+  deadline = time.monotonic() + DEADLINE
+  while not (
+    count_rows(tmp_path, "evaluator") and count_rows(tmp_path, "learner")
+  ):
+    assert script.process.poll() is None, script.output()
+    assert time.monotonic() < deadline, script.output()
+    time.sleep(0.1)
+  script.process.send_signal(signal.SIGINT)
+  # As Python ends after Ctrl-C.
+  assert script.process.wait(DEADLINE) == -signal.SIGINT, script.output()
+  assert script.output().rstrip().endswith("KeyboardInterrupt")
+  assert list(tmp_path.rglob("checkpoints/*/metadata.json"))
+
+
+def test_there_are_examples_of_both_kinds():
+  assert TRAINING
+  assert SHORT
 
 
 def test_files_and_pictures_exist():

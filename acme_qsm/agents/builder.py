@@ -1,6 +1,5 @@
 """Builds the parts of a diffusion policy's agent for an Acme experiment."""
 
-import math
 from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
@@ -8,9 +7,7 @@ from typing import Any
 import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 
 import jax
-import numpy as np
 import reverb
-import tensorflow as tf
 from acme import adders
 from acme import core
 from acme import specs
@@ -26,9 +23,10 @@ from acme_qsm.agents.learner import DiffusionLearner
 from acme_qsm.core import ActorCriticConfig
 from acme_qsm.core import Policy
 from acme_qsm.methods.qsm import QSMConfig
+from acme_qsm.replay import reverb_tables
 from acme_qsm.replay.adder import NStepTransitionAdder
-from acme_qsm.replay.adder import TABLE
-from acme_qsm.replay.adder import TransitionCodec
+from acme_qsm.replay.codec import TransitionCodec
+from acme_qsm.replay.pacing import make_pace
 from acme_qsm.specs import validate_environment_spec
 
 
@@ -75,64 +73,32 @@ class DiffusionBuilder(builders.ActorLearnerBuilder):
     del policy
     validate_environment_spec(environment_spec, flat_observation=False)
     config = self.config
-    per_item = config.transitions_per_item
-    # The limiter's window must hold what the learner takes at once, what is on
-    # its way to it, and what an actor inserts at once at the end of an episode,
-    # or neither side could ever move.
-    samples_in_flight = 4 * self._samples_per_learner_step
-    error_buffer = max(
-      config.samples_per_insert
-      * config.samples_per_insert_tolerance
-      * config.min_replay_size,
-      (config.n_step + per_item) * config.samples_per_insert,
-      samples_in_flight,
-    )
     return [
-      reverb.Table(
-        name=TABLE,
-        sampler=reverb.selectors.Uniform(),
-        remover=reverb.selectors.Fifo(),
-        max_size=math.ceil(config.max_replay_size / per_item),
-        rate_limiter=reverb.rate_limiters.SampleToInsertRatio(
-          samples_per_insert=config.samples_per_insert * per_item,
-          min_size_to_sample=math.ceil(config.min_replay_size / per_item),
-          error_buffer=error_buffer,
-        ),
-        signature=TransitionCodec(environment_spec).signature(per_item),
+      reverb_tables.make_table(
+        TransitionCodec(environment_spec),
+        make_pace(config),
+        config.max_replay_size,
+        config.transitions_per_item,
       )
     ]
-
-  @property
-  def _samples_per_learner_step(self) -> int:
-    return self.config.batch_size * self.config.num_sgd_steps_per_step
 
   def make_dataset_iterator(
     self, replay_client: reverb.Client
   ) -> Iterator[reverb.ReplaySample]:
-    """Makes an iterator over batches of packed transitions.
+    """Makes an iterator over batches of replay's items.
 
     Args:
       replay_client: the replay server's client.
 
     Returns:
       An iterator over samples whose `data` is a numpy array [batch_size *
-      num_sgd_steps_per_step, D]; the next one is fetched while one is in use.
+      num_sgd_steps_per_step, transitions_per_item * D]; of each item the
+      learner draws one transition. The next batch is fetched while one is in
+      use.
     """
-    batch_size = self._samples_per_learner_step
-    dataset = reverb.TrajectoryDataset.from_table_signature(
-      server_address=replay_client.server_address,
-      table=TABLE,
-      max_in_flight_samples_per_worker=batch_size,
-      num_workers_per_iterator=1,
+    return reverb_tables.make_dataset_iterator(
+      replay_client, self.config.batch_size * self.config.num_sgd_steps_per_step
     )
-    dataset = dataset.batch(batch_size, drop_remainder=True).prefetch(1)
-    # The update needs the cores more than TensorFlow's thread pool does.
-    options = tf.data.Options()
-    options.threading.private_threadpool_size = 1
-    options.deterministic = True
-    samples = dataset.with_options(options).as_numpy_iterator()
-    per_item = self.config.transitions_per_item
-    return samples if per_item == 1 else _draw_of_items(samples, per_item)
 
   def make_adder(
     self,
@@ -236,7 +202,9 @@ class DiffusionBuilder(builders.ActorLearnerBuilder):
     return DiffusionLearner(
       methods.make_learner_core(networks, self.config),
       random_key,
-      dataset,
+      reverb_tables.draw_of_items(
+        dataset, self.config.transitions_per_item, random_key
+      ),
       TransitionCodec(_require_spec(environment_spec)).unpack,
       num_sgd_steps_per_step=self.config.num_sgd_steps_per_step,
       counter=counter,
@@ -273,18 +241,6 @@ class QSMBuilder(DiffusionBuilder):
       config: the method's configuration; None for the defaults.
     """
     super().__init__(config or QSMConfig())
-
-
-def _draw_of_items(
-  samples: Iterator[reverb.ReplaySample], transitions_per_item: int
-) -> Iterator[reverb.ReplaySample]:
-  """Draws one transition of each sampled item, each as likely as the others."""
-  random = np.random.default_rng()
-  for sample in samples:
-    data: Any = sample.data
-    items = data.reshape(len(data), transitions_per_item, -1)
-    drawn = random.integers(transitions_per_item, size=len(items))
-    yield sample._replace(data=items[np.arange(len(items)), drawn])
 
 
 def _require_spec(

@@ -15,7 +15,7 @@ from acme_qsm.experiments import preparation
 from acme_qsm.experiments.config import ExperimentConfig
 from acme_qsm.experiments.config import ExperimentError
 from acme_qsm.replay import reverb_server
-from acme_qsm.replay.listening import bind as listening
+from acme_qsm.replay.listening import address as listening
 
 
 def make_distributed_experiment(

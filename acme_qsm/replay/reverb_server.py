@@ -12,7 +12,9 @@ import reverb
 from reverb import errors as reverb_errors
 from reverb.cc import schema_pb2
 
-from acme_qsm.replay.listening import bind as listening
+from acme_qsm.replay import reverb_tables
+from acme_qsm.replay.listening import bind
+from acme_qsm.replay.listening.address import LOOPBACK
 
 # A rate limiter's window of so many inserts to each side of its middle is wide.
 _WIDE_INSERTS = 16
@@ -26,7 +28,7 @@ class ReplayServer:
     tables: Sequence[reverb.Table],
     staging: pathlib.Path | None = None,
     checkpoint: pathlib.Path | None = None,
-    host: str = listening.LOOPBACK,
+    host: str = LOOPBACK,
     port: int | None = None,
     run_id: str = "",
   ):
@@ -53,7 +55,7 @@ class ReplayServer:
         str(staging),
         fallback_checkpoint_path=str(checkpoint) if checkpoint else None,
       )
-    with listening.listening_on(host):
+    with bind.listening_on(host, port):
       self._server = reverb.Server(
         [*tables, *_identity_tables(run_id)],
         port=port,
@@ -190,11 +192,7 @@ class LocalReplay(ReplayServer):
     run_id: str = "",
   ):
     """Starts the server: see `ReplayServer`."""
-    # The limiter's window is centred on this many samples.
-    limiter = tables[0].info.rate_limiter_info
-    self._offset = (limiter.max_diff + limiter.min_diff) / 2.0
-    self._samples_per_insert = limiter.samples_per_insert
-    self._min_size = limiter.min_size_to_sample
+    self._pace = reverb_tables.get_pace(tables[0])
     super().__init__(
       [_without_insert_blocking(table) for table in tables],
       staging,
@@ -204,11 +202,7 @@ class LocalReplay(ReplayServer):
 
   def num_samples_due(self) -> float:
     """How many samples the inserts so far call for, 0 below the least size."""
-    inserts = self.num_inserts()
-    if inserts < self._min_size:
-      return 0.0
-    # From the insert that fills replay to its least size on, one share each.
-    return (inserts + 1) * self._samples_per_insert - self._offset
+    return self._pace.num_samples_due(self.num_inserts())
 
 
 def require_ratio(table: reverb.Table) -> None:
@@ -234,8 +228,8 @@ def max_bytes(table: reverb.Table) -> int:
 
 def _without_insert_blocking(table: reverb.Table) -> reverb.Table:
   limiter = table.info.rate_limiter_info
-  half_width = (limiter.max_diff - limiter.min_diff) / 2.0
-  if half_width >= _WIDE_INSERTS * limiter.samples_per_insert:
+  pace = reverb_tables.get_pace(table)
+  if pace.half_width >= _WIDE_INSERTS * pace.samples_per_insert:
     return table
   return table.replace(
     rate_limiter=reverb.rate_limiters.RateLimiter(

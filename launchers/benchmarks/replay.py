@@ -25,7 +25,7 @@ import reverb
 from acme import specs
 
 from acme_qsm import QSMBuilder
-from acme_qsm.replay import adder as adder_lib
+from acme_qsm.replay.codec import TransitionCodec
 from launchers.benchmarks import learner as learner_benchmark
 
 _EPISODE_LENGTH = 1_000
@@ -105,8 +105,9 @@ class _Waiting:
   """
 
   def __init__(self, builder: QSMBuilder, spec: specs.EnvironmentSpec):
-    signature: Any = adder_lib.TransitionCodec(spec).signature()
-    zeros = np.zeros((builder.config.batch_size, *signature.shape), np.float32)
+    config = builder.config
+    size = config.transitions_per_item * TransitionCodec(spec).size
+    zeros = np.zeros((config.batch_size, size), np.float32)
     self._batches: Iterator[Any] = itertools.repeat(
       reverb.ReplaySample(reverb.SampleInfo.zeros(), zeros)
     )
@@ -216,7 +217,7 @@ def _measure(
     "samples_per_second": samples,
     "transitions": num_transitions,
     "bytes_per_transition": (full - empty) / num_transitions,
-    "raw_bytes_per_transition": next(batches).data[0].nbytes,
+    "raw_bytes_per_transition": TransitionCodec(_make_spec()).size * 4,
     "learner_wait_share": waiting.measure(batches, seconds),
   }
 

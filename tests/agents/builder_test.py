@@ -26,7 +26,8 @@ import acme_qsm
 from acme_qsm import environments
 from acme_qsm import methods
 from acme_qsm.agents.builder import QSMBuilder
-from acme_qsm.replay import adder as adder_lib
+from acme_qsm.replay import reverb_tables
+from acme_qsm.replay.codec import TransitionCodec
 
 # What waiting for anything may take, in seconds: far more than it does.
 DEADLINE = 120.0
@@ -86,7 +87,7 @@ def networks(spec, builder):
 def make_random_dataset(builder, spec):
   """Samples of random transitions, without end."""
   rng = np.random.default_rng(0)
-  (size,) = adder_lib.TransitionCodec(spec).signature().shape
+  size = TransitionCodec(spec).size
   while True:
     data = rng.uniform(-1, 1, (builder.config.batch_size, size))
     yield reverb.ReplaySample(info=(), data=data.astype(np.float32))
@@ -176,9 +177,9 @@ def test_the_table(builder, spec):
   limiter = info.rate_limiter_info
   assert limiter.samples_per_insert == 8.0
   assert limiter.min_size_to_sample == 16
-  # Centred, as wide as four batches, which is more than two inserts' samples.
-  assert limiter.min_diff == 16 * 8.0 - 4 * 8
-  assert limiter.max_diff == 16 * 8.0 + 4 * 8
+  # Centred, as wide as an insert's samples and four batches.
+  assert limiter.min_diff == 16 * 8.0 - 5 * 8
+  assert limiter.max_diff == 16 * 8.0 + 5 * 8
 
 
 def test_a_table_of_items_of_several_transitions(make_config, spec):
@@ -192,10 +193,9 @@ def test_a_table_of_items_of_several_transitions(make_config, spec):
   limiter = info.rate_limiter_info
   # Per transition as before.
   assert limiter.samples_per_insert == 5 * 8.0
-  # What is inserted at once at the end of an episode are 3 transitions, on top
-  # of 4 that may have waited; and one more.
-  assert limiter.min_diff == 4 * 5 * 8.0 - 8 * 8.0
-  assert limiter.max_diff == 4 * 5 * 8.0 + 8 * 8.0
+  # An insert's samples and four batches.
+  assert limiter.min_diff == 4 * 5 * 8.0 - 9 * 8.0
+  assert limiter.max_diff == 4 * 5 * 8.0 + 9 * 8.0
 
 
 @pytest.mark.parametrize("transitions_per_item", [1, 3])
@@ -220,35 +220,17 @@ def test_every_transition_is_as_likely_as_the_others(
     adder.add(np.full(2, i / 12, np.float32), wrap_next(spec))
   adder.flush()
   dataset = builder.make_dataset_iterator(client)
-  batches = np.concatenate([next(dataset).data for _ in range(120)])
-  transitions = adder_lib.TransitionCodec(spec).unpack(batches)
+  drawn = reverb_tables.draw_of_items(
+    dataset, transitions_per_item, jax.random.key(0)
+  )
+  batches = np.concatenate([next(drawn).data for _ in range(120)])
+  transitions = TransitionCodec(spec).unpack(batches)
   drawn = np.rint(12 * np.asarray(transitions.action)[:, 0])
   # Each count is binomial, 1000 in the mean with a standard deviation of 30.3.
   # Beyond five of them, any of twelve is with a probability of 7e-6.
   np.testing.assert_allclose(
     [np.sum(drawn == i) for i in range(12)], 1000, atol=5 * 30.3
   )
-
-
-@pytest.mark.parametrize(
-  ("fields", "width"),
-  [
-    # A tenth of min_replay_size times samples_per_insert.
-    ({"min_replay_size": 1000}, 0.1 * 1000 * 8.0),
-    # What is inserted at once at the end of an episode, and one more.
-    ({"samples_per_insert": 20.0, "n_step": 3}, 4 * 20.0),
-    ({"n_step": 9}, 10 * 8.0),
-    # Four calls of the learner.
-    ({"num_sgd_steps_per_step": 5}, 4 * 5 * 8),
-  ],
-)
-def test_the_limiters_width(make_config, spec, fields, width):
-  config = make_config(**fields)
-  (table,) = QSMBuilder(config).make_replay_tables(spec)
-  limiter = table.info.rate_limiter_info
-  middle = config.min_replay_size * config.samples_per_insert
-  assert limiter.min_diff == middle - width
-  assert limiter.max_diff == middle + width
 
 
 def test_the_limiter_holds_the_ratio(builder, spec, serve):
@@ -264,10 +246,10 @@ def test_the_limiter_holds_the_ratio(builder, spec, serve):
     adder.add(np.zeros(2, np.float32), wrap_next(spec))
     adder.flush()
     inserts += 1
-  # 20 * 8 samples is the window's upper end, 160; its lower end is 96.
-  assert inserts == 20
-  assert table.can_sample(64)
-  assert not table.can_sample(65)
+  # 21 * 8 samples is the window's upper end, 168; its lower end is 88.
+  assert inserts == 21
+  assert table.can_sample(80)
+  assert not table.can_sample(81)
   dataset = builder.make_dataset_iterator(client)
   next(dataset)
   # That batch makes room for an insert.
@@ -388,7 +370,7 @@ def test_batches_from_replay(
   assert isinstance(batch, np.ndarray)
   assert batch.shape == (8 * num_sgd_steps, 16)
   assert batch.dtype == np.float32
-  transitions = adder_lib.TransitionCodec(spec).unpack(batch)
+  transitions = TransitionCodec(spec).unpack(batch)
   # They are of this episode: observation, and the action taken there.
   taken = {
     np.asarray(observation).tobytes(): action.tobytes()
@@ -404,6 +386,30 @@ def test_batches_from_replay(
     assert taken[observation.tobytes()] == action.tobytes()
   # Uniform draws with replacement: not the same eight again.
   assert not np.array_equal(batch, next(dataset).data)
+
+
+def test_what_is_drawn_of_items_follows_from_the_learner_s_key(
+  make_config, spec
+):
+  builder = QSMBuilder(make_config(transitions_per_item=3))
+  networks = acme_qsm.make_networks(spec, builder.config)
+  items = np.random.default_rng(0).uniform(
+    -1.0, 1.0, (builder.config.batch_size, 3 * TransitionCodec(spec).size)
+  )
+  sample = reverb.ReplaySample(info=(), data=items.astype(np.float32))
+
+  def train(num_steps):
+    learner = builder.make_learner(
+      jax.random.PRNGKey(0),
+      networks,
+      itertools.repeat(sample),
+      environment_spec=spec,
+    )
+    for _ in range(num_steps):
+      learner.step()
+    return learner.save()
+
+  jax.tree.map(np.testing.assert_array_equal, train(3), train(3))
 
 
 class Recorder:
@@ -500,7 +506,7 @@ def test_evaluation_neither_explores_nor_records(
   policy = builder.make_policy(networks, spec, evaluation=True)
   actor = builder.make_actor(jax.random.PRNGKey(1), policy, spec, learner)
   assert run_episode(make_environment(), actor) == 25
-  assert client.server_info()[adder_lib.TABLE].current_size == 0
+  assert client.server_info()[reverb_tables.TABLE].current_size == 0
   # From the first: what is to be seen is the policy, not random actions.
   observation = np.ones(spec.observations.shape, np.float32)
   actions = draw_actions(actor, observation, 500)
@@ -522,7 +528,7 @@ def test_actors_write_to_replay(
     length = run_episode(environment, actor)
     # Each step's, and the shorter ones at the start.
     expected = episode * (length + builder.config.n_step - 1)
-    assert client.server_info()[adder_lib.TABLE].current_size == expected
+    assert client.server_info()[reverb_tables.TABLE].current_size == expected
 
 
 def without_insert_blocking(tables):
@@ -661,7 +667,7 @@ def test_acting_and_learning_in_one_thread(
         actor.update()
 
       adder.flush()
-      limiter = client.server_info()[adder_lib.TABLE].rate_limiter_info
+      limiter = client.server_info()[reverb_tables.TABLE].rate_limiter_info
       inserts = limiter.insert_stats.completed
       samples = limiter.sample_stats.completed
       consumed = calls * samples_per_step

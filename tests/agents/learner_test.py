@@ -15,14 +15,14 @@ from acme.utils import loggers
 import acme_qsm
 from acme_qsm import types
 from acme_qsm.agents import learner as learning
-from acme_qsm.replay import adder as adder_lib
+from acme_qsm.replay.codec import TransitionCodec
 
 BATCH_SIZE = 8
 
 
 @pytest.fixture(scope="module")
 def codec(make_spec):
-  return adder_lib.TransitionCodec(make_spec())
+  return TransitionCodec(make_spec())
 
 
 @pytest.fixture(scope="module")

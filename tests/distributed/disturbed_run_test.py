@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 import pytest
 
-from acme_qsm.replay.listening import bind as listening
+from acme_qsm.replay.listening import address as listening
 
 
 class BadConnection:

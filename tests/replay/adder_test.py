@@ -3,7 +3,6 @@
 import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 
 import dm_env
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import reverb
@@ -12,7 +11,10 @@ from acme.adders import reverb as acme_adders
 
 from acme_qsm import environments
 from acme_qsm import types
-from acme_qsm.replay import adder as adder_lib
+from acme_qsm.replay.adder import NStepTransitionAdder
+from acme_qsm.replay.codec import TransitionCodec
+from acme_qsm.replay.reverb_tables import make_signature
+from acme_qsm.replay.reverb_tables import TABLE
 
 REWARDS = (1.0, 10.0, 100.0, 1000.0, 10000.0)
 
@@ -22,7 +24,7 @@ def make_queue(name, signature):
   return reverb.Table.queue(name, max_size=10_000, signature=signature)
 
 
-def take_all(client, table=adder_lib.TABLE):
+def take_all(client, table=TABLE):
   """Takes all that the table holds out of it, in order."""
   size = client.server_info()[table].current_size
   if not size:
@@ -35,17 +37,17 @@ def take_all(client, table=adder_lib.TABLE):
 
 @pytest.fixture
 def codec(make_spec):
-  return adder_lib.TransitionCodec(make_spec())
+  return TransitionCodec(make_spec())
 
 
 @pytest.fixture
 def client(serve, codec):
-  return serve(make_queue(adder_lib.TABLE, codec.signature()))
+  return serve(make_queue(TABLE, make_signature(codec)))
 
 
 @pytest.fixture
 def adder(client, codec):
-  return adder_lib.NStepTransitionAdder(client, codec, n_step=3, discount=0.5)
+  return NStepTransitionAdder(client, codec, n_step=3, discount=0.5)
 
 
 def observe(t, episode=0):
@@ -152,8 +154,8 @@ def test_episodes_do_not_leak_into_each_other(adder, client, codec):
 
 
 def test_items_of_several_transitions(serve, codec):
-  client = serve(make_queue(adder_lib.TABLE, codec.signature(2)))
-  adder = adder_lib.NStepTransitionAdder(
+  client = serve(make_queue(TABLE, make_signature(codec, 2)))
+  adder = NStepTransitionAdder(
     client, codec, n_step=1, discount=0.5, transitions_per_item=2
   )
   add_episode(adder, rewards=(1.0, 10.0, 100.0), last_discount=0.0)
@@ -230,7 +232,7 @@ def test_what_is_not_finite_is_not_written(adder, client, field, value):
   for t in range(2):
     adder.add(act(t), after(t, REWARDS[t]))
   adder.flush()
-  size = client.server_info()[adder_lib.TABLE].current_size
+  size = client.server_info()[TABLE].current_size
   assert size == 2
 
   action, timestep = act(2), after(2, REWARDS[2], last_discount=1.0)
@@ -243,7 +245,7 @@ def test_what_is_not_finite_is_not_written(adder, client, field, value):
   with pytest.raises(types.NonFiniteError, match=rf"^{field} .* step 3 of"):
     adder.add(action, timestep)
   adder.flush()
-  assert client.server_info()[adder_lib.TABLE].current_size == size
+  assert client.server_info()[TABLE].current_size == size
 
 
 def test_a_first_observation_that_is_not_finite(adder, client):
@@ -254,7 +256,7 @@ def test_a_first_observation_that_is_not_finite(adder, client):
   with pytest.raises(ValueError, match="add_first must be called"):
     adder.add(act(0), after(0, 1.0))
   adder.flush()
-  assert client.server_info()[adder_lib.TABLE].current_size == 0
+  assert client.server_info()[TABLE].current_size == 0
 
 
 @pytest.fixture(scope="module")
@@ -287,17 +289,15 @@ def test_a_real_episode_gives_the_items_of_acmes_adder(
     step_type=dm_env.StepType.LAST, discount=np.float32(last_discount)
   )
   steps = [*steps[:-1], (action, last)]
-  codec = adder_lib.TransitionCodec(spec)
+  codec = TransitionCodec(spec)
   client = serve(
-    make_queue(adder_lib.TABLE, codec.signature()),
+    make_queue(TABLE, make_signature(codec)),
     make_queue("acme", acme_adders.NStepTransitionAdder.signature(spec)),
   )
   acme_adder = acme_adders.NStepTransitionAdder(
     client, n_step, 0.9, priority_fns={"acme": None}
   )
-  adder = adder_lib.NStepTransitionAdder(
-    client, codec, n_step=n_step, discount=0.9
-  )
+  adder = NStepTransitionAdder(client, codec, n_step=n_step, discount=0.9)
   for each in (acme_adder, adder):
     each.add_first(steps[0][1])
     for action, timestep in steps[1:]:
@@ -319,40 +319,3 @@ def sort_rows(rows, spec):
   (size,) = spec.observations.shape
   rows = np.stack(rows)
   return rows[np.lexsort((*rows[:, :size].T, *rows[:, -size:].T))]
-
-
-def test_unpacking_undoes_packing(make_spec):
-  codec = adder_lib.TransitionCodec(
-    make_spec(
-      specs.Array((2, 3), np.float32),
-      specs.BoundedArray((4,), np.float32, -1.0, 1.0),
-    )
-  )
-  rng = np.random.default_rng(0)
-  transitions = [
-    types.Transition(
-      observation=rng.normal(size=(2, 3)).astype(np.float32),
-      action=rng.normal(size=4).astype(np.float32),
-      reward=np.float32(rng.normal()),
-      discount=np.float32(rng.normal()),
-      next_observation=rng.normal(size=(2, 3)).astype(np.float32),
-    )
-    for _ in range(5)
-  ]
-  packed = np.stack([codec.pack(transition) for transition in transitions])
-  assert packed.dtype == np.float32
-  assert packed.shape == (5, *codec.signature().shape) == (5, 18)
-  assert codec.signature().dtype.as_numpy_dtype == np.float32
-  unpacked = codec.unpack(jnp.asarray(packed))
-  for name in types.Transition._fields:
-    np.testing.assert_array_equal(
-      getattr(unpacked, name),
-      np.stack([getattr(transition, name) for transition in transitions]),
-      err_msg=name,
-    )
-
-
-@pytest.mark.parametrize("dtype", [np.float64, np.uint8])
-def test_observations_that_replay_cannot_hold_are_refused(make_spec, dtype):
-  with pytest.raises(ValueError, match=f"float32.*{np.dtype(dtype)}"):
-    adder_lib.TransitionCodec(make_spec(specs.Array((2,), dtype)))

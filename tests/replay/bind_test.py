@@ -1,7 +1,13 @@
 """Where a real Reverb server can be reached, and whom it shares a port with."""
 
 import contextlib
+import logging
+import mmap
+import pathlib
+import platform
 import socket
+import subprocess
+import sys
 
 import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 
@@ -96,3 +102,81 @@ def test_a_foreign_address_is_an_error(port):
     running_server(port),
   ):
     pass
+
+
+def read_protections():
+  """What may be done with each page of Reverb's libraries."""
+  found = {}
+  for line in pathlib.Path("/proc/self/maps").read_text().splitlines():
+    bounds, permissions, *_, path = line.split()
+    if "/reverb/" in path:
+      start, end = (int(bound, 16) for bound in bounds.split("-"))
+      for page in range(start, end, mmap.PAGESIZE):
+        found[page] = permissions
+  return found
+
+
+def test_the_memory_s_protection_is_given_back(port):
+  before = read_protections()
+  assert before
+  with listening.listening_on():
+    assert read_protections() == before
+    with running_server(port):
+      pass
+  assert read_protections() == before
+
+
+@pytest.fixture
+def unknown_platform(monkeypatch):
+  """A platform whose libraries are not understood."""
+  monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+
+
+@pytest.mark.usefixtures("unknown_platform")
+def test_elsewhere_the_server_runs_with_a_warning(port, caplog):
+  with listening.listening_on("127.0.0.1", port), running_server(port):
+    assert is_open("127.0.0.1", port)
+    assert is_open(OTHER_ADDRESS, port)
+  (record,) = caplog.records
+  assert record.levelno == logging.WARNING
+  assert "listens on all interfaces" in record.message
+  assert "not only on 127.0.0.1" in record.message
+  assert "no authentication" in record.message
+  assert "firewall" in record.message
+
+
+@pytest.mark.usefixtures("unknown_platform")
+def test_all_addresses_need_nothing_of_the_platform(port, caplog):
+  with listening.listening_on("0.0.0.0", port), running_server(port):
+    assert is_open(OTHER_ADDRESS, port)
+  assert not caplog.records
+
+
+@pytest.mark.usefixtures("unknown_platform")
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "127.0.0.1"])
+def test_a_taken_port_is_refused_without_the_platform(port, host):
+  with (
+    listening.listening_on(host, port),
+    running_server(port),
+    pytest.raises(ValueError, match=f"Port {port} cannot be had"),
+    listening.listening_on(host, port),
+  ):
+    pass
+  # It is free again at once.
+  with listening.listening_on(host, port), running_server(port):
+    pass
+
+
+def test_addresses_need_no_more_than_python():
+  done = subprocess.run(
+    [
+      *(sys.executable, "-c"),
+      "import sys; from acme_qsm.replay.listening import address; "
+      "print({'ctypes', 'reverb', 'jax'} & set(sys.modules))",
+    ],
+    cwd=pathlib.Path(__file__).parents[2],
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert done.stdout == "set()\n"

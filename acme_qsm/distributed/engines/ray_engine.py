@@ -32,7 +32,7 @@ from acme_qsm.distributed.processes import process
 from acme_qsm.distributed.processes import reaper
 from acme_qsm.distributed.processes import supervision
 from acme_qsm.experiments.config import ExperimentError
-from acme_qsm.replay.listening import bind as listening
+from acme_qsm.replay.listening import address as listening
 
 if typing.TYPE_CHECKING:
   from acme_qsm.distributed.plan import Plan
@@ -245,7 +245,7 @@ def _import_ray(address: str | None) -> Any:
     import ray
   except ModuleNotFoundError as error:
     raise ExperimentError(
-      "There is no Ray here: pip install 'acme-qsm[acme,ray]'."
+      "There is no Ray here: in a clone, uv pip install '.[acme,ray]'."
     ) from error
   return ray
 

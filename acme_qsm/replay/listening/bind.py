@@ -1,22 +1,25 @@
-"""Where Reverb's server listens.
+"""Has Reverb's server ask for one address, and for itself alone.
 
-It takes every interface of the machine and has no authentication; and gRPC lets
-a second server start on a port that is taken, and shares the connections out
-between the two. It cannot be told otherwise. `listening_on` makes it ask for
-the address that one names, and for itself alone, by standing between it and the
-C library's `bind`.
+Reverb's library calls the C library's `bind` by a pointer in a table of its
+own. While `listening_on` lasts, that pointer leads here.
 """
 
 import contextlib
 import ctypes
 import errno
 import ipaddress
+import logging
+import mmap
+import pathlib
 import platform
 import socket
 import struct
 from collections.abc import Iterator
 
-LOOPBACK = "127.0.0.1"
+import reverb  # noqa: F401  # What is not loaded cannot be found.
+
+from acme_qsm.replay.listening.address import LOOPBACK
+from acme_qsm.replay.listening.address import parse_address
 
 _LIBRARY = "/reverb/"
 
@@ -28,8 +31,8 @@ _R_GLOB_DAT, _R_JUMP_SLOT = 6, 7
 _RELOCATION = struct.Struct("QQq")  # Offset, info, addend.
 _SYMBOL_SIZE = 24
 
-_PAGE = 4096
-_PROT_READ_WRITE = 3
+# As the letters "rwx" stand in /proc/self/maps (man 5 proc).
+_PROTECTIONS = (mmap.PROT_READ, mmap.PROT_WRITE, mmap.PROT_EXEC)
 
 _C = ctypes.CDLL(None, use_errno=True)
 _BIND_TYPE = ctypes.CFUNCTYPE(
@@ -60,24 +63,35 @@ class _LibraryInfo(ctypes.Structure):
 
 
 @contextlib.contextmanager
-def listening_on(host: str = LOOPBACK) -> Iterator[None]:
+def listening_on(
+  host: str = LOOPBACK, port: int | None = None
+) -> Iterator[None]:
   """Has Reverb servers that are started within listen on one address.
+
+  Where that is all addresses anyway, nothing is changed. On a platform where
+  the servers cannot be told, they listen on all of them, with a warning.
 
   Args:
     host: an IP address of this machine; "0.0.0.0" for all of them.
+    port: the port that they are going to listen on; None for a free one.
 
   Raises:
-    ValueError: if host is no IP address.
-    RuntimeError: if the servers of this platform cannot be told, so that they
-      would listen everywhere; or if Reverb has not been imported.
+    ValueError: if host is no IP address, or if the port is taken.
   """
   address = parse_address(host)
-  slots = _find_slots("bind", _LIBRARY)
+  slots = [] if address.is_unspecified else _find_slots("bind", _LIBRARY)
   if not slots:
-    raise RuntimeError(
-      f"Reverb's server cannot be told to listen on {host} only: there is no "
-      "Reverb for Linux on x86-64 in this process."
-    )
+    if not address.is_unspecified:
+      logging.warning(
+        "Reverb's server listens on all interfaces of this machine, and not "
+        "only on %s: it can be told so on Linux on x86-64 alone. It has no "
+        "authentication: whoever can reach this machine can read, fill and "
+        "empty replay, unless a firewall keeps them from it.",
+        host,
+      )
+    _require_free(port)
+    yield
+    return
   bind = _make_bind(address)
   pointer = ctypes.cast(bind, ctypes.c_void_p).value
   originals = [_exchange(slot, pointer) for slot in slots]
@@ -88,26 +102,17 @@ def listening_on(host: str = LOOPBACK) -> Iterator[None]:
       _exchange(slot, original)
 
 
-def parse_address(
-  host: str,
-) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-  """Parses the IP address that a server is to listen on.
-
-  Args:
-    host: the address.
-
-  Returns:
-    The address; `is_loopback` tells whether only this machine can reach it.
-
-  Raises:
-    ValueError: if host is no IP address.
-  """
-  try:
-    return ipaddress.ip_address(host)
-  except ValueError as error:
-    raise ValueError(
-      f"A server can listen on an IP address of this machine, not {host!r}."
-    ) from error
+def _require_free(port: int | None) -> None:
+  """Raises ValueError if a port is taken: gRPC would share it."""
+  if port is None:
+    return
+  with socket.socket() as probe:
+    # Connections of a server that is gone do not keep the port.
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+      probe.bind(("", port))
+    except OSError as error:
+      raise ValueError(f"Port {port} cannot be had: {error}.") from error
 
 
 def _make_bind(address: ipaddress.IPv4Address | ipaddress.IPv6Address):
@@ -188,13 +193,33 @@ def _find_slots_of(library: _LibraryInfo, function: bytes) -> Iterator[int]:
 
 def _exchange(slot: int, pointer: int | None) -> int | None:
   """Writes a pointer into a slot, and returns what was there."""
-  # The loader makes such pages read-only once it is done with them.
-  page = slot & ~(_PAGE - 1)
+  cell = ctypes.c_void_p.from_address(slot)
+  # The loader makes such pages read-only once it is done with them: what they
+  # hold is a way to have any code called.
+  protection = _protection_of(slot)
+  _protect(slot, protection | mmap.PROT_WRITE)
+  try:
+    original = cell.value
+    cell.value = pointer
+  finally:
+    _protect(slot, protection)
+  return original
+
+
+def _protection_of(position: int) -> int:
+  """What the process may do with the page of a position in its memory."""
+  for line in pathlib.Path("/proc/self/maps").read_text().splitlines():
+    bounds, permissions = line.split()[:2]
+    start, end = (int(bound, 16) for bound in bounds.split("-"))
+    if start <= position < end:
+      flags = zip(permissions, _PROTECTIONS, strict=False)
+      return sum(flag for letter, flag in flags if letter != "-")
+  raise RuntimeError(f"Nothing is mapped at {position:#x}.")
+
+
+def _protect(position: int, protection: int) -> None:
+  page = position & ~(mmap.PAGESIZE - 1)
   if _C.mprotect(
-    ctypes.c_void_p(page), ctypes.c_size_t(_PAGE), _PROT_READ_WRITE
+    ctypes.c_void_p(page), ctypes.c_size_t(mmap.PAGESIZE), protection
   ):
     raise RuntimeError("The server's listening address cannot be set.")
-  cell = ctypes.c_void_p.from_address(slot)
-  original = cell.value
-  cell.value = pointer
-  return original

@@ -1,0 +1,65 @@
+"""Packs transitions into vectors, and unpacks batches of them.
+
+A transition is one float32 vector in replay, [observation, action, reward,
+discount, next_observation]: Reverb decodes each column of an item by itself, so
+that one column is sampled two to three times as fast as five. Needs JAX alone.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from acme_qsm.types import Transition
+
+
+class TransitionCodec:
+  """Packs transitions into vectors and unpacks batches of them.
+
+  Attributes:
+    size: D, the numbers of a packed transition.
+  """
+
+  def __init__(self, environment_spec: Any):
+    """Initialises the codec.
+
+    Args:
+      environment_spec: what sets the shapes: its `observations` and `actions`
+        have a shape and a dtype.
+
+    Raises:
+      ValueError: if observations are not float32.
+    """
+    observations = environment_spec.observations
+    if np.dtype(observations.dtype) != np.float32:
+      raise ValueError(
+        "observations must be float32 to be stored in replay, got dtype "
+        f"{np.dtype(observations.dtype)}."
+      )
+    self._observation_shape = tuple(observations.shape)
+    observation_size = int(np.prod(self._observation_shape))
+    (action_size,) = environment_spec.actions.shape
+    sizes = (observation_size, action_size, 1, 1, observation_size)
+    self._ends = np.cumsum(sizes)
+    self.size = int(self._ends[-1])
+
+  def pack(self, transition: Transition) -> np.ndarray:
+    """Packs one transition (without a batch axis) into a float32 vector."""
+    return np.concatenate(
+      [np.ravel(np.asarray(part, np.float32)) for part in transition]
+    )
+
+  def unpack(self, packed: jax.Array) -> Transition:
+    """Unpacks a batch [B, D] into transitions."""
+    observation, action, reward, discount, next_observation = jnp.split(
+      packed, self._ends[:-1], axis=1
+    )
+    shape = (packed.shape[0], *self._observation_shape)
+    return Transition(
+      observation=observation.reshape(shape),
+      action=action,
+      reward=reward[:, 0],
+      discount=discount[:, 0],
+      next_observation=next_observation.reshape(shape),
+    )

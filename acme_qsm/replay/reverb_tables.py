@@ -1,0 +1,131 @@
+"""Reverb's table of transitions, and the batches that come out of it."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import acme_qsm.acme_compat  # noqa: F401  # isort: skip
+
+import jax
+import numpy as np
+import reverb
+import tensorflow as tf
+
+from acme_qsm.replay.codec import TransitionCodec
+from acme_qsm.replay.pacing import Pace
+
+TABLE = "transitions"
+"""The name of the Reverb table that transitions are written to."""
+
+
+def make_signature(
+  codec: TransitionCodec, transitions_per_item: int = 1
+) -> tf.TensorSpec:
+  """The signature of a table of packed transitions."""
+  return tf.TensorSpec((transitions_per_item * codec.size,), tf.float32)
+
+
+def make_table(
+  codec: TransitionCodec,
+  pace: Pace,
+  max_replay_size: int,
+  transitions_per_item: int = 1,
+) -> reverb.Table:
+  """Makes the table of transitions, sampled uniformly, the oldest removed.
+
+  Args:
+    codec: packs the transitions.
+    pace: samples per insert of an item, which the table's limiter holds.
+    max_replay_size: transitions at most, rounded up to whole items.
+    transitions_per_item: transitions stored together.
+
+  Returns:
+    The table.
+  """
+  return reverb.Table(
+    name=TABLE,
+    sampler=reverb.selectors.Uniform(),
+    remover=reverb.selectors.Fifo(),
+    max_size=math.ceil(max_replay_size / transitions_per_item),
+    rate_limiter=reverb.rate_limiters.SampleToInsertRatio(
+      samples_per_insert=pace.samples_per_insert,
+      min_size_to_sample=pace.min_size,
+      error_buffer=(
+        pace.middle - pace.half_width,
+        pace.middle + pace.half_width,
+      ),
+    ),
+    signature=make_signature(codec, transitions_per_item),
+  )
+
+
+def get_pace(table: reverb.Table) -> Pace:
+  """The pace that a table's limiter holds."""
+  limiter = table.info.rate_limiter_info
+  return Pace(
+    samples_per_insert=limiter.samples_per_insert,
+    min_size=limiter.min_size_to_sample,
+    middle=(limiter.max_diff + limiter.min_diff) / 2.0,
+    half_width=(limiter.max_diff - limiter.min_diff) / 2.0,
+  )
+
+
+def make_dataset_iterator(
+  client: reverb.Client, batch_size: int
+) -> Iterator[reverb.ReplaySample]:
+  """Makes an iterator over batches of packed items.
+
+  Args:
+    client: the replay server's client.
+    batch_size: items sampled for each batch.
+
+  Returns:
+    An iterator over samples whose `data` is a numpy array [batch_size, D], D
+    the numbers of an item; the next one is fetched while one is in use. Which
+    items those are, Reverb draws, which takes no seed.
+  """
+  dataset = reverb.TrajectoryDataset.from_table_signature(
+    server_address=client.server_address,
+    table=TABLE,
+    max_in_flight_samples_per_worker=batch_size,
+    num_workers_per_iterator=1,
+  )
+  dataset = dataset.batch(batch_size, drop_remainder=True).prefetch(1)
+  # The update needs the cores more than TensorFlow's thread pool does.
+  options = tf.data.Options()
+  options.threading.private_threadpool_size = 1
+  options.deterministic = True
+  return dataset.with_options(options).as_numpy_iterator()
+
+
+def draw_of_items(
+  samples: Iterator[reverb.ReplaySample],
+  transitions_per_item: int,
+  random_key: jax.Array,
+) -> Iterator[reverb.ReplaySample]:
+  """Draws one transition of each sampled item, each as likely as the others.
+
+  The same samples and key give the same draws. That is all that a run's seed
+  reproduces: which items are sampled, and when they come, is up to Reverb.
+
+  Args:
+    samples: of items of several packed transitions.
+    transitions_per_item: how many.
+    random_key: PRNG key of the draws, which it alone determines; it is not
+      used up by them.
+
+  Returns:
+    The samples, their `data` [batch, D] of one packed transition each.
+  """
+  if transitions_per_item == 1:
+    return samples
+  # On the host: it is numpy's to pick rows of what comes from Reverb.
+  random = np.random.default_rng(np.asarray(jax.random.key_data(random_key)))
+
+  def draw(sample: reverb.ReplaySample) -> reverb.ReplaySample:
+    data: Any = sample.data
+    items = data.reshape(len(data), transitions_per_item, -1)
+    drawn = random.integers(transitions_per_item, size=len(items))
+    return sample._replace(data=items[np.arange(len(items)), drawn])
+
+  return map(draw, samples)

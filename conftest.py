@@ -1,0 +1,54 @@
+"""What a test may be skipped for.
+
+With `--strict-skips` a skip that is not listed here fails the run: a test that
+no machine ever runs is none.
+"""
+
+import pytest
+
+# By test, without its parameters: what a machine lacks where it is skipped.
+MAY_BE_SKIPPED = {
+  "tests/distributed/faults_test.py::test_a_full_disk": (
+    "mounting a small disk needs root"
+  ),
+  "tests/distributed/process_test.py::"
+  "test_who_prints_to_a_full_disk_does_not_fail": "/dev/full is Linux's",
+  "tests/experiments/checkpointing_test.py::"
+  "test_a_full_disk_leaves_all_as_it_was": "mounting a small disk needs root",
+  "tests/launchers/ray_test.py::test_a_cluster": (
+    "network namespaces need root and iproute2"
+  ),
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+  """Adds the option."""
+  parser.addoption(
+    "--strict-skips",
+    action="store_true",
+    help="fail if a test is skipped that may not be (see conftest.py)",
+  )
+
+
+def _find_unexpected(config: pytest.Config) -> list[str]:
+  """The tests that were skipped and are not listed above."""
+  reporter = config.pluginmanager.get_plugin("terminalreporter")
+  # Workers that run tests beside each other have none; who started them has.
+  if reporter is None or not config.getoption("--strict-skips"):
+    return []
+  skipped = (report.nodeid for report in reporter.stats.get("skipped", []))
+  return sorted(
+    node for node in skipped if node.partition("[")[0] not in MAY_BE_SKIPPED
+  )
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+  """Fails the run."""
+  if _find_unexpected(session.config) and not session.exitstatus:
+    session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+  """Says why."""
+  for node in _find_unexpected(config):
+    terminalreporter.write_line(f"Skipped, and may not be: {node}", red=True)

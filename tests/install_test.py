@@ -1,0 +1,66 @@
+"""Installing the package, by the commands that README gives."""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+# In a clone: the package is the current folder.
+COMMANDS = sorted(
+  set(re.findall(r"(?:uv )?pip install '?\.(?:\[[\w,]+\])?'?", README))
+)
+CORE = """
+import importlib.util
+import acme_qsm
+acme_qsm.make_learner_core, acme_qsm.make_networks, acme_qsm.make_policy
+assert importlib.util.find_spec("acme") is None
+"""
+WITH_ACME = """
+import acme_qsm.agents.builder
+import acme_qsm.environments
+import acme_qsm.experiments
+"""
+
+
+def run(command, **kwargs):
+  done = subprocess.run(command, capture_output=True, text=True, **kwargs)
+  assert done.returncode == 0, done.stdout + done.stderr
+  return done.stdout
+
+
+def find_uv():
+  # `uv run` says which one it is.
+  uv = os.environ.get("UV") or shutil.which("uv")
+  return [uv] if uv else [sys.executable, "-m", "uv"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_readme_s_commands_install_the_package(command, tmp_path):
+  venv = tmp_path / "venv"
+  run([*find_uv(), "venv", "--seed", "--python", sys.executable, str(venv)])
+  # As after `source venv/bin/activate`.
+  environment = {
+    **os.environ,
+    "VIRTUAL_ENV": str(venv),
+    "PATH": f"{venv / 'bin'}:{os.environ['PATH']}",
+  }
+  run(["bash", "-c", command], cwd=ROOT, env=environment)
+  code = WITH_ACME if "acme" in command else CORE
+  python = str(venv / "bin" / "python")
+  # Elsewhere, so that it is what was installed.
+  run([python, "-W", "ignore", "-c", code], cwd=tmp_path, env=environment)
+  where = "import acme_qsm; print(acme_qsm.__file__)"
+  found = pathlib.Path(run([python, "-c", where], cwd=tmp_path).strip())
+  assert found.is_relative_to(venv)
+
+
+@pytest.mark.slow
+def test_the_acme_extra_is_among_them():
+  assert "uv pip install '.[acme]'" in COMMANDS
