@@ -382,7 +382,7 @@ class _MinSizeBuilder(QSMBuilder):
   ("fields", "message"),
   [
     (
-      {"builder": _MinSizeBuilder(QSMConfig())},
+      {"builder": _MinSizeBuilder(QSMConfig(num_denoising_steps=2))},
       "'transitions' must hold samples per insert",
     ),
     ({"evaluator_factories": [lambda: None]}, "evaluator_factories must be"),
