@@ -19,10 +19,10 @@ from absl import flags
 
 from acme_qsm.distributed import program as distributed
 from acme_qsm.distributed.coordination import rpc
-from acme_qsm.distributed.coordination.coordinator import ACTOR_STEPS
-from acme_qsm.distributed.coordination.coordinator import ENDED_STATES
-from acme_qsm.distributed.coordination.coordinator import NOT_STARTED
-from acme_qsm.distributed.coordination.coordinator import Phase
+from acme_qsm.distributed.coordination.messages import ACTOR_STEPS
+from acme_qsm.distributed.coordination.messages import ENDED_STATES
+from acme_qsm.distributed.coordination.messages import NOT_STARTED
+from acme_qsm.distributed.coordination.messages import Phase
 from acme_qsm.distributed.engines.launchpad_engine import LaunchpadRun
 from acme_qsm.distributed.engines.ray_engine import RayRun
 from acme_qsm.distributed.plan import Plan

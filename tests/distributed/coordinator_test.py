@@ -5,8 +5,8 @@ import json
 import pytest
 
 from acme_qsm.distributed.coordination.coordinator import Coordinator
-from acme_qsm.distributed.coordination.coordinator import Phase
-from acme_qsm.distributed.coordination.coordinator import Report
+from acme_qsm.distributed.coordination.messages import Phase
+from acme_qsm.distributed.coordination.messages import Report
 
 
 class Clock:

@@ -9,8 +9,8 @@ import pytest
 from acme_qsm.distributed.coordination import link as link_lib
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.coordinator import Coordinator
-from acme_qsm.distributed.coordination.coordinator import Phase
-from acme_qsm.distributed.processes import supervision
+from acme_qsm.distributed.coordination.messages import Phase
+from acme_qsm.distributed.processes.supervision import ExitCode
 
 KEY = b"key"
 HOST = "127.0.0.1"
@@ -106,7 +106,7 @@ def test_an_environment_that_hangs_ends_the_process(capfd):
     assert not ended.codes
     with link.calling_environment(0.2):
       assert ended.event.wait(30)
-    assert ended.codes[0] == supervision.HUNG
+    assert ended.codes[0] == ExitCode.HUNG
     link.close()
   error = capfd.readouterr().err
   assert "The environment has not answered" in error
@@ -122,7 +122,7 @@ def test_a_coordinator_that_is_gone_ends_the_process():
     # Its process dies: no more answers on the connection that there was.
     link._coordinator.close()
   assert ended.event.wait(30)
-  assert ended.codes == [supervision.CUT_OFF]
+  assert ended.codes == [ExitCode.CUT_OFF]
   assert link.over
 
 

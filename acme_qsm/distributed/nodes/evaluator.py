@@ -75,7 +75,7 @@ def run_evaluator(run: Run, link: Link) -> None:
         except OSError as error:
           logging.warning("The learning curve could not be drawn: %s", error)
       link.state = "waiting"
-    if link.orders.phase is Phase.LEARNING:
+    if link.orders.phase is Phase.LEARNING and not link.evicted:
       link.call("done", "evaluator")
   except RunIsOverError:
     pass

@@ -137,7 +137,8 @@ def run_learner(run: Run, link: Link) -> None:
   try:
     batches = _Batches(run, link)
   except RunIsOverError:
-    link.call("done", "learner")
+    if not link.evicted:
+      link.call("done", "learner")
     return
   checkpointer = run.checkpointer()
   checkpoint = checkpointer.latest() if checkpointer else None
@@ -205,7 +206,7 @@ def run_learner(run: Run, link: Link) -> None:
     return values, counts.get_counts().get(LEARNER_STEPS, 0)
 
   server = rpc.Server({"variables": variables}, run.key, run.host)
-  link.call("announce", "learner", f"{run.host}:{server.port}")
+  link.call("announce", "learner", server.address)
   period = (
     60.0 * experiment.checkpointing.time_delta_minutes
     if experiment.checkpointing
@@ -234,6 +235,8 @@ def run_learner(run: Run, link: Link) -> None:
     return
   link.state = "saving"
   failure = save()
+  if link.evicted:  # It goes on from there when it is started again.
+    return
   if failure is not None:
     link.call("fail", failure)
     return
@@ -241,6 +244,6 @@ def run_learner(run: Run, link: Link) -> None:
   link.call("done", "learner")
   link.state = "serving"
   # Others may still ask for the parameters.
-  while not link.over:
+  while not (link.over or link.evicted):
     time.sleep(POLL_SECONDS)
   server.stop()

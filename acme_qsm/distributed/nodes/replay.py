@@ -10,6 +10,7 @@ from acme_qsm.distributed.coordination.link import Link
 from acme_qsm.distributed.nodes.run import POLL_SECONDS
 from acme_qsm.distributed.nodes.run import Run
 from acme_qsm.replay import reverb_server
+from acme_qsm.replay.listening import addresses
 
 
 def run_replay(run: Run, link: Link) -> None:
@@ -37,9 +38,10 @@ def run_replay(run: Run, link: Link) -> None:
     )
 
   # Where it was before, if it was: there its clients wait for it.
-  host, _, port = link.orders.addresses.get("replay", "").rpartition(":")
+  before = link.orders.addresses.get("replay")
+  host, port = addresses.split(before) if before else ("", 0)
   try:
-    server = serve(int(port) if host == run.host else None)
+    server = serve(port if host == run.host else None)
   except ValueError as error:
     if host != run.host:
       raise
@@ -47,10 +49,10 @@ def run_replay(run: Run, link: Link) -> None:
     server = serve(None)
   # Who is connected to it sees at once when this process ends.
   ties = rpc.Server({}, run.key, run.host)
-  link.call("announce", "replay_tie", f"{run.host}:{ties.port}")
+  link.call("announce", "replay_tie", ties.address)
   link.call("announce", "replay", server.address)
   link.state = "serving"
-  while not link.over:
+  while not (link.over or link.evicted):
     info = server.info()
     limiter = info.rate_limiter_info
     link.metrics = {
