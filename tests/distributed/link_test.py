@@ -141,6 +141,44 @@ def test_a_short_cut_is_survived(monkeypatch):
     link.close()
 
 
+def test_who_is_told_to_end_says_so():
+  coordinator = Coordinator(1, 100)
+  with serving(coordinator) as server:
+    link = make_link(server)
+    link.evict()
+    assert link.ending
+    assert link.evicted
+    assert not link.over
+    link.state = "done"
+    link.close()
+  assert coordinator.status()["nodes"]["actor_0"]["state"] == "evicted"
+  assert coordinator.status()["phase"] == "acting"
+
+
+def test_who_is_told_to_end_with_the_whole_run_has_its_part_in_that():
+  coordinator = Coordinator(1, 100)
+  with serving(coordinator) as server:
+    link = make_link(server)
+    link.evict()
+    coordinator.interrupt("all are told to")
+    wait_until(lambda: not link.evicted)
+    assert link.ending
+    link.state = "done"
+    link.close()
+  assert coordinator.status()["nodes"]["actor_0"]["state"] == "done"
+
+
+def test_who_is_told_to_end_and_does_not_is_ended(monkeypatch):
+  monkeypatch.setattr(link_lib, "_EVICTED_SECONDS", 0.2)
+  ended = Ended()
+  with serving(Coordinator(1, 100)) as server:
+    link = make_link(server, end_process=ended)
+    link.evict()
+    assert ended.event.wait(30)
+    assert ended.codes[0] == ExitCode.EVICTED
+    link.close()
+
+
 def test_a_process_that_does_not_end_with_its_run_is_ended():
   ended = Ended()
   coordinator = Coordinator(1, 100)
