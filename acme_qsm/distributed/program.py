@@ -36,7 +36,8 @@ def make_distributed_experiment(
 
   Replay, a learner, actors, an evaluator and a coordinator, which counts and
   ends the run at `experiment.max_num_actor_steps`. Launch it with
-  `launchpad.launch`, in threads or processes.
+  `launchpad.launch`, in threads or processes. Ctrl-C or SIGTERM there has the
+  learner save a checkpoint before all processes end.
 
   Args:
     experiment: what to run.
