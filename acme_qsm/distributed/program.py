@@ -15,7 +15,7 @@ from acme_qsm.experiments import preparation
 from acme_qsm.experiments.config import ExperimentConfig
 from acme_qsm.experiments.config import ExperimentError
 from acme_qsm.replay import reverb_server
-from acme_qsm.replay.listening import address as listening
+from acme_qsm.replay.listening import addresses
 
 
 def make_distributed_experiment(
@@ -26,14 +26,15 @@ def make_distributed_experiment(
   eval_every: int = 5_000,
   num_eval_episodes: int = 5,
   hang_seconds: float = 30.0,
-  host: str = listening.LOOPBACK,
+  host: str = addresses.LOOPBACK,
   name: str = "agent",
 ) -> launchpad_engine.Program:
   """Makes a Launchpad program that runs an experiment in many processes.
 
   Replay, a learner, actors, an evaluator and a coordinator, which counts and
   ends the run at `experiment.max_num_actor_steps`. Launch it with
-  `launchpad.launch`, in threads or processes.
+  `launchpad.launch`, in threads or processes. Ctrl-C or SIGTERM there has the
+  learner save a checkpoint before all processes end.
 
   Args:
     experiment: what to run.
@@ -75,7 +76,7 @@ def plan_experiment(
   eval_every: int = 5_000,
   num_eval_episodes: int = 5,
   hang_seconds: float = 30.0,
-  host: str = listening.LOOPBACK,
+  host: str = addresses.LOOPBACK,
 ) -> Plan:
   """Plans a distributed run, for whatever engine.
 
@@ -142,7 +143,7 @@ def plan_experiment(
 
 
 def _require_own_address(host: str) -> None:
-  listening.parse_address(host)
+  addresses.parse_address(host)
   try:
     rpc.free_port(host)
   except OSError as error:

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from acme_qsm.distributed.coordination.coordinator import Coordinator
-from acme_qsm.distributed.coordination.coordinator import Phase
-from acme_qsm.distributed.coordination.coordinator import Report
+from acme_qsm.distributed.coordination.messages import Phase
+from acme_qsm.distributed.coordination.messages import Report
 
 
 class Clock:
@@ -208,7 +208,7 @@ def test_what_an_actor_may_make_until_it_hears_of_less_is_kept_for_it():
 
 def test_the_steps_of_an_actor_that_is_lost_are_made_by_others():
   clock = Clock()
-  coordinator = make_coordinator(2, 100, clock=clock)
+  coordinator = make_coordinator(2, 100, clock=clock, start_seconds=1000)
   assert act(coordinator, 0, 0).allowance == 50
   act(coordinator, 1, 50)
   clock.now = 100.0
@@ -221,6 +221,88 @@ def test_the_steps_of_an_actor_that_is_lost_are_made_by_others():
   clock.now = 500.0
   coordinator.notice_silence()
   assert "any actor" in coordinator.status()["reason"]
+
+
+def test_who_never_reports_is_done_without():
+  clock = Clock()
+  coordinator = make_coordinator(2, 100, clock=clock, start_seconds=30.0)
+  for name in ("replay", "learner"):
+    coordinator.report(Report(name, name, "starting"))
+  assert act(coordinator, 0, 0).allowance == 50
+  clock.now = 30.0
+  coordinator.notice_silence()
+  assert coordinator.status()["events"] == []
+  clock.now = 31.0
+  coordinator.notice_silence()
+  coordinator.notice_silence()
+  status = coordinator.status()
+  assert status["phase"] == "acting"
+  assert status["events"] == [
+    f"{name} died: it did not report within 30 seconds. It is given up."
+    for name in ("actor_1", "evaluator")
+  ]
+  assert status["nodes"]["actor_1"]["state"] == "given up"
+  # The other makes all the steps, and nobody waits for an evaluation.
+  assert act(coordinator, 0, 50).allowance == 50
+  act(coordinator, 0, 100)
+  coordinator.done("learner")
+  assert coordinator.status()["phase"] == "finished"
+
+
+def test_who_comes_after_it_was_given_up_is_told_so():
+  clock = Clock()
+  coordinator = make_coordinator(2, 100, clock=clock)
+  for name in ("replay", "learner"):
+    coordinator.report(Report(name, name, "starting"))
+  act(coordinator, 0, 0)
+  clock.now = 299.0
+  act(coordinator, 0, 0)
+  clock.now = 301.0
+  coordinator.notice_silence()
+  assert act(coordinator, 1, 0).given_up
+  assert not act(coordinator, 0, 0).given_up
+
+
+@pytest.mark.parametrize("absent", ["learner", "replay"])
+def test_a_run_whose_learner_or_replay_never_reports_fails(absent):
+  clock = Clock()
+  coordinator = make_coordinator(1, clock=clock, start_seconds=30.0)
+  for name in {"learner", "replay", "evaluator", "actor_0"} - {absent}:
+    coordinator.report(Report(name, name, "starting"))
+  clock.now = 31.0
+  coordinator.notice_silence()
+  status = coordinator.status()
+  assert status["phase"] == "failed"
+  assert status["reason"] == (
+    f"{absent} was given up: it did not report within 30 seconds"
+  )
+
+
+def test_a_run_all_of_whose_actors_never_report_fails():
+  clock = Clock()
+  coordinator = make_coordinator(2, clock=clock, start_seconds=30.0)
+  for name in ("learner", "replay", "evaluator"):
+    coordinator.report(Report(name, name, "starting"))
+  clock.now = 31.0
+  coordinator.notice_silence()
+  assert coordinator.status()["phase"] == "failed"
+  assert "all actors were given up" in coordinator.status()["reason"]
+
+
+def test_who_is_told_to_end_has_not_failed():
+  clock = Clock()
+  coordinator = make_coordinator(1, 1000, clock=clock)
+  for incarnation in range(20):
+    act(coordinator, 0, 5, str(incarnation))
+    clock.now += 5.0
+    orders = coordinator.report(
+      Report("actor_0", str(incarnation), "evicted", totals={"actor_steps": 5})
+    )
+    assert not orders.given_up
+  # And each one's steps count.
+  status = coordinator.status()
+  assert status["counts"] == {"actor_steps": 100}
+  assert status["nodes"]["actor_0"]["restarts"] == 19
 
 
 def test_an_interrupt_after_the_learner_has_saved_is_one():

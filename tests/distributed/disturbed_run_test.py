@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 import pytest
 
-from acme_qsm.replay.listening import address as listening
+from acme_qsm.replay.listening import addresses
 
 
 class BadConnection:
@@ -28,8 +28,8 @@ class BadConnection:
     self._share = share
     self._seconds = seconds
     self._random = random.Random(0)
-    self._socket = socket.create_server((listening.LOOPBACK, 0))
-    self.address = f"{listening.LOOPBACK}:{self._socket.getsockname()[1]}"
+    self._socket = socket.create_server((addresses.LOOPBACK, 0))
+    self.address = f"{addresses.LOOPBACK}:{self._socket.getsockname()[1]}"
     self.num_lost = self.num_delayed = 0
     threading.Thread(target=self._accept, daemon=True).start()
 

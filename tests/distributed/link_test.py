@@ -9,8 +9,8 @@ import pytest
 from acme_qsm.distributed.coordination import link as link_lib
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.coordinator import Coordinator
-from acme_qsm.distributed.coordination.coordinator import Phase
-from acme_qsm.distributed.processes import supervision
+from acme_qsm.distributed.coordination.messages import Phase
+from acme_qsm.distributed.processes.supervision import ExitCode
 
 KEY = b"key"
 HOST = "127.0.0.1"
@@ -106,7 +106,7 @@ def test_an_environment_that_hangs_ends_the_process(capfd):
     assert not ended.codes
     with link.calling_environment(0.2):
       assert ended.event.wait(30)
-    assert ended.codes[0] == supervision.HUNG
+    assert ended.codes[0] == ExitCode.HUNG
     link.close()
   error = capfd.readouterr().err
   assert "The environment has not answered" in error
@@ -122,7 +122,7 @@ def test_a_coordinator_that_is_gone_ends_the_process():
     # Its process dies: no more answers on the connection that there was.
     link._coordinator.close()
   assert ended.event.wait(30)
-  assert ended.codes == [supervision.CUT_OFF]
+  assert ended.codes == [ExitCode.CUT_OFF]
   assert link.over
 
 
@@ -138,6 +138,44 @@ def test_a_short_cut_is_survived(monkeypatch):
   with serving(coordinator, server.port):
     wait_until(lambda: coordinator.status()["counts"] == {"actor_steps": 7.0})
     assert not ended.codes
+    link.close()
+
+
+def test_who_is_told_to_end_says_so():
+  coordinator = Coordinator(1, 100)
+  with serving(coordinator) as server:
+    link = make_link(server)
+    link.evict()
+    assert link.ending
+    assert link.evicted
+    assert not link.over
+    link.state = "done"
+    link.close()
+  assert coordinator.status()["nodes"]["actor_0"]["state"] == "evicted"
+  assert coordinator.status()["phase"] == "acting"
+
+
+def test_who_is_told_to_end_with_the_whole_run_has_its_part_in_that():
+  coordinator = Coordinator(1, 100)
+  with serving(coordinator) as server:
+    link = make_link(server)
+    link.evict()
+    coordinator.interrupt("all are told to")
+    wait_until(lambda: not link.evicted)
+    assert link.ending
+    link.state = "done"
+    link.close()
+  assert coordinator.status()["nodes"]["actor_0"]["state"] == "done"
+
+
+def test_who_is_told_to_end_and_does_not_is_ended(monkeypatch):
+  monkeypatch.setattr(link_lib, "_EVICTED_SECONDS", 0.2)
+  ended = Ended()
+  with serving(Coordinator(1, 100)) as server:
+    link = make_link(server, end_process=ended)
+    link.evict()
+    assert ended.event.wait(30)
+    assert ended.codes[0] == ExitCode.EVICTED
     link.close()
 
 

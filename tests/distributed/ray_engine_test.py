@@ -1,7 +1,10 @@
 """What each process asks of Ray, without any Ray."""
 
+import dataclasses
+
 import pytest
 
+from acme_qsm.distributed import program
 from acme_qsm.distributed.coordination.run_coordinator import CoordinatorConfig
 from acme_qsm.distributed.engines import ray_engine
 from acme_qsm.distributed.plan import Plan
@@ -44,11 +47,22 @@ def test_only_the_learner_asks_for_a_gpu_and_only_where_there_is_one():
   assert options["learner"]["num_gpus"] == 0
 
 
-def test_replay_asks_for_what_it_holds_when_full():
-  plan = make_plan(replay_bytes=5 * 10**8, evaluates=False)
+def test_replay_asks_for_the_memory_that_it_takes_when_full(
+  make_experiment, small_config
+):
+  num_transitions = 100_000
+  config = dataclasses.replace(small_config, max_replay_size=num_transitions)
+  plan = program.plan_experiment(
+    make_experiment(config=config), 1, num_eval_episodes=0
+  )
   options = ray_engine._share_out(plan, [make_machine(8.0)])
-  assert options["replay"]["memory"] == 5 * 10**8
+  # A transition is 28 bytes of data; what Reverb takes for it was measured, as
+  # `replay/reverb_server_test.py` does.
+  assert 1_500 < options["replay"]["memory"] / num_transitions < 1_700
   assert "evaluator" not in options
+
+
+def test_replay_that_fits_on_no_machine_is_an_error():
   with pytest.raises(ExperimentError, match=r"5\.0 GB .* than 1\.0 GB"):
     ray_engine._share_out(
       make_plan(replay_bytes=5 * 10**9),

@@ -163,6 +163,15 @@ def test_only_the_named_address_answers():
     assert client.connect_ex(("127.0.0.2", server.port)) != 0
 
 
+def test_calls_over_ipv6():
+  server = rpc.Server({"one": lambda: 1}, KEY, "::1", rpc.free_port("::1"))
+  try:
+    assert server.address == f"[::1]:{server.port}"
+    assert rpc.Client(server.address, KEY).call("one") == 1
+  finally:
+    server.stop()
+
+
 SERVER = """
 import sys, time
 from acme_qsm.distributed.coordination import rpc

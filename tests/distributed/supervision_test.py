@@ -1,7 +1,6 @@
 """Real processes that die, hang, or outlive the one that watches them."""
 
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -11,16 +10,13 @@ import time
 import psutil
 import pytest
 
-import acme_qsm
 from acme_qsm.distributed.processes import supervision
-
-ROOT = pathlib.Path(acme_qsm.__file__).parents[1]
 
 # Without the package's other imports: started often, and in no time.
 PRELUDE = f"""
 import importlib.util, os, pathlib, signal, sys, time
 spec = importlib.util.spec_from_file_location(
-  "supervision", {str(ROOT / "acme_qsm/experiments/supervision.py")!r}
+  "supervision", {supervision.__file__!r}
 )
 supervision = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(supervision)
@@ -118,10 +114,38 @@ def test_failures_long_after_the_start_are_not_in_a_row(watch):
 
 
 def test_a_process_may_say_that_it_gives_up(watch):
-  it = watch("sys.exit(supervision.GIVE_UP)")
+  it = watch("sys.exit(supervision.ExitCode.GIVE_UP)")
   it.thread.join(30)
   assert it.result is False
   assert it.deaths == [("its environment always failed", True)]
+
+
+@pytest.mark.parametrize(
+  ("ending", "cause"),
+  [
+    ("sys.exit(supervision.ExitCode.EVICTED)", "it was told to end"),
+    # Before it could do anything about it.
+    ("os.kill(os.getpid(), signal.SIGTERM)", "killed by SIGTERM"),
+  ],
+)
+def test_who_is_told_to_end_is_started_again_however_often(
+  watch, ending, cause
+):
+  it = watch(f"if starts < 4: {ending}", max_failures=2)
+  it.thread.join(30)
+  assert it.result is True
+  assert it.deaths == [(cause, False)] * 4
+
+
+def test_what_a_process_says_of_its_end_decides_nothing(watch, monkeypatch):
+  for code in supervision._CAUSES:
+    monkeypatch.setitem(supervision._CAUSES, code, "it ended")
+  it = watch(
+    "codes = supervision.ExitCode\n"
+    "sys.exit(codes.GIVE_UP if starts else codes.HUNG)"
+  )
+  it.thread.join(30)
+  assert it.deaths == [("it ended", False), ("it ended", True)]
 
 
 def test_a_process_that_gives_no_sign_of_life_is_killed(watch):

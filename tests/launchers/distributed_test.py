@@ -88,6 +88,20 @@ def test_an_interrupted_run_goes_on_in_one_process(launch, tmp_path):
   )
 
 
+def test_a_run_on_the_loopback_of_ipv6(launch, tmp_path):
+  run = launch(
+    tmp_path / "run",
+    *("--host", "::1", "--num_actors", "1", "--num_steps", "400"),
+  )
+  assert run.wait() == 0, run.describe()
+  status = run.status()
+  assert status["counts"]["actor_steps"] == 400
+  assert status["counts"]["learner_steps"] > 0
+  assert set(status["addresses"]) == {"learner", "replay", "replay_tie"}
+  for address in status["addresses"].values():
+    assert address.startswith("[::1]:")
+
+
 @pytest.mark.parametrize("engine", ["launchpad", "ray"])
 def test_nothing_outlives_a_launcher_that_was_killed(engine, launch, tmp_path):
   run = launch(
@@ -130,61 +144,3 @@ def test_wrong_arguments(arguments, message, small_arguments, tmp_path, capfd):
   command = ["--workdir", str(tmp_path / "run"), *small_arguments, *arguments]
   assert distributed.main(command) == 2
   assert message in capfd.readouterr().err
-
-
-def make_status(actor_states, learner_steps, **replay):
-  def node(state, metrics=None, silent_seconds=0.5):
-    return {
-      "state": state,
-      "silent_seconds": silent_seconds,
-      "restarts": 0,
-      "metrics": metrics or {},
-    }
-
-  return {
-    "phase": "acting",
-    "nodes": {
-      "learner": node(
-        "learning", {"learner_steps": learner_steps, "waiting_share": 0.1}
-      ),
-      "replay": node("serving", replay, silent_seconds=42.0),
-      **{
-        f"actor_{i}": node(state, {"staleness": 10.0 * i})
-        for i, state in enumerate(actor_states)
-      },
-    },
-  }
-
-
-def test_the_display():
-  now = [100.0]
-  display = distributed.Display(clock=lambda: now[0])
-  display.fields(make_status(["starting"], 40))
-  now[0] += 10.0
-  fields = display.fields(
-    make_status(
-      ["acting", "starting", "acting"],
-      140,
-      size=900,
-      inserts=1000,
-      samples=8000,
-    )
-  )
-  assert fields == {
-    "phase": "acting",
-    "learner steps": 140,
-    "learner steps/s": 10.0,
-    "learner waits": 0.1,
-    "replay size": 900,
-    "samples per insert": 8.0,
-    "staleness": 20.0,
-    "evaluation": None,
-    "learner": "learning",
-    "replay": "silent for 42 s",
-    "actors": "2 acting, 1 starting",
-  }
-  # Back to a checkpoint: no negative rate.
-  now[0] += 1.0
-  assert display.fields(make_status([], 100))["learner steps/s"] is None
-  now[0] += 2.0
-  assert display.fields(make_status([], 130))["learner steps/s"] == 15.0

@@ -167,3 +167,21 @@ def test_a_cluster(machines, launch, tmp_path, tmp_path_factory):
   latest = checkpointing.Checkpointer(run.workdir / "checkpoints").latest()
   assert latest is not None
   assert latest.metadata["actor_steps"] >= steps
+
+
+def test_sigterm_to_one_process_is_for_that_one(launch, tmp_path):
+  run = launch(
+    tmp_path / "run",
+    *("--engine", "ray", "--num_actors", "1", "--num_steps", "1000000"),
+  )
+  run.wait_until(lambda: run.count("learner_steps") > 20)
+  for name in ("actor_0", "learner"):
+    os.kill(run.node(name)["pid"], signal.SIGTERM)
+    run.wait_until(
+      lambda name=name: run.status()["nodes"][name]["restarts"] == 1
+    )
+    steps = run.count()
+    run.wait_until(lambda steps=steps: run.count() > steps + 20)
+    event = f"{name} died: it was told to end. It is started again."
+    assert event in run.status()["events"]
+  assert run.status()["phase"] == "acting"

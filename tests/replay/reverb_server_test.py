@@ -2,11 +2,16 @@
 
 import contextlib
 import socket
+import subprocess
+import sys
 
 import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 
+import numpy as np
+import psutil
 import pytest
 import reverb
+import tensorflow as tf
 
 from acme_qsm.replay import reverb_server
 
@@ -20,6 +25,16 @@ def serving(run_id, **kwargs):
     yield server
   finally:
     server.stop()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_only_the_named_address_answers(host):
+  with serving("1", host=host) as server:
+    assert reverb_server.connect(server.address, "1").server_info()
+    other = "127.0.0.1" if ":" in host else "::1"
+    port = int(server.address.rsplit(":", 1)[1])
+    with pytest.raises(OSError, match="refused"):
+      socket.create_connection((other, port))
 
 
 def test_a_run_knows_its_server():
@@ -92,3 +107,73 @@ def test_only_narrow_limiters_are_lifted_in_one_process(width, lifted):
     assert lifted or limiter.max_diff == expected.max_diff
   finally:
     server.stop()
+
+
+# Serves a table until its input ends.
+SERVER = """
+import sys
+import acme_qsm.acme_compat
+from tests.replay import reverb_server_test
+import reverb
+size, num_columns, num_items = map(int, sys.argv[1:])
+table = reverb_server_test.make_table(size, num_columns, num_items)
+server = reverb.Server([table])
+print(f"port {server.port}", flush=True)
+sys.stdin.read()
+server.stop()
+"""
+
+
+def make_table(size, num_columns, num_items):
+  return reverb.Table(
+    name="table",
+    sampler=reverb.selectors.Uniform(),
+    remover=reverb.selectors.Fifo(),
+    max_size=num_items,
+    rate_limiter=reverb.rate_limiters.MinSize(1),
+    signature=[tf.TensorSpec((size,), tf.float32)] * num_columns,
+  )
+
+
+def fill(client, size, num_columns, num_items):
+  """Inserts items of numbers that cannot be compressed."""
+  random = np.random.default_rng(0)
+  with client.trajectory_writer(num_keep_alive_refs=1) as writer:
+    for _ in range(num_items):
+      data = random.normal(size=(num_columns, size)).astype(np.float32)
+      writer.append(list(data))
+      columns = [column[-1] for column in writer.history]
+      writer.create_item("table", priority=1.0, trajectory=columns)
+      writer.flush(5)
+    writer.flush()
+
+
+@pytest.mark.parametrize(
+  ("size", "num_columns", "num_items"),
+  # Small transitions, sixteen of those in an item, and a column for each part.
+  [(42, 1, 30_000), (16 * 42, 1, 20_000), (8, 5, 10_000)],
+)
+def test_the_memory_that_a_full_table_takes(size, num_columns, num_items):
+  sizes = (size, num_columns, num_items)
+  command = [sys.executable, "-c", SERVER, *map(str, sizes)]
+  with subprocess.Popen(
+    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+  ) as process:
+    try:
+      # Whatever the libraries print comes before.
+      output = process.stdout
+      assert output is not None
+      port = next(
+        line.split()[1] for line in output if line.startswith("port ")
+      )
+      client = reverb.Client(f"localhost:{port}")
+      assert client.server_info()["table"].current_size == 0
+      server = psutil.Process(process.pid)
+      empty = server.memory_info().rss
+      fill(client, *sizes)
+      assert client.server_info()["table"].current_size == num_items
+      grown = server.memory_info().rss - empty
+    finally:
+      process.communicate()
+  estimate = reverb_server.max_bytes(make_table(*sizes))
+  assert estimate == pytest.approx(grown, rel=0.15), grown / num_items

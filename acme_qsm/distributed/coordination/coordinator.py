@@ -1,18 +1,26 @@
 """What the processes of a run share: addresses, counts, and when it ends."""
 
 import dataclasses
-import enum
 import threading
 import time
 from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
 
-ACTOR_STEPS = "actor_steps"
-LEARNER_STEPS = "learner_steps"
+from acme_qsm.distributed.coordination.messages import EVICTED
+from acme_qsm.distributed.coordination.messages import GIVEN_UP
+from acme_qsm.distributed.coordination.messages import NOT_STARTED
+from acme_qsm.distributed.coordination.messages import Orders
+from acme_qsm.distributed.coordination.messages import Phase
+from acme_qsm.distributed.coordination.messages import Report
+from acme_qsm.experiments.counts import ACTOR_STEPS
+from acme_qsm.experiments.counts import LEARNER_STEPS
 
 # A learner or replay that nobody starts again within this time is lost.
 _SILENCE_SECONDS = 300.0
+# So long a process may take to report for the first time; it does so before it
+# loads what takes long.
+_START_SECONDS = 300.0
 # A process that lived for less was a failure in a row; after so many of them it
 # is given up, if whoever starts it again has not given it up before.
 _STABLE_SECONDS = 60.0
@@ -21,89 +29,6 @@ _MAX_FAILURES = 6
 # An actor that was not heard of for so long has ended itself, or will have
 # when it can be heard of again: its steps are for others to make.
 _LOST_SECONDS = 120.0
-
-NOT_STARTED = "not started"
-DONE = "done"
-GIVEN_UP = "given up"
-ENDED_STATES = frozenset({NOT_STARTED, DONE, GIVEN_UP})
-"""States of processes that are not there, yet or any more."""
-
-
-class Phase(str, enum.Enum):
-  """How far a run is.
-
-  Attributes:
-    ACTING: actors act and the learner learns.
-    LEARNING: all environment steps are made; the learner makes the steps that
-      they call for, saves, and a last evaluation is made.
-    FINISHED: the run has done all it was to do.
-    INTERRUPTED: somebody asked it to stop, and the learner has saved.
-    FAILED: it cannot go on.
-  """
-
-  ACTING = "acting"
-  LEARNING = "learning"
-  FINISHED = "finished"
-  INTERRUPTED = "interrupted"
-  FAILED = "failed"
-
-  @property
-  def over(self) -> bool:
-    """Whether every process is to end."""
-    return self not in (Phase.ACTING, Phase.LEARNING)
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-  """What a process says of itself, about once a second.
-
-  Attributes:
-    node: its name, such as "learner" or "actor_0".
-    incarnation: tells this process from one that had the name before.
-    state: what it is doing, in a word or two.
-    host: the IP address of the machine that it runs on.
-    pid: its number there.
-    totals: counts since this process started, such as `actor_steps`.
-    metrics: what else there is to show.
-    step_limit: the total of environment steps that it may make by now.
-  """
-
-  node: str
-  incarnation: str
-  state: str
-  host: str = ""
-  pid: int = 0
-  totals: Mapping[str, float] = dataclasses.field(default_factory=dict)
-  metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
-  step_limit: float = 0.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Orders:
-  """The answer to a report.
-
-  Attributes:
-    phase: of the run.
-    interrupting: whether the run is to be interrupted once it is saved.
-    counts: totals of all processes, those before a resume included; and the
-      learner's `learner_steps`, which fall when it goes back to a checkpoint.
-    learner_done: whether the learner has saved for the last time.
-    incarnation: how often the process was started again.
-    allowance: environment steps that an actor may make from the moment of its
-      report on, until the next answer says otherwise.
-    addresses: where each service that has been announced is to be found.
-    given_up: whether the process should end, since it has failed too often or
-      another one has taken its place.
-  """
-
-  phase: Phase
-  interrupting: bool
-  counts: dict[str, float]
-  learner_done: bool
-  incarnation: int
-  allowance: int
-  addresses: dict[str, str]
-  given_up: bool
 
 
 @dataclasses.dataclass
@@ -137,6 +62,7 @@ class Coordinator:
     initial_counts: Mapping[str, float] | None = None,
     *,
     evaluates: bool = True,
+    start_seconds: float = _START_SECONDS,
     clock: Callable[[], float] = time.monotonic,
   ):
     """Initialises the coordinator.
@@ -146,10 +72,13 @@ class Coordinator:
       max_actor_steps: environment steps that the run is to make.
       initial_counts: what a run that goes on had done before.
       evaluates: whether there is an evaluator to wait for.
+      start_seconds: how long a process may take to report for the first time.
       clock: tells the time in seconds.
     """
     self._max_actor_steps = max_actor_steps
+    self._start_seconds = start_seconds
     self._clock = clock
+    self._started_at = clock()
     self._lock = threading.RLock()
     self._nodes: dict[str, _Node] = {}
     self._actors = {f"actor_{i}" for i in range(num_actors)}
@@ -221,7 +150,9 @@ class Coordinator:
       node.num_restarts = before.num_restarts + 1
       self._events.append(f"{report.node} was started again.")
       if before.last_report - before.started_at < _STABLE_SECONDS:
-        node.num_failures = before.num_failures + 1
+        # One that was told to end has not failed.
+        failed = before.state != EVICTED
+        node.num_failures = before.num_failures + failed
       if node.num_failures >= _MAX_FAILURES and not node.given_up:
         self.lost(
           report.node, f"{node.num_failures} times soon after its start", True
@@ -304,10 +235,8 @@ class Coordinator:
         some of its actors, or without its evaluator, but not without others.
     """
     with self._lock:
-      self._events.append(
-        f"{node} died: {cause}. "
-        + ("It is given up." if given_up else "It is started again.")
-      )
+      what_next = "is given up" if given_up else "is started again"
+      self._events.append(f"{node} died: {cause}. It {what_next}.")
       if not given_up:
         return
       if node in self._nodes:
@@ -319,7 +248,7 @@ class Coordinator:
       if node == "evaluator":
         self.done(node)
       elif node not in self._actors:
-        self.fail(f"{node} died too often; the last time: {cause}")
+        self.fail(f"{node} was given up: {cause}")
       elif all(
         name in self._nodes and self._nodes[name].given_up
         for name in self._actors
@@ -329,6 +258,7 @@ class Coordinator:
   def notice_silence(self) -> None:
     """Does without those that have long not been heard of, or ends the run."""
     with self._lock:
+      self._give_up_who_never_came()
       silences = {
         name: self._clock() - node.last_report
         for name, node in self._nodes.items()
@@ -350,6 +280,14 @@ class Coordinator:
         self.fail(
           f"nothing was heard of any actor for {_SILENCE_SECONDS:.0f} seconds"
         )
+
+  def _give_up_who_never_came(self) -> None:
+    if self._clock() - self._started_at <= self._start_seconds:
+      return
+    for name in sorted(self._expected - set(self._nodes)):
+      if not self._phase.over:
+        cause = f"it did not report within {self._start_seconds:g} seconds"
+        self.lost(name, cause, given_up=True)
 
   def status(self) -> dict[str, Any]:
     """What there is to know of the run, as JSON can hold it.

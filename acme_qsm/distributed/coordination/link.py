@@ -12,10 +12,11 @@ from collections.abc import Callable
 from typing import Any
 
 from acme_qsm.distributed.coordination import rpc
-from acme_qsm.distributed.coordination.coordinator import ACTOR_STEPS
-from acme_qsm.distributed.coordination.coordinator import Orders
-from acme_qsm.distributed.coordination.coordinator import Report
-from acme_qsm.distributed.processes import supervision
+from acme_qsm.distributed.coordination.messages import EVICTED
+from acme_qsm.distributed.coordination.messages import Orders
+from acme_qsm.distributed.coordination.messages import Report
+from acme_qsm.distributed.processes.supervision import ExitCode
+from acme_qsm.experiments.counts import ACTOR_STEPS
 
 _PERIOD_SECONDS = 1.0
 # How long the network may be cut, and how long the coordinator may refuse to
@@ -24,6 +25,8 @@ _CUT_SECONDS = 90.0
 _GONE_SECONDS = 5.0
 # How long a process may take to end once the run is over.
 _END_SECONDS = 5.0
+# The same once it was told to end, which may be to save.
+_EVICTED_SECONDS = 60.0
 
 
 class Link:
@@ -31,6 +34,7 @@ class Link:
 
   Attributes:
     name: the process's name in the run.
+    host: the IP address of this machine.
     state: what it is doing, for the next report.
     totals: its counts, for the next report.
     metrics: what else there is to show, for the next report.
@@ -59,11 +63,11 @@ class Link:
       ConnectionError: if the coordinator cannot be reached.
     """
     self.name = name
+    self.host = host
     self.state = "starting"
     self.totals: dict[str, float] = {}
     self.metrics: dict[str, float] = {}
     self._coordinator = coordinator
-    self._host = host
     self._incarnation = uuid.uuid4().hex
     self._end_process = end_process
     self._environment_deadline: float | None = None
@@ -71,6 +75,7 @@ class Link:
     self._reporting = threading.Lock()
     self._closed = threading.Event()
     self._cut_off = False
+    self._told_to_end = False
     self.step_limit = 0.0
     self.orders: Orders = self.report()
     self._thread = threading.Thread(target=self._run, name="link", daemon=True)
@@ -91,7 +96,7 @@ class Link:
         self.name,
         self._incarnation,
         self.state,
-        self._host,
+        self.host,
         os.getpid(),
         dict(self.totals),
         dict(self.metrics),
@@ -111,7 +116,19 @@ class Link:
   @property
   def ending(self) -> bool:
     """Whether this process is to save what it must, and end."""
-    return self.over or self.orders.interrupting
+    return self.over or self.orders.interrupting or self._told_to_end
+
+  @property
+  def evicted(self) -> bool:
+    """Whether this process alone is to end, while the run goes on without it.
+
+    Not where the whole run is to end: then each has its part in that.
+    """
+    return self._told_to_end and not (self.over or self.orders.interrupting)
+
+  def evict(self) -> None:
+    """Has this process save what it must, and end; for a signal's handler."""
+    self._told_to_end = True
 
   def call(self, name: str, *args: Any) -> Any:
     """Calls a function of the coordinator: see `rpc.Client.call`."""
@@ -147,7 +164,7 @@ class Link:
       self.report()
     if not self.over:
       print("Replay is gone.", file=sys.stderr)
-      self._end(supervision.REPLAY_MOVED)
+      self._end(ExitCode.REPLAY_MOVED)
 
   def calling_environment(self, seconds: float) -> "_EnvironmentCall":
     """A context after so many seconds in which this process is ended."""
@@ -155,6 +172,8 @@ class Link:
 
   def close(self) -> None:
     """Makes a last report and no more."""
+    if self.evicted:
+      self.state = EVICTED
     self._closed.set()
     self._thread.join(timeout=10 * _PERIOD_SECONDS)
     try:
@@ -167,7 +186,7 @@ class Link:
       gone_seconds=_GONE_SECONDS, cut_seconds=_CUT_SECONDS
     )
     lifeline.answered()
-    over_since: float | None = None
+    over_since = evicted_since = None
     while not self._closed.wait(_PERIOD_SECONDS):
       deadline = self._environment_deadline
       now = time.monotonic()
@@ -178,24 +197,28 @@ class Link:
           file=sys.stderr,
         )
         faulthandler.dump_traceback()
-        self._end(supervision.HUNG)
+        self._end(ExitCode.HUNG)
       if self.over:
         over_since = over_since or now
         if now - over_since > _END_SECONDS:
           # It waits for something that will not come, such as room in replay.
-          self._end(0)
+          self._end(ExitCode.DONE)
+      elif self.evicted:
+        evicted_since = evicted_since or now
+        if now - evicted_since > _EVICTED_SECONDS:
+          self._end(ExitCode.EVICTED)
       try:
         orders = self.report()
         lifeline.answered()
         if orders.given_up:
           print("This process is given up, or replaced.", file=sys.stderr)
           self._cut_off = True
-          self._end(supervision.GIVE_UP)
+          self._end(ExitCode.DISMISSED)
           return
         replay = orders.addresses.get("replay")
         if replay and self._replay and replay != self._replay:
           print(f"Replay is at {replay} by now.", file=sys.stderr)
-          self._end(supervision.REPLAY_MOVED)
+          self._end(ExitCode.REPLAY_MOVED)
       except ConnectionError as error:
         if lifeline.is_gone(error):
           print(
@@ -204,7 +227,7 @@ class Link:
             file=sys.stderr,
           )
           self._cut_off = True
-          self._end(supervision.CUT_OFF)
+          self._end(ExitCode.CUT_OFF)
           return
 
   def _end(self, code: int) -> None:

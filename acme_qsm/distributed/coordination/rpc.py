@@ -19,6 +19,8 @@ from multiprocessing import AuthenticationError
 from multiprocessing import connection as mp_connection
 from typing import Any
 
+from acme_qsm.replay.listening import addresses
+
 _HANDSHAKE_SECONDS = 5.0
 _SEND_SECONDS = 30.0
 
@@ -36,7 +38,12 @@ class StrangerError(ConnectionError):
 
 
 class Server:
-  """Answers calls, each client's in a thread of its own."""
+  """Answers calls, each client's in a thread of its own.
+
+  Attributes:
+    port: where it listens.
+    address: the same, with the host.
+  """
 
   def __init__(
     self,
@@ -61,6 +68,7 @@ class Server:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     self._socket = socket.create_server((host, port), family=family)
     self.port: int = self._socket.getsockname()[1]
+    self.address = addresses.join(host, self.port)
     threading.Thread(target=self._accept, name="rpc", daemon=True).start()
 
   def stop(self) -> None:
@@ -214,8 +222,9 @@ class Client:
     return self._connection.recv()
 
   def _connect(self) -> mp_connection.Connection:
-    host, port = self.address.rsplit(":", 1)
-    server = socket.create_connection((host, int(port)), self._timeout)
+    server = socket.create_connection(
+      addresses.split(self.address), self._timeout
+    )
     server.settimeout(None)
     _set_timeouts(server, self._timeout, self._timeout)
     connection = mp_connection.Connection(server.detach())

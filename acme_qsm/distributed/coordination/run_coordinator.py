@@ -8,10 +8,10 @@ import time
 
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.coordinator import Coordinator
-from acme_qsm.distributed.coordination.coordinator import ENDED_STATES
-from acme_qsm.distributed.coordination.coordinator import LEARNER_STEPS
-from acme_qsm.distributed.coordination.coordinator import Phase
+from acme_qsm.distributed.coordination.messages import ENDED_STATES
+from acme_qsm.distributed.coordination.messages import Phase
 from acme_qsm.experiments.config import CheckpointingConfig
+from acme_qsm.experiments.counts import LEARNER_STEPS
 from acme_qsm.experiments.records import checkpointing
 from acme_qsm.experiments.records import workdir
 from acme_qsm.experiments.records.run_records import RunRecords

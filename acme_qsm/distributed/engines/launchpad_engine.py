@@ -1,32 +1,25 @@
 """Launchpad as the engine of a distributed run: processes and their restarts.
 
 The processes that Launchpad starts only watch over the run's own, or, where it
-starts threads, are the run. So this module, which they load, is light.
+starts threads, are the run: see `launchpad_nodes`.
 """
 
 import contextlib
-import dataclasses
 import os
-import pathlib
-import pickle
-import select
 import signal
-import sys
-import tempfile
 import threading
 import time
 import typing
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
 import launchpad as lp
-from launchpad import context as lp_context
 
 from acme_qsm.distributed.coordination import rpc
-from acme_qsm.distributed.coordination.coordinator import Phase
-from acme_qsm.distributed.processes import process
-from acme_qsm.distributed.processes import supervision
+from acme_qsm.distributed.coordination.messages import Phase
+from acme_qsm.distributed.engines import launchpad_nodes
 
 if typing.TYPE_CHECKING:
   from acme_qsm.distributed.coordination.run_coordinator import (
@@ -34,178 +27,36 @@ if typing.TYPE_CHECKING:
   )
   from acme_qsm.distributed.plan import Plan
 
-LAUNCHER_VARIABLE = "ACME_QSM_LAUNCHER"
-"""Environment variable: the process without which all others are to end."""
-
-_MAX_FAILURES = 3
-_MAX_ACTOR_FAILURES = 5
-_IS_OVER_SECONDS = 1.0
-_CUT_SECONDS = 120.0
 # How long processes may take to end once the run is over.
 _END_SECONDS = 60.0
+# How long an interrupted run may take to save, and a coordinator to answer.
+_SAVE_SECONDS = 60.0
+_ANSWER_SECONDS = 10.0
+_POLL_SECONDS = 0.2
 
 
-@dataclasses.dataclass(frozen=True)
-class _Group:
-  """Processes of one Launchpad node.
+class _Coordinator(lp.PyNode):
+  """The coordinator's node.
 
-  Attributes:
-    run: the pickled `nodes.Run`, opaque here: who supervises loads none of it.
-    key: the run's.
-    names: the processes' names in the run.
-    log_folder: where each one's output goes, as `<name>.log`.
+  Launchpad tells its processes to end, and kills them ten seconds later. It
+  calls back before; for that to be in place, this must hear of the launch.
   """
 
-  run: bytes
-  key: bytes
-  names: Sequence[str]
-  log_folder: str | None
+  def __init__(self, program: "Program", *args: Any):
+    super().__init__(launchpad_nodes.coordinate, *args)
+    self._program: Program | None = program
 
+  def __getstate__(self) -> dict[str, Any]:
+    # It is for the process that launches.
+    return {**self.__dict__, "_program": None}
 
-def _port(port_address: lp.Address) -> int:
-  return int(port_address.resolve().rsplit(":", 1)[1])
-
-
-def _address(port_address: lp.Address, host: str) -> str:
-  return f"{host}:{_port(port_address)}"
-
-
-def _coordinate(config: "CoordinatorConfig", port_address: lp.Address) -> None:
-  """The program of the node "coordinator"."""
-  from acme_qsm.distributed.coordination.run_coordinator import run_coordinator
-
-  _leave_signals_to_the_launcher()
-  run_coordinator(config, _port(port_address))
-
-
-def _run_group(group: _Group, host: str, port_address: lp.Address) -> None:
-  """The program of all other nodes."""
-  address = _address(port_address, host)
-  launch_type = lp_context.get_context().launch_type
-  in_threads = launch_type in (
-    lp_context.LaunchType.LOCAL_MULTI_THREADING,
-    lp_context.LaunchType.TEST_MULTI_THREADING,
-  )
-  if not in_threads:
-    _leave_signals_to_the_launcher()
-  run_one = _run_in_thread if in_threads else _run_in_process
-  threads = [
-    threading.Thread(target=run_one, args=(group, name, address), name=name)
-    for name in group.names
-  ]
-  for thread in threads:
-    thread.start()
-  for thread in threads:
-    thread.join()
-
-
-def _leave_signals_to_the_launcher() -> None:
-  """Ignores Ctrl-C, which all processes of a terminal get, and ends with it.
-
-  The launcher tells the coordinator, who has the learner save first.
-  """
-  if threading.current_thread() is not threading.main_thread():
-    return
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
-  launcher = os.environ.get(LAUNCHER_VARIABLE)
-  if launcher is None:
-    return
-  try:
-    descriptor = os.pidfd_open(int(launcher))
-  except ProcessLookupError:
-    os._exit(1)
-
-  def wait() -> None:
-    select.select([descriptor], [], [])
-    # The processes watched over die with this one.
-    os._exit(1)
-
-  threading.Thread(target=wait, name="launcher", daemon=True).start()
-
-
-def _run_in_process(group: _Group, name: str, address: str) -> None:
-  """Supervises a process."""
-  client = rpc.Client(address, group.key)
-  with contextlib.ExitStack() as stack:
-    file = stack.enter_context(tempfile.NamedTemporaryFile(suffix=".run"))
-    file.write(group.run)
-    file.flush()
-    log_folder = group.log_folder or stack.enter_context(
-      tempfile.TemporaryDirectory()
-    )
-    pathlib.Path(log_folder).mkdir(parents=True, exist_ok=True)
-    supervision.supervise(
-      [
-        sys.executable,
-        "-m",
-        "acme_qsm.distributed.processes.process",
-        file.name,
-        name,
-        address,
-      ],
-      pathlib.Path(log_folder) / f"{name}.log",
-      lambda cause, given_up: _tell(client, "lost", name, cause, given_up),
-      _IsOver(client),
-      max_failures=(
-        _MAX_ACTOR_FAILURES if name.startswith("actor") else _MAX_FAILURES
-      ),
-      environment=process.environment_variables(name),
-    )
-
-
-def _run_in_thread(group: _Group, name: str, address: str) -> None:
-  """Runs what is a process's work in this process."""
-  client = process.connect(address, group.key)
-  run = pickle.loads(group.run)
-
-  from acme_qsm.distributed import nodes
-  from acme_qsm.distributed.coordination import link
-
-  is_over = _IsOver(client)
-  for attempt in range(_MAX_FAILURES):
-    node_link = link.Link(name, client, host=run.host, end_process=None)
-    try:
-      nodes.run_node(run, node_link)
-      return
-    except Exception as error:
-      node_link.close()
-      if is_over():
-        return
-      given_up = attempt == _MAX_FAILURES - 1 or isinstance(
-        error, supervision.GiveUpError
-      )
-      _tell(client, "lost", name, f"{type(error).__name__}: {error}", given_up)
-      if given_up:
-        raise
-
-
-def _tell(client: rpc.Client, *call: object) -> None:
-  # If it cannot be told, it is silent itself, and the run ends with that.
-  with contextlib.suppress(ConnectionError):
-    client.call(*call)  # pyright: ignore[reportArgumentType]
-
-
-class _IsOver:
-  """Asks the coordinator whether the run is over, about once a second."""
-
-  def __init__(self, client: rpc.Client):
-    self._client = client
-    self._asked_at = float("-inf")
-    self._lifeline = rpc.Lifeline(cut_seconds=_CUT_SECONDS)
-    self._over = False
-
-  def __call__(self) -> bool:
-    now = time.monotonic()
-    if self._over or now - self._asked_at < _IS_OVER_SECONDS:
-      return self._over
-    try:
-      status = self._client.call("status")
-      self._lifeline.answered()
-      self._over = Phase(status["phase"]).over
-    except ConnectionError as error:
-      self._over = self._lifeline.is_gone(error)
-    self._asked_at = time.monotonic()
-    return self._over
+  def bind_addresses(self, **kwargs: Any) -> None:
+    """Does what every node does, in the process that launches."""
+    super().bind_addresses(**kwargs)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    # Elsewhere nobody hears of signals, Launchpad included.
+    if self._program is not None and in_main_thread:
+      lp.register_stop_handler(self._program.interrupt)
 
 
 class Program(lp.Program):
@@ -218,8 +69,31 @@ class Program(lp.Program):
 
   def connect(self) -> rpc.Client:
     """Makes a client of the coordinator, once the program is launched."""
-    address = _address(self.coordinator_address, self._config.host)
+    address = launchpad_nodes.address_of(
+      self.coordinator_address, self._config.host
+    )
     return rpc.Client(address, self._config.key)
+
+  def interrupt(self) -> None:
+    """Has the learner save and the run end, and waits for it.
+
+    Launchpad calls this when its launcher gets Ctrl-C or SIGTERM.
+    """
+    print("Stopping: the learner saves a checkpoint.", flush=True)
+    client = self.connect()
+    lifeline = rpc.Lifeline(cut_seconds=_ANSWER_SECONDS)
+    end = time.monotonic() + _SAVE_SECONDS
+    while time.monotonic() < end:
+      try:
+        client.call("interrupt", "Ctrl-C or SIGTERM")
+        status = client.call("status")
+        lifeline.answered()
+        if Phase(status["phase"]).over:
+          break
+      except ConnectionError as error:
+        if lifeline.is_gone(error):
+          break
+      time.sleep(_POLL_SECONDS)
 
 
 class LaunchpadRun:
@@ -239,10 +113,12 @@ class LaunchpadRun:
         threads of this process.
     """
     program = make_program(plan)
-    os.environ[LAUNCHER_VARIABLE] = str(os.getpid())
-    self._manager: Any = lp.launch(
-      program, launch_type=launch_type, terminal="current_terminal"
-    )
+    os.environ[launchpad_nodes.LAUNCHER_VARIABLE] = str(os.getpid())
+    with _keeping_signals():
+      self._manager: Any = lp.launch(
+        program, launch_type=launch_type, terminal="current_terminal"
+      )
+    lp.unregister_stop_handler(program.interrupt)
     self.client = program.connect()
     self.host = plan.coordinator.host
 
@@ -258,6 +134,19 @@ class LaunchpadRun:
     thread.join(_END_SECONDS)
 
 
+@contextlib.contextmanager
+def _keeping_signals() -> Iterator[None]:
+  """Puts the handlers of signals back that Launchpad replaces."""
+  numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
+  handlers = {number: signal.getsignal(number) for number in numbers}
+  try:
+    yield
+  finally:
+    if threading.current_thread() is threading.main_thread():
+      for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
 def make_program(
   plan: "Plan", *, num_actors_per_node: int = 1, name: str = "agent"
 ) -> Program:
@@ -265,16 +154,18 @@ def make_program(
   config = plan.coordinator
   program = Program(name, config)
   address = program.coordinator_address
-  coordinator = lp.PyNode(_coordinate, config, address)
+  coordinator = _Coordinator(program, config, address)
   coordinator.allocate_address(address)
   with program.group("coordinator"):
     program.add_node(coordinator)
 
   def add(label: str, names: Sequence[str]) -> None:
     log_folder = str(plan.log_folder) if plan.log_folder else None
-    group = _Group(plan.run, plan.key, names, log_folder)
+    group = launchpad_nodes.Group(plan.run, plan.key, names, log_folder)
     with program.group(label):
-      program.add_node(lp.PyNode(_run_group, group, config.host, address))
+      program.add_node(
+        lp.PyNode(launchpad_nodes.run_group, group, config.host, address)
+      )
 
   for other in plan.others:
     add(other, [other])

@@ -11,7 +11,6 @@ import faulthandler
 import logging
 import math
 import os
-import pickle
 import secrets
 import socket
 import sys
@@ -26,13 +25,13 @@ from typing import Any
 
 from acme_qsm.distributed.coordination import link
 from acme_qsm.distributed.coordination import rpc
-from acme_qsm.distributed.coordination.coordinator import ENDED_STATES
-from acme_qsm.distributed.coordination.coordinator import GIVEN_UP
+from acme_qsm.distributed.coordination.messages import ENDED_STATES
+from acme_qsm.distributed.coordination.messages import GIVEN_UP
 from acme_qsm.distributed.processes import process
 from acme_qsm.distributed.processes import reaper
 from acme_qsm.distributed.processes import supervision
 from acme_qsm.experiments.config import ExperimentError
-from acme_qsm.replay.listening import address as listening
+from acme_qsm.replay.listening import addresses
 
 if typing.TYPE_CHECKING:
   from acme_qsm.distributed.plan import Plan
@@ -89,21 +88,17 @@ class _Process:
       if node_link.orders.given_up:
         node_link.close()
         return
-
-      # As late as can be: they take long to load.
-      from acme_qsm.distributed import nodes
-
-      nodes.run_node(
-        dataclasses.replace(pickle.loads(run), host=host), node_link
-      )
+      code = process.work(run, node_link)
+      if code == supervision.ExitCode.DONE:
+        return
+      death = supervision.Death(code)
+      cause, given_up = str(death), death.final
     except BaseException as error:
       traceback.print_exc()
-      given_up = isinstance(error, supervision.GiveUpError)
-      with contextlib.suppress(ConnectionError):
-        cause = f"{type(error).__name__}: {error}"
-        client.call("lost", name, cause, given_up)
-      if given_up:
-        return
+      cause, given_up = f"{type(error).__name__}: {error}", False
+    with contextlib.suppress(ConnectionError):
+      client.call("lost", name, cause, given_up)
+    if not given_up:
       # Threads of whatever it has loaded end with it, and Ray starts it again.
       os._exit(1)
 
@@ -164,7 +159,7 @@ class RayRun:
     )
     self._coordinator.daemon = True
     self._coordinator.start()
-    address = f"{host}:{port}"
+    address = addresses.join(host, port)
     self.client = rpc.Client(address, plan.key)
     self._killed_at: dict[str, float] = {}
     self._processes: dict[str, Any] = {}
@@ -258,12 +253,12 @@ def _connect(ray: Any, address: str | None) -> str:
       # JAX warns of any new process, also of those that are another program.
       warnings.simplefilter("ignore", RuntimeWarning)
       ray.init(address="local", include_dashboard=False, **options)
-    return listening.LOOPBACK
+    return addresses.LOOPBACK
   try:
     if address != "auto":
       # Ray itself would try for minutes.
-      host, _, port = address.rpartition(":")
-      with socket.create_connection((host, int(port)), _CONNECT_SECONDS):
+      where = addresses.split(address)
+      with socket.create_connection(where, _CONNECT_SECONDS):
         pass
     ray.init(address=address, **options)
   except (OSError, ValueError, RuntimeError) as error:

@@ -28,5 +28,5 @@ def run_node(run: Run, link: Link) -> None:
     "actor": lambda: actor.run_actor(run, link, int(index)),
   }
   functions[role]()
-  link.state = "done"
+  link.state = "done"  # Or evicted, as the link knows.
   link.close()

@@ -6,8 +6,8 @@ import time
 
 import dm_env
 
-from acme_qsm.distributed.coordination.coordinator import Phase
 from acme_qsm.distributed.coordination.link import Link
+from acme_qsm.distributed.coordination.messages import Phase
 from acme_qsm.distributed.nodes.connections import ReplayConnection
 from acme_qsm.distributed.nodes.environment import Environment
 from acme_qsm.distributed.nodes.environment import EnvironmentFailedError

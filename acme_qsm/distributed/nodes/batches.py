@@ -15,9 +15,9 @@ import jax
 import tensorflow as tf
 from reverb import errors as reverb_errors
 
-from acme_qsm.distributed.coordination.coordinator import ENDED_STATES
-from acme_qsm.distributed.coordination.coordinator import Phase
 from acme_qsm.distributed.coordination.link import Link
+from acme_qsm.distributed.coordination.messages import ENDED_STATES
+from acme_qsm.distributed.coordination.messages import Phase
 from acme_qsm.distributed.nodes.connections import ReplayConnection
 from acme_qsm.distributed.nodes.run import POLL_SECONDS
 from acme_qsm.distributed.nodes.run import Run

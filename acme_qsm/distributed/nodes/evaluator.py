@@ -3,8 +3,8 @@
 import contextlib
 import time
 
-from acme_qsm.distributed.coordination.coordinator import Phase
 from acme_qsm.distributed.coordination.link import Link
+from acme_qsm.distributed.coordination.messages import Phase
 from acme_qsm.distributed.nodes.environment import Environment
 from acme_qsm.distributed.nodes.run import POLL_SECONDS
 from acme_qsm.distributed.nodes.run import Run

@@ -42,11 +42,12 @@ def run_learner(run: Run, link: Link) -> None:
   try:
     batches = Batches(run, link, _gives_up_replay(link, saved_steps))
   except RunIsOverError:
-    _end_without_replay(link, saved_steps)
+    if not link.evicted:
+      _end_without_replay(link, saved_steps)
     return
   learner = _Learner(run, link, batches, checkpoint)
   server = rpc.Server({"variables": learner.variables.get}, run.key, run.host)
-  link.call("announce", "learner", f"{run.host}:{server.port}")
+  link.call("announce", "learner", server.address)
   try:
     link.state = "learning"
     learner.learn()
@@ -54,6 +55,8 @@ def run_learner(run: Run, link: Link) -> None:
     failure = learner.save(_REPLAY_SECONDS)
   except NonFiniteError as error:
     failure = f"The learner stopped: {error}"
+  if link.evicted:  # It goes on from there when it is started again.
+    return
   if failure is not None:
     link.call("fail", failure)
     return
@@ -61,7 +64,7 @@ def run_learner(run: Run, link: Link) -> None:
   link.call("done", "learner")
   link.state = "serving"
   # Others may still ask for the parameters.
-  while not link.over:
+  while not (link.over or link.evicted):
     time.sleep(POLL_SECONDS)
   server.stop()
 
@@ -72,7 +75,7 @@ def _gives_up_replay(link: Link, saved_steps: int) -> Callable[[], bool]:
 
   def gives_up() -> bool:
     nonlocal asked_at
-    if link.over:
+    if link.over or link.evicted:
       return True
     if not link.ending:
       return False

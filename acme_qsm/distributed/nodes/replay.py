@@ -9,6 +9,7 @@ from acme_qsm.distributed.coordination.link import Link
 from acme_qsm.distributed.nodes.run import POLL_SECONDS
 from acme_qsm.distributed.nodes.run import Run
 from acme_qsm.replay import reverb_server
+from acme_qsm.replay.listening import addresses
 
 
 def run_replay(run: Run, link: Link) -> None:
@@ -16,10 +17,10 @@ def run_replay(run: Run, link: Link) -> None:
   server = _serve(run, link)
   # Who is connected to it sees at once when this process ends.
   ties = rpc.Server({}, run.key, run.host)
-  link.call("announce", "replay_tie", f"{run.host}:{ties.port}")
+  link.call("announce", "replay_tie", ties.address)
   link.call("announce", "replay", server.address)
   link.state = "serving"
-  while not link.over:
+  while not (link.over or link.evicted):
     info = server.info()
     limiter = info.rate_limiter_info
     link.metrics = {
@@ -47,11 +48,12 @@ def _serve(run: Run, link: Link) -> reverb_server.ReplayServer:
     )
 
   # Where it was before, if it was: there its clients wait for it.
-  host, _, port = link.orders.addresses.get("replay", "").rpartition(":")
+  before = link.orders.addresses.get("replay")
+  host, port = addresses.split(before) if before else ("", 0)
   if host != run.host:
     return serve(None)
   try:
-    return serve(int(port))
+    return serve(port)
   except ValueError as error:
     logging.warning("Replay cannot be where it was: %s", error)
     return serve(None)

@@ -3,16 +3,16 @@
   python -m acme_qsm.distributed.processes.process
     <run file> <name> <coordinator address>
 
-The run file holds a pickled `nodes.Run`, written by whoever starts the process.
+The run file is written by whoever starts the process: see `write_run_file`.
 """
 
+import dataclasses
 import faulthandler
 import io
 import os
 import pickle
 import signal
 import sys
-import threading
 import time
 import traceback
 from typing import Any
@@ -96,6 +96,19 @@ def drop_output_on_errors() -> None:
   )
 
 
+def write_run_file(path: str, key: bytes, host: str, run: bytes) -> None:
+  """Writes what `main` is told.
+
+  Args:
+    path: where to.
+    key: the run's.
+    host: the IP address that the process's servers are to listen on.
+    run: the pickled `nodes.Run`, which is for later: it takes long to load.
+  """
+  with open(path, "wb") as file:
+    pickle.dump((key, host, run), file)
+
+
 def main(path: str, name: str, address: str) -> int:
   """Runs a process of a run; returns its exit code."""
   drop_output_on_errors()
@@ -105,25 +118,37 @@ def main(path: str, name: str, address: str) -> int:
   # Whoever started the run hears of Ctrl-C, and says so to the coordinator.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   with open(path, "rb") as file:
-    run: Any = pickle.load(file)
-  client = connect(address, run.key)
+    key, host, run = pickle.load(file)
+  node_link = link.Link(name, connect(address, key), host=host)
+  return work(run, node_link)
 
-  def interrupt(*unused_arguments: Any) -> None:
-    # Not here and now: the main thread may be in the middle of a call.
-    reason = f"{name} got SIGTERM"
-    threading.Thread(target=client.call, args=("interrupt", reason)).start()
 
-  signal.signal(signal.SIGTERM, interrupt)
+def work(run: bytes, node_link: link.Link) -> int:
+  """Does a process's part until it is to end.
 
-  # As late as can be: they take long to load.
+  SIGTERM ends this process alone; before this, it had nothing to save.
+
+  Args:
+    run: the pickled `nodes.Run`.
+    node_link: the process's link.
+
+  Returns:
+    The exit code that says why.
+  """
+  signal.signal(signal.SIGTERM, lambda *unused: node_link.evict())
+
+  # As late as can be: it takes long to load.
   from acme_qsm.distributed import nodes
 
   try:
-    nodes.run_node(run, link.Link(name, client, host=run.host))
+    told: Any = dataclasses.replace(pickle.loads(run), host=node_link.host)
+    nodes.run_node(told, node_link)
   except supervision.GiveUpError:
     traceback.print_exc()
-    return supervision.GIVE_UP
-  return 0
+    return supervision.ExitCode.GIVE_UP
+  if node_link.evicted:
+    return supervision.ExitCode.EVICTED
+  return supervision.ExitCode.DONE
 
 
 if __name__ == "__main__":

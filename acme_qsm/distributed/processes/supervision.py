@@ -6,6 +6,8 @@ standard library, so that who supervises costs little beside what it supervises.
 
 import contextlib
 import ctypes
+import dataclasses
+import enum
 import os
 import select
 import signal
@@ -16,15 +18,36 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 
-# Exit codes of processes that end themselves.
-GIVE_UP = 70
-"""Exit code of a process that should not be started again."""
-HUNG, CUT_OFF, REPLAY_MOVED = 71, 72, 73
+
+class ExitCode(enum.IntEnum):
+  """Exit codes of processes that end themselves.
+
+  Attributes:
+    DONE: there is no more to do.
+    GIVE_UP: starting it again would not help.
+    HUNG: a call of its environment did not end.
+    CUT_OFF: it did not hear of the coordinator any more.
+    REPLAY_MOVED: it has lost replay, or replay is elsewhere.
+    EVICTED: it was told to end by a signal, while the run goes on.
+    DISMISSED: the coordinator has given it up, or another is in its place.
+  """
+
+  DONE = 0
+  GIVE_UP = 70
+  HUNG = 71
+  CUT_OFF = 72
+  REPLAY_MOVED = 73
+  EVICTED = 74
+  DISMISSED = 75
+
+
 _CAUSES = {
-  GIVE_UP: "its environment always failed",
-  HUNG: "its environment hung",
-  CUT_OFF: "it was cut off from the coordinator",
-  REPLAY_MOVED: "it lost replay",
+  ExitCode.GIVE_UP: "its environment always failed",
+  ExitCode.HUNG: "its environment hung",
+  ExitCode.CUT_OFF: "it was cut off from the coordinator",
+  ExitCode.REPLAY_MOVED: "it lost replay",
+  ExitCode.EVICTED: "it was told to end",
+  ExitCode.DISMISSED: "the run does without it",
 }
 
 _HEARTBEAT_VARIABLE = "ACME_QSM_HEARTBEAT"
@@ -35,6 +58,42 @@ _KILL_SECONDS = 20.0
 
 class GiveUpError(Exception):
   """A process cannot do its part; starting it again would not help."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Death:
+  """How a process ended that was to go on.
+
+  Attributes:
+    code: its exit code, negative for a signal's number; None if it was killed
+      because it gave no sign of life.
+    silent_seconds: how long it had given none.
+  """
+
+  code: int | None
+  silent_seconds: float = 0.0
+
+  @property
+  def final(self) -> bool:
+    """Whether starting it again would not help."""
+    return self.code in (ExitCode.GIVE_UP, ExitCode.DISMISSED)
+
+  @property
+  def evicted(self) -> bool:
+    """Whether somebody told it to end, which is no failure of its own."""
+    return self.code in (ExitCode.EVICTED, -signal.SIGTERM)
+
+  def __str__(self) -> str:
+    if self.code is None:
+      return f"it gave no sign of life for {self.silent_seconds:g} seconds"
+    if self.code in _CAUSES:
+      return _CAUSES[ExitCode(self.code)]
+    if self.code < 0:
+      try:
+        return f"killed by {signal.Signals(-self.code).name}"
+      except ValueError:
+        return f"killed by signal {-self.code}"
+    return f"exit code {self.code}"
 
 
 def supervise(
@@ -56,11 +115,12 @@ def supervise(
     command: the command. Its process should call `die_with_parent` and, from a
       thread, `beat` about once a second (`keep_beating`).
     log_path: what its output is appended to.
-    on_death: called with the cause, and whether it was the last time, whenever
-      it has failed.
+    on_death: called with the cause, in words, and whether it was the last time,
+      whenever it has failed.
     is_over: asked now and then; where it says so, a process that does not end
       by itself is killed, and one that has ended is not started again.
-    max_failures: failures in a row after which it is given up.
+    max_failures: failures in a row after which it is given up. One that is told
+      to end has not failed.
     stable_seconds: a process that ran for so long was no failure in a row.
     hang_seconds: seconds without a beat after which it is killed.
     start_seconds: the same for the first beat.
@@ -74,19 +134,20 @@ def supervise(
   failures = 0
   while True:
     start = time.monotonic()
-    cause = _run_once(
+    death = _run_once(
       command, log_path, is_over, hang_seconds, start_seconds, environment or {}
     )
-    if cause is None or is_over():
+    if death is None or is_over():
       return True
     if time.monotonic() - start >= stable_seconds:
       failures = 0
-    failures += 1
-    given_up = failures >= max_failures or cause == _CAUSES[GIVE_UP]
-    on_death(cause, given_up)
+    if not death.evicted:
+      failures += 1
+    given_up = failures >= max_failures or death.final
+    on_death(str(death), given_up)
     if given_up:
       return False
-    if _wait(backoff_seconds * 2 ** (failures - 1), is_over):
+    if _wait(backoff_seconds * 2 ** max(0, failures - 1), is_over):
       return True
 
 
@@ -125,7 +186,7 @@ def _run_once(
   hang_seconds: float,
   start_seconds: float,
   environment: Mapping[str, str],
-) -> str | None:
+) -> Death | None:
   """Runs the command once; returns what it died of, None if all is well."""
   beats, beats_end = os.pipe()
   os.set_blocking(beats_end, False)
@@ -156,26 +217,13 @@ def _run_once(
       if over_since is not None and now - over_since > _KILL_SECONDS:
         return None
       if now - last_beat > patience:
-        return f"it gave no sign of life for {patience:g} seconds"
+        return Death(None, patience)
   finally:
     if process.poll() is None:
       process.kill()
       process.wait()
     os.close(beats)
-  return _exit_cause(process.returncode)
-
-
-def _exit_cause(code: int) -> str | None:
-  if code == 0:
-    return None
-  if code in _CAUSES:
-    return _CAUSES[code]
-  if code < 0:
-    try:
-      return f"killed by {signal.Signals(-code).name}"
-    except ValueError:
-      return f"killed by signal {-code}"
-  return f"exit code {code}"
+  return None if process.returncode == 0 else Death(process.returncode)
 
 
 def _wait(seconds: float, is_over: Callable[[], bool]) -> bool:

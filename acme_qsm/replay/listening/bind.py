@@ -18,13 +18,13 @@ from collections.abc import Iterator
 
 import reverb  # noqa: F401  # What is not loaded cannot be found.
 
-from acme_qsm.replay.listening.address import LOOPBACK
-from acme_qsm.replay.listening.address import parse_address
+from acme_qsm.replay.listening.addresses import LOOPBACK
+from acme_qsm.replay.listening.addresses import parse_address
 
 _LIBRARY = "/reverb/"
 
 # Of the ELF format (man 5 elf) and its supplement for x86-64.
-_PT_DYNAMIC = 2
+_PT_LOAD, _PT_DYNAMIC = 1, 2
 _DT_PLTRELSZ, _DT_STRTAB, _DT_SYMTAB, _DT_RELA, _DT_RELASZ = 2, 5, 6, 7, 8
 _DT_JMPREL = 23
 _R_GLOB_DAT, _R_JUMP_SLOT = 6, 7
@@ -38,28 +38,9 @@ _C = ctypes.CDLL(None, use_errno=True)
 _BIND_TYPE = ctypes.CFUNCTYPE(
   ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint32, use_errno=True
 )
-
-
-class _ProgramHeader(ctypes.Structure):
-  _fields_ = (
-    ("type", ctypes.c_uint32),
-    ("flags", ctypes.c_uint32),
-    ("offset", ctypes.c_uint64),
-    ("address", ctypes.c_uint64),
-    ("physical_address", ctypes.c_uint64),
-    ("file_size", ctypes.c_uint64),
-    ("memory_size", ctypes.c_uint64),
-    ("alignment", ctypes.c_uint64),
-  )
-
-
-class _LibraryInfo(ctypes.Structure):
-  _fields_ = (
-    ("address", ctypes.c_uint64),
-    ("name", ctypes.c_char_p),
-    ("program_headers", ctypes.POINTER(_ProgramHeader)),
-    ("num_program_headers", ctypes.c_uint16),
-  )
+# A program header: type, flags, offset, address, ...; the other fields are not
+# needed.
+_PROGRAM_HEADER = struct.Struct("IIQQQQQQ")
 
 
 @contextlib.contextmanager
@@ -153,31 +134,44 @@ def _find_slots(function: str, library_path: str) -> list[int]:
   """Addresses of the pointers by which loaded libraries call a function."""
   if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
     return []
-  slots: list[int] = []
+  # Read, not asked of the loader: it calls back while it holds its lock, for
+  # which another thread's import may wait with the interpreter's.
+  positions: dict[str, int] = {}
+  with open("/proc/self/maps") as maps:
+    for line in maps:
+      span, permissions, offset, _, _, *path = line.split(maxsplit=5)
+      if path and library_path in path[0] and permissions.startswith("r"):
+        start = int(span.partition("-")[0], 16)
+        if int(offset, 16) == 0:
+          positions.setdefault(path[0], start)
+  return [
+    slot
+    for position in positions.values()
+    for slot in _find_slots_of(position, function.encode())
+  ]
 
-  @ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(_LibraryInfo), ctypes.c_size_t, ctypes.c_void_p
-  )
-  def visit(info, unused_size, unused_data) -> int:
-    library = info.contents
-    name = (library.name or b"").decode(errors="replace")
-    if library_path in name:
-      slots.extend(_find_slots_of(library, function.encode()))
-    return 0
 
-  _C.dl_iterate_phdr(visit, None)
-  return slots
-
-
-def _find_slots_of(library: _LibraryInfo, function: bytes) -> Iterator[int]:
+def _find_slots_of(position: int, function: bytes) -> Iterator[int]:
+  """The same of what is mapped at a position, if it is a library."""
+  if ctypes.string_at(position, 4) != b"\x7fELF":
+    return
+  (headers,) = struct.unpack("Q", ctypes.string_at(position + 32, 8))
+  _, num_headers = struct.unpack("HH", ctypes.string_at(position + 54, 4))
+  found = [
+    (kind, address)
+    for kind, _, _, address, *_ in _PROGRAM_HEADER.iter_unpack(
+      ctypes.string_at(position + headers, num_headers * _PROGRAM_HEADER.size)
+    )
+  ]
+  # Addresses in the file are relative to the first that is loaded.
+  base = position - min(address for kind, address in found if kind == _PT_LOAD)
   dynamic: dict[int, int] = {}
-  for i in range(library.num_program_headers):
-    header = library.program_headers[i]
-    if header.type == _PT_DYNAMIC:
-      position = library.address + header.address
-      while (entry := struct.unpack("qQ", ctypes.string_at(position, 16)))[0]:
+  for kind, address in found:
+    if kind == _PT_DYNAMIC:
+      entry_at = base + address
+      while (entry := struct.unpack("qQ", ctypes.string_at(entry_at, 16)))[0]:
         dynamic[entry[0]] = entry[1]
-        position += 16
+        entry_at += 16
   for table, size in ((_DT_JMPREL, _DT_PLTRELSZ), (_DT_RELA, _DT_RELASZ)):
     if table not in dynamic:
       continue
@@ -188,7 +182,7 @@ def _find_slots_of(library: _LibraryInfo, function: bytes) -> Iterator[int]:
       symbol = dynamic[_DT_SYMTAB] + _SYMBOL_SIZE * (info >> 32)
       (name,) = struct.unpack("I", ctypes.string_at(symbol, 4))
       if ctypes.string_at(dynamic[_DT_STRTAB] + name) == function:
-        yield library.address + offset
+        yield base + offset
 
 
 def _exchange(slot: int, pointer: int | None) -> int | None:
