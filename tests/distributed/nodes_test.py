@@ -331,3 +331,6 @@ def test_an_old_run_goes_on_in_many_processes(start_run, tmp_path):
   evaluations = read_csv(path / "logs" / "evaluator.csv")
   np.testing.assert_array_equal(evaluations["actor_steps"], [150, 300, 400])
   assert evaluations["learner_steps"][-1] == counts["learner_steps"]
+  status = json.loads((path / "run_status.json").read_text())
+  # Whatever the learner measures can be shown.
+  assert {"critic_loss", "q_value"} < set(status["nodes"]["learner"]["metrics"])
