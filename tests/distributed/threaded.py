@@ -13,6 +13,7 @@ from acme_qsm.distributed import nodes
 from acme_qsm.distributed.coordination import link as link_lib
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.run_coordinator import run_coordinator
+from acme_qsm.distributed.processes.process import write_run_file
 from acme_qsm.experiments.records import checkpointing
 
 _MAX_FAILURES = 3
@@ -31,7 +32,7 @@ class ThreadedRun:
     self.run = pickle.loads(plan.run)
     self._plan = plan
     self._run_file = folder / "run.pickle"
-    self._run_file.write_bytes(plan.run)
+    write_run_file(self._run_file, plan.key, self.run.host, plan.run)
     port = rpc.free_port(self.run.host)
     self._address = f"{self.run.host}:{port}"
     self.client = rpc.Client(self._address, self.run.key)

@@ -171,7 +171,7 @@ def test_addresses_need_no_more_than_python():
   done = subprocess.run(
     [
       *(sys.executable, "-c"),
-      "import sys; from acme_qsm.replay.listening import address; "
+      "import sys; from acme_qsm.replay.listening import addresses; "
       "print({'ctypes', 'reverb', 'jax'} & set(sys.modules))",
     ],
     cwd=pathlib.Path(__file__).parents[2],
