@@ -25,6 +25,15 @@ from acme_qsm.distributed import program as distributed
 from acme_qsm.experiments import CheckpointingConfig
 from acme_qsm.experiments import ExperimentConfig
 from tests.distributed.launched import LaunchedPlan
+from tests.skips import pytest_addoption
+from tests.skips import pytest_sessionfinish
+from tests.skips import pytest_terminal_summary
+
+__all__ = [
+  "pytest_addoption",
+  "pytest_sessionfinish",
+  "pytest_terminal_summary",
+]
 
 
 @pytest.fixture(autouse=True, scope="package")

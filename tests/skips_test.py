@@ -2,12 +2,13 @@
 
 import os
 import pathlib
-import runpy
 import shutil
 import subprocess
 import sys
 
 import pytest
+
+from tests import skips
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -17,7 +18,7 @@ SKIPPED = "import pytest\n\ndef {name}():\n  pytest.skip('for no reason')\n"
 @pytest.fixture
 def run_pytest(tmp_path):
   """A function that runs a skipped test of that name, of a project alike."""
-  shutil.copy(ROOT / "conftest.py", tmp_path)
+  shutil.copy(skips.__file__, tmp_path / "conftest.py")
   (tmp_path / "pytest.ini").touch()
   folder = tmp_path / "tests" / "launchers"
   folder.mkdir(parents=True)
@@ -59,8 +60,7 @@ def test_by_default_tests_may_be_skipped(run_pytest):
 
 @pytest.mark.parametrize(
   "node",
-  # Loaded as it is, without what pytest makes of it.
-  sorted(runpy.run_path(str(ROOT / "conftest.py"))["MAY_BE_SKIPPED"]),
+  sorted(skips.MAY_BE_SKIPPED),
 )
 def test_what_may_be_skipped_exists(node):
   path, _, name = node.partition("::")

@@ -26,7 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
   parser.addoption(
     "--strict-skips",
     action="store_true",
-    help="fail if a test is skipped that may not be (see conftest.py)",
+    help="fail if a test is skipped that may not be (see tests/skips.py)",
   )
 
 
