@@ -92,6 +92,7 @@ def launch_script(tmp_path):
 
 def assert_saved(run, steps):
   assert run.status()["phase"] == "interrupted", run.describe()
+  assert run.status()["reason"] == "Ctrl-C or SIGTERM"
   saved = run.checkpoints.latest()
   assert saved is not None, run.describe()
   assert saved.metadata["actor_steps"] >= steps
