@@ -1,4 +1,4 @@
-"""Installing the package, by the commands that README gives."""
+"""Installing the package, by the commands that the READMEs give."""
 
 import os
 import pathlib
@@ -10,10 +10,18 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+READMES = [ROOT / "README.md", *sorted(ROOT.glob("acme_qsm/**/README.md"))]
 # In a clone: the package is the current folder.
 COMMANDS = sorted(
-  set(re.findall(r"(?:uv )?pip install '?\.(?:\[[\w,]+\])?'?", README))
+  {
+    command
+    for path in READMES
+    for command in re.findall(
+      r"(?:^|`)((?:uv )?pip install (?:\.(?!\[)|'\.\[[\w,]+\]'))",
+      path.read_text(),
+      re.MULTILINE,
+    )
+  }
 )
 CORE = """
 import importlib.util

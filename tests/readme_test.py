@@ -1,4 +1,4 @@
-"""Tests that what README shows is true."""
+"""Tests that what the READMEs show is true."""
 
 import os
 import pathlib
@@ -11,8 +11,12 @@ import time
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-README = ROOT / "README.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+READMES = [ROOT / "README.md", *sorted(ROOT.glob("[al]*/**/README.md"))]
+BLOCKS = [
+  code
+  for path in READMES
+  for code in re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
+]
 # These train for hours, and leave a work directory.
 TRAINING = [code for code in BLOCKS if "run_experiment(" in code]
 SHORT = [code for code in BLOCKS if code not in TRAINING]
@@ -94,9 +98,16 @@ def test_there_are_examples_of_both_kinds():
   assert SHORT
 
 
-def test_files_and_pictures_exist():
-  text = README.read_text()
-  for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
-    assert (README.parent / path).is_file(), path
-  for path in re.findall(r"`((?:acme_qsm|launchers)/[\w/.]+)`", text):
-    assert (README.parent / path).exists(), path
+def test_readmes_of_rooms_are_found():
+  rooms = {path.parent.name for path in READMES}
+  assert {"acme_qsm", "agents", "distributed", "launchers", "methods"} <= rooms
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.parent.name)
+def test_files_and_links_exist(readme):
+  text = readme.read_text()
+  for path in re.findall(r"\]\(([^)#]+)\)", text):
+    if "://" not in path:
+      assert (readme.parent / path).exists(), path
+  for path in re.findall(r"`((?:acme_qsm|launchers|tests)/[\w/.]+)`", text):
+    assert (ROOT / path).exists(), path

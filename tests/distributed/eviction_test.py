@@ -3,6 +3,7 @@
 import signal
 
 import psutil
+import pytest
 
 
 def find_node(run, label):
@@ -19,6 +20,7 @@ def learner_steps(checkpoint):
   return checkpoint.metadata["counter"]["counts"]["learner_steps"]
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_process_is_for_that_one(launch, point_environment):
   run = launch(point_environment, num_actors=2, num_eval_episodes=1)
   run.wait_until(lambda: run.count("learner_steps") > 50)

@@ -136,6 +136,7 @@ def test_ctrl_c_in_a_script_saves(launch_script, tmp_path, monkeypatch):
   assert run.processes() == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launch_type", ["local_mp", "local_mt"])
 def test_sigterm_to_a_script_saves(launch_type, launch_script):
   run = launch_script(launch_type)

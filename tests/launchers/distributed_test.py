@@ -88,6 +88,7 @@ def test_an_interrupted_run_goes_on_in_one_process(launch, tmp_path):
   )
 
 
+@pytest.mark.slow
 def test_a_run_on_the_loopback_of_ipv6(launch, tmp_path):
   run = launch(
     tmp_path / "run",

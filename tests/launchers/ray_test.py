@@ -169,6 +169,7 @@ def test_a_cluster(machines, launch, tmp_path, tmp_path_factory):
   assert latest.metadata["actor_steps"] >= steps
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_process_is_for_that_one(launch, tmp_path):
   run = launch(
     tmp_path / "run",

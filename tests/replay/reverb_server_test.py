@@ -148,6 +148,7 @@ def fill(client, size, num_columns, num_items):
     writer.flush()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("size", "num_columns", "num_items"),
   # Small transitions, sixteen of those in an item, and a column for each part.
