@@ -59,7 +59,7 @@ def sample_chain(
   Returns:
     The chain [T + 1, B, A], before any clip: the actions are chain[0], clipped.
     And the log-probability [B, T] of each step t given what entered it, summed
-    over the action's dimensions; no gradient flows into the chain from there.
+    over the action's dimensions, held constant: `chain_log_prob` has gradients.
 
   Raises:
     ValueError: if an argument is out of range.
@@ -77,7 +77,7 @@ def sample_chain(
     chex.assert_shape(prediction, shape)
     mean = transition_mean(level, prediction, action, sampler, clip)
     drawn = mean + std * draw
-    log_prob = _log_prob(jax.lax.stop_gradient(drawn), mean, std)
+    log_prob = _log_prob(drawn, mean, std)
     return clip_latent(drawn, sampler, clip), (drawn, log_prob)
 
   _, (samples, log_probs) = jax.lax.scan(
@@ -87,7 +87,8 @@ def sample_chain(
     reverse=True,
     unroll=min(num_steps, MAX_UNROLL),
   )
-  return jnp.concatenate([samples, start[None]]), log_probs.T
+  chain = jnp.concatenate([samples, start[None]])
+  return chain, jax.lax.stop_gradient(log_probs.T)
 
 
 def chain_log_prob(

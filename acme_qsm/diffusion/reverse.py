@@ -9,8 +9,8 @@ from acme_qsm.diffusion.schedules import per_example
 from acme_qsm.diffusion.schedules import remove_noise
 
 # Where the normal's hazard is as good as linear over what is drawn: from here
-# on in standard deviations, or in intervals narrower than this. Its curvature
-# there leaves an error of the distribution function below 3e-5.
+# on in standard deviations, or in intervals narrower than this. Both keep the
+# error of the distribution function, in float32, below 1e-4.
 _TAIL = 5.0
 _NARROW = 0.02
 
@@ -131,10 +131,10 @@ def _hazard_excess(x: jax.Array) -> jax.Array:
   # fewer terms it needs.
   far = jnp.maximum(x, _TAIL)
   fraction = far
-  for term in range(8, 0, -1):
+  for term in range(8, 1, -1):
     fraction = far + term / fraction
   near = jnp.minimum(x, _TAIL)
   density = jax.scipy.stats.norm.pdf(near)
   return jnp.where(
-    x > _TAIL, fraction - far, density / jax.scipy.special.ndtr(-near) - near
+    x > _TAIL, 1.0 / fraction, density / jax.scipy.special.ndtr(-near) - near
   )

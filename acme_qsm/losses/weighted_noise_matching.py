@@ -86,7 +86,9 @@ def exponential_weights(
   chex.assert_rank(q_value, 2)
   if normalize:
     q_value = q_value - jnp.mean(q_value)
-    # Equal values differ from their mean by rounding alone.
+    # Again: what rounding of the first mean left, which is all that equal
+    # values have.
+    q_value = q_value - jnp.mean(q_value)
     q_value = q_value / jnp.maximum(jnp.std(q_value), 1e-6)
   return jnp.exp(q_value / boltzmann_temperature) / q_value.shape[1]
 
