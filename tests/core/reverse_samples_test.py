@@ -12,7 +12,7 @@ from acme_qsm import losses
 from acme_qsm.diffusion import reverse
 
 # From all of the action to nothing of it, as the toy problem's schedule ends.
-ALPHA_BARS = np.float32([0.9999, 0.94, 0.5, 1e-3, 6e-11])
+ALPHA_BARS = np.asarray([0.9999, 0.94, 0.5, 1e-3, 6e-11], np.float32)
 # Where the interval begins on the side of 0, in standard deviations; None: the
 # interval lies around 0.
 STARTS = [None, 0.0, 3.0, 6.0, 20.0]

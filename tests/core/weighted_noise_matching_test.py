@@ -187,7 +187,7 @@ def test_temperature_loss_settles_at_the_target(arrays):
     weight = scipy.special.softmax(q_value / temperature, axis=1)[0]
     return scipy.stats.entropy(weight, np.full(5, 0.2)) - target_kl
 
-  root = scipy.optimize.brentq(excess, 1e-2, 1e2)
+  root = scipy.optimize.root_scalar(excess, bracket=(1e-2, 1e2)).root
 
   def gradient(temperature):
     weight = losses.self_normalized_weights(arrays[3][:1], temperature)
