@@ -1,22 +1,41 @@
 """Diffusion over actions: pure functions of arrays and keys.
 
-Belongs here: noise schedules, forward noising, samplers and what they share.
+Belongs here: noise schedules, forward noising, samplers,
+their chains and log-probabilities, reverse samples.
 Does not: losses, networks, and anything that knows of observations or rewards.
 Index t = 0 is the least noisy denoising step: see `schedules`.
 """
 
+from acme_qsm.diffusion.chains import chain_log_prob
+from acme_qsm.diffusion.chains import sample_chain
+from acme_qsm.diffusion.reverse import reverse_samples
 from acme_qsm.diffusion.samplers import DenoiseFn
 from acme_qsm.diffusion.samplers import sample
+from acme_qsm.diffusion.samplers import sample_langevin
+from acme_qsm.diffusion.samplers import sample_posterior
+from acme_qsm.diffusion.samplers import ScoreFn
 from acme_qsm.diffusion.schedules import add_noise
 from acme_qsm.diffusion.schedules import make_schedule
 from acme_qsm.diffusion.schedules import NoiseSchedule
+from acme_qsm.diffusion.schedules import remove_noise
 from acme_qsm.diffusion.schedules import ScheduleName
+from acme_qsm.diffusion.transitions import transition
+from acme_qsm.diffusion.transitions import TransitionName
 
 __all__ = [
   "DenoiseFn",
   "NoiseSchedule",
   "ScheduleName",
+  "ScoreFn",
+  "TransitionName",
   "add_noise",
+  "chain_log_prob",
   "make_schedule",
+  "remove_noise",
+  "reverse_samples",
   "sample",
+  "sample_chain",
+  "sample_langevin",
+  "sample_posterior",
+  "transition",
 ]

@@ -43,14 +43,13 @@ class NoiseSchedule(NamedTuple):
     return self.betas.shape[0]
 
 
-def _vp_betas(num_steps: int) -> np.ndarray:
-  # The variance-preserving SDE of Song et al. (2021), beta from 0.1 to 10,
-  # discretised as in Xiao et al. (2022), https://arxiv.org/abs/2112.07804.
+def _vp_betas(num_steps: int, beta_start: float, beta_end: float) -> np.ndarray:
+  # The variance-preserving SDE of Song et al. (2021), discretised as in Xiao et
+  # al. (2022), https://arxiv.org/abs/2112.07804.
   t = np.arange(1, num_steps + 1)
-  beta_min, beta_max = 0.1, 10.0
   return 1.0 - np.exp(
-    -beta_min / num_steps
-    - 0.5 * (beta_max - beta_min) * (2 * t - 1) / num_steps**2
+    -beta_start / num_steps
+    - 0.5 * (beta_end - beta_start) * (2 * t - 1) / num_steps**2
   )
 
 
@@ -62,43 +61,110 @@ def _cosine_betas(num_steps: int) -> np.ndarray:
   return np.clip(1.0 - alpha_bars[1:] / alpha_bars[:-1], 0.0, 0.999)
 
 
-def _linear_betas(num_steps: int) -> np.ndarray:
-  # Ho et al. (2020), section 4. Made for hundreds of steps: with a few, hardly
-  # any noise is added (alpha_bar is 0.95 after 5).
-  return np.linspace(1e-4, 2e-2, num_steps)
+# The linear bounds are those of Ho et al. (2020), section 4, made for hundreds
+# of steps: with a few, hardly any noise is added (alpha_bar is 0.95 after 5).
+_DEFAULT_BOUNDS = {"vp": (0.1, 10.0), "linear": (1e-4, 2e-2)}
 
 
-def make_schedule(name: ScheduleName, num_steps: int) -> NoiseSchedule:
+def _fill_bounds(
+  name: str, beta_start: float | None, beta_end: float | None
+) -> tuple[float, float]:
+  """Returns both bounds, checked, the missing ones at their default."""
+  default_start, default_end = _DEFAULT_BOUNDS[name]
+  start = default_start if beta_start is None else beta_start
+  end = default_end if beta_end is None else beta_end
+  if not 0.0 < start <= end < np.inf:
+    raise ValueError(
+      "Bounds must be finite with 0 < beta_start <= beta_end, got "
+      f"{start} and {end} for the {name!r} schedule."
+    )
+  if name == "linear" and end >= 1.0:
+    raise ValueError(
+      f"beta_end must be below 1 for the 'linear' schedule, got {end}: it is "
+      "the variance of the last step's noise."
+    )
+  return start, end
+
+
+def make_schedule(
+  name: ScheduleName,
+  num_steps: int,
+  *,
+  beta_start: float | None = None,
+  beta_end: float | None = None,
+) -> NoiseSchedule:
   """Makes a noise schedule.
 
   Args:
     name: "vp" (variance preserving; Song et al., 2021), "cosine" (Nichol &
       Dhariwal, 2021) or "linear" (Ho et al., 2020).
     num_steps: the number of denoising steps T, at least 1.
+    beta_start: "linear": beta of the least noisy step, in (0, 1), by default
+      1e-4. "vp": the SDE's rate beta at time 0, positive, by default 0.1.
+      "cosine" has no bounds.
+    beta_end: the same of the noisiest step and of time 1, at least beta_start;
+      by default 0.02 and 10. With a single step, "linear" has beta_start alone.
 
   Returns:
     The schedule, each array of shape [T] and dtype float32.
 
   Raises:
-    ValueError: if the name is unknown or num_steps is not positive.
+    ValueError: if the name is unknown, num_steps is not positive, the bounds
+      are out of range or not the schedule's to have, or float32 cannot tell
+      the first alpha_bar from 1 or the last one from 0.
 
-  Example:
+  Examples:
     >>> [round(float(x), 3) for x in make_schedule("vp", 5).alpha_bars]
     [0.804, 0.435, 0.159, 0.039, 0.006]
+
+    The linear schedule that the reference implementation of soft diffusion
+    actor-critic trains with, 0.8 times 1e-4 to 0.999:
+
+    >>> reference = make_schedule(
+    ...   "linear", 20, beta_start=0.8 * 1e-4, beta_end=0.8 * 0.999
+    ... )
+    >>> print(f"{reference.alpha_bars[-1]:.0e}")
+    5e-06
+
+    That of its paper's toy problem (appendix C.1), after which nothing is left
+    of the action:
+
+    >>> toy = make_schedule("linear", 20, beta_start=0.001, beta_end=0.999)
+    >>> print(f"{toy.alpha_bars[-1]:.0e}")
+    6e-11
   """
   if num_steps < 1:
     raise ValueError(f"num_steps must be at least 1, got {num_steps}.")
-  makers = {"vp": _vp_betas, "cosine": _cosine_betas, "linear": _linear_betas}
-  if name not in makers:
+  if name not in get_args(ScheduleName):
     raise ValueError(
       f"Unknown noise schedule {name!r}; one of {get_args(ScheduleName)}."
     )
   # In double precision: a product of many factors close to one.
-  betas = makers[name](num_steps)
+  if name == "cosine":
+    if beta_start is not None or beta_end is not None:
+      raise ValueError(
+        "The 'cosine' schedule has no bounds: leave beta_start and beta_end "
+        f"out, got {beta_start} and {beta_end}."
+      )
+    betas = _cosine_betas(num_steps)
+  else:
+    bounds = _fill_bounds(name, beta_start, beta_end)
+    if name == "vp":
+      betas = _vp_betas(num_steps, *bounds)
+    else:
+      betas = np.linspace(*bounds, num_steps)
+  alpha_bars = np.cumprod(1.0 - betas)
+  limits = np.finfo(np.float32)
+  if np.float32(alpha_bars[0]) == 1.0 or alpha_bars[-1] < limits.tiny:
+    raise ValueError(
+      f"alpha_bar of the {name!r} schedule goes from 1 - "
+      f"{1.0 - alpha_bars[0]:.1e} to {alpha_bars[-1]:.1e}: float32 cannot hold "
+      "that. Raise beta_start, or lower beta_end or num_steps."
+    )
   return NoiseSchedule(
     betas=jnp.asarray(betas, jnp.float32),
     alphas=jnp.asarray(1.0 - betas, jnp.float32),
-    alpha_bars=jnp.asarray(np.cumprod(1.0 - betas), jnp.float32),
+    alpha_bars=jnp.asarray(alpha_bars, jnp.float32),
   )
 
 
@@ -131,3 +197,40 @@ def add_noise(
   chex.assert_type(step, int)
   alpha_bar = per_example(schedule.alpha_bars[step], action)
   return jnp.sqrt(alpha_bar) * action + jnp.sqrt(1.0 - alpha_bar) * noise
+
+
+def remove_noise(
+  schedule: NoiseSchedule,
+  noisy_action: jax.Array,
+  noise: jax.Array,
+  step: jax.Array,
+) -> jax.Array:
+  """The clean action that noise has hidden: the inverse of `add_noise`.
+
+  (a_t - sqrt(1 - alpha_bar_t) eps) / sqrt(alpha_bar_t); Ho et al. (2020), eq.
+  15. With the denoiser's noise prediction as eps, its estimate of the clean
+  action.
+
+  Args:
+    schedule: the noise schedule.
+    noisy_action: [B, ..., A] noisy actions a_t.
+    noise: [B, ..., A] the noise eps in them, or a prediction of it.
+    step: [B] or [] denoising steps t in 0 .. T - 1, integers.
+
+  Returns:
+    The clean actions [B, ..., A]. They are as large as the noise times
+    1 / sqrt(alpha_bar_t) where the noise is not that of the action.
+  """
+  chex.assert_equal_shape([noisy_action, noise])
+  step = jnp.asarray(step)
+  chex.assert_type(step, int)
+  alpha_bar = per_example(schedule.alpha_bars[step], noisy_action)
+  return estimate_clean(alpha_bar, noisy_action, noise)
+
+
+def estimate_clean(
+  alpha_bar: jax.Array, noisy_action: jax.Array, noise: jax.Array
+) -> jax.Array:
+  """As `remove_noise`, of an alpha_bar_t that broadcasts against actions."""
+  noise = jnp.sqrt(1.0 - alpha_bar) * noise
+  return (noisy_action - noise) / jnp.sqrt(alpha_bar)

@@ -1,15 +1,32 @@
 """Losses: pure functions of arrays, a file per theme.
 
 Each returns one value per example [B]; the caller averages, weights or masks.
-Belongs here: what a gradient is taken of. Does not: networks, sampling, keys.
+Belongs here: what a gradient is taken of, and the weights in it. Does not:
+networks, sampling, keys.
 """
 
+from acme_qsm.losses.policy_gradient import diffusion_policy_gradient_loss
 from acme_qsm.losses.score_matching import boltzmann_score_matching_loss
 from acme_qsm.losses.score_matching import q_score_matching_loss
 from acme_qsm.losses.value import clipped_double_q_loss
+from acme_qsm.losses.weighted_noise_matching import effective_sample_size
+from acme_qsm.losses.weighted_noise_matching import exponential_weights
+from acme_qsm.losses.weighted_noise_matching import (
+  reverse_sampling_score_matching_loss,
+)
+from acme_qsm.losses.weighted_noise_matching import self_normalized_weights
+from acme_qsm.losses.weighted_noise_matching import temperature_loss
+from acme_qsm.losses.weighted_noise_matching import weight_kl
 
 __all__ = [
   "boltzmann_score_matching_loss",
   "clipped_double_q_loss",
+  "diffusion_policy_gradient_loss",
+  "effective_sample_size",
+  "exponential_weights",
   "q_score_matching_loss",
+  "reverse_sampling_score_matching_loss",
+  "self_normalized_weights",
+  "temperature_loss",
+  "weight_kl",
 ]

@@ -147,7 +147,7 @@ def test_noisy_actions_have_the_schedules_moments(
     jnp.zeros((size, 1)),
   )
   after, _ = jax.jit(core.step)(core.init(jax.random.key(0)), batch)
-  u = np.array([1, 2, 3]) / 3  # See diffusion_test on the vp schedule.
+  u = np.array([1, 2, 3]) / 3  # See schedules_test on the vp schedule.
   alpha_bars = np.exp(-(0.1 * u + 9.9 * u**2 / 2))
   target = np.sqrt(1 - alpha_bars) * (np.sqrt(alpha_bars) * action - 10.0 * c)
   expected = 2 / 3 * (0.3 - target)

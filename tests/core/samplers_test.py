@@ -1,6 +1,4 @@
-"""Schedules, forward noising and the sampler, against closed forms."""
-
-import doctest
+"""The noise-mean sampler, against closed forms."""
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +6,6 @@ import numpy as np
 import pytest
 
 from acme_qsm import diffusion
-from acme_qsm.diffusion import schedules
-
-SCHEDULES = ["vp", "cosine", "linear"]
 
 
 def linear_denoiser(action, step):
@@ -34,161 +29,6 @@ def record_sample(key, denoise_fn, schedule, shape, **kwargs):
   jax.effects_barrier()
   actions, steps = zip(*inputs, strict=True)
   return np.array(result), np.array(actions), list(steps)
-
-
-def test_examples_in_docstrings():
-  results = doctest.testmod(schedules)
-  assert results.attempted > 0
-  assert results.failed == 0
-
-
-@pytest.mark.parametrize("name", SCHEDULES)
-@pytest.mark.parametrize("num_steps", [1, 5, 20, 1000])
-def test_schedule_identities(name, num_steps):
-  schedule = diffusion.make_schedule(name, num_steps)
-  assert schedule.num_steps == num_steps
-  for values in schedule:
-    assert values.shape == (num_steps,)
-    assert values.dtype == jnp.float32
-  betas, alphas, alpha_bars = (np.asarray(x, np.float64) for x in schedule)
-  assert (betas > 0).all()
-  assert (betas < 1).all()
-  np.testing.assert_allclose(alphas, 1 - betas, atol=1e-7)
-  # The product is made in double precision; that of rounded factors drifts by
-  # about 6e-8 sqrt(T) from it.
-  np.testing.assert_allclose(alpha_bars, np.cumprod(alphas), rtol=2e-5)
-  assert (np.diff(alpha_bars) < 0).all()
-  assert (np.diff(betas) > 0).all()
-
-
-def test_vp_schedule_known_numbers():
-  schedule = diffusion.make_schedule("vp", 5)
-  np.testing.assert_allclose(
-    schedule.betas, [0.1959, 0.4588, 0.6358, 0.7549, 0.8350], atol=5e-5
-  )
-  np.testing.assert_allclose(
-    schedule.alpha_bars, [0.8041, 0.4352, 0.1585, 0.0389, 0.0064], atol=5e-5
-  )
-
-
-@pytest.mark.parametrize("num_steps", [1, 5, 20, 100])
-def test_vp_schedule_is_that_of_the_sde(num_steps):
-  # alpha_bar(u) = exp(-int_0^u beta(v) dv) with beta from 0.1 to 10, at the
-  # end of each of the T intervals of [0, 1].
-  u = np.arange(1, num_steps + 1) / num_steps
-  np.testing.assert_allclose(
-    diffusion.make_schedule("vp", num_steps).alpha_bars,
-    np.exp(-(0.1 * u + 9.9 * u**2 / 2)),
-    rtol=1e-5,
-  )
-
-
-@pytest.mark.parametrize("num_steps", [5, 20, 100])
-def test_cosine_schedule_is_a_squared_cosine(num_steps):
-  def squared_cosine(t):
-    return np.cos((t / num_steps + 0.008) / 1.008 * np.pi / 2) ** 2
-
-  schedule = diffusion.make_schedule("cosine", num_steps)
-  expected = squared_cosine(np.arange(1, num_steps + 1)) / squared_cosine(0)
-  # The cosine reaches zero at the last step, where beta is held at 0.999.
-  np.testing.assert_allclose(schedule.alpha_bars[:-1], expected[:-1], rtol=1e-5)
-  np.testing.assert_allclose(schedule.betas[-1], 0.999, rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-  ("name", "num_steps", "expected", "tolerance"),
-  [
-    ("vp", 20, 0.0064, 5e-5),
-    ("cosine", 20, 6e-6, 5e-7),
-    ("linear", 5, 0.951, 5e-4),
-  ],
-)
-def test_noise_left_at_the_end(name, num_steps, expected, tolerance):
-  schedule = diffusion.make_schedule(name, num_steps)
-  np.testing.assert_allclose(
-    schedule.alpha_bars[-1], expected, rtol=0, atol=tolerance
-  )
-
-
-def test_linear_schedule_is_linear():
-  betas = np.asarray(diffusion.make_schedule("linear", 5).betas)
-  np.testing.assert_allclose(betas[[0, -1]], [1e-4, 2e-2], rtol=1e-6)
-  np.testing.assert_allclose(np.diff(betas), 0.0199 / 4, rtol=1e-4)
-
-
-@pytest.mark.parametrize("num_steps", [0, -3])
-def test_schedule_needs_steps(num_steps):
-  with pytest.raises(ValueError, match=f"num_steps.*{num_steps}"):
-    diffusion.make_schedule("vp", num_steps)
-
-
-def test_schedule_must_be_known():
-  with pytest.raises(ValueError, match=r"'sigmoid'.*'vp'"):
-    diffusion.make_schedule("sigmoid", 5)  # pyright: ignore[reportArgumentType]
-
-
-@pytest.mark.parametrize("name", SCHEDULES)
-def test_add_noise_is_the_chain_of_small_steps(name):
-  # q(a_t | a_{t-1}) = N(sqrt(alpha_t) a_{t-1}, beta_t), composed one by one.
-  schedule = diffusion.make_schedule(name, 10)
-  mean, variance = 1.0, 0.0
-  for t in range(10):
-    beta = float(schedule.betas[t])
-    mean *= np.sqrt(1 - beta)
-    variance = (1 - beta) * variance + beta
-    one, zero = jnp.ones((1, 1)), jnp.zeros((1, 1))
-    got_mean = diffusion.add_noise(schedule, one, zero, jnp.asarray(t))
-    got_scale = diffusion.add_noise(schedule, zero, one, jnp.asarray(t))
-    np.testing.assert_allclose(got_mean, [[mean]], rtol=1e-3)
-    np.testing.assert_allclose(got_scale, [[np.sqrt(variance)]], rtol=1e-3)
-
-
-@pytest.mark.parametrize("step", [3, [0, 4, 2, 2]])
-def test_add_noise_values(step):
-  rng = np.random.default_rng(0)
-  action, noise = rng.normal(size=(2, 4, 3)).astype(np.float32)
-  schedule = diffusion.make_schedule("vp", 5)
-  got = diffusion.add_noise(
-    schedule, jnp.asarray(action), jnp.asarray(noise), jnp.asarray(step)
-  )
-  steps = np.broadcast_to(step, (4,))
-  for i, t in enumerate(steps):
-    alpha_bar = float(schedule.alpha_bars[t])
-    expected = (
-      np.sqrt(alpha_bar) * action[i] + np.sqrt(1 - alpha_bar) * noise[i]
-    )
-    np.testing.assert_allclose(got[i], expected, rtol=1e-5, atol=1e-6)
-
-
-def test_add_noise_moments():
-  schedule = diffusion.make_schedule("vp", 5)
-  size = 100_000
-  noise = jax.random.normal(jax.random.key(0), (size, 1))
-  noisy = diffusion.add_noise(
-    schedule, jnp.full((size, 1), 0.5), noise, jnp.asarray(2)
-  )
-  variance = 1 - 0.1585
-  # Five standard errors, plus what the four known digits leave open.
-  np.testing.assert_allclose(
-    jnp.mean(noisy),
-    np.sqrt(0.1585) * 0.5,
-    atol=5 * np.sqrt(variance / size) + 5e-5,
-  )
-  np.testing.assert_allclose(
-    jnp.var(noisy), variance, atol=5 * variance * np.sqrt(2 / size) + 5e-5
-  )
-
-
-def test_add_noise_wants_equal_shapes_and_integer_steps():
-  schedule = diffusion.make_schedule("vp", 5)
-  with pytest.raises(AssertionError):
-    diffusion.add_noise(
-      schedule, jnp.zeros((4, 2)), jnp.zeros((4, 1)), jnp.asarray(0)
-    )
-  with pytest.raises(AssertionError):
-    diffusion.add_noise(
-      schedule, jnp.zeros((4, 2)), jnp.zeros((4, 2)), jnp.asarray(0.0)
-    )
 
 
 # The last has more denoising steps than the sampler unrolls.
@@ -403,4 +243,53 @@ def test_denoiser_must_return_the_samples_shape():
       lambda action, step: action[:1],
       diffusion.make_schedule("vp", 2),
       (4, 2),
+    )
+
+
+@pytest.mark.parametrize(
+  "sampler", [diffusion.sample, diffusion.sample_posterior]
+)
+def test_start_scale_scales_the_start_alone(sampler):
+  # T = 1 adds no noise, and a zero denoiser makes it linear in the start.
+  schedule = diffusion.make_schedule("vp", 1)
+  one, half = (
+    sampler(
+      jax.random.key(8),
+      lambda action, step: jnp.zeros_like(action),
+      schedule,
+      (16, 2),
+      clip=None,
+      start_scale=scale,
+    )
+    for scale in (1.0, 0.5)
+  )
+  np.testing.assert_allclose(half, 0.5 * one, rtol=1e-6)
+
+
+def test_noise_does_not_depend_on_the_start_scale():
+  # With a denoiser that is linear in the action, so is the result in the start.
+  schedule = diffusion.make_schedule("vp", 3)
+
+  def sample(scale):
+    return diffusion.sample(
+      jax.random.key(8),
+      linear_denoiser,
+      schedule,
+      (16, 2),
+      clip=None,
+      start_scale=scale,
+    )
+
+  zero, one, two = (np.asarray(sample(scale)) for scale in (0.0, 1.0, 2.0))
+  np.testing.assert_allclose(two - one, one - zero, rtol=1e-3, atol=1e-4)
+
+
+def test_start_scale_must_not_be_negative():
+  with pytest.raises(ValueError, match=r"start_scale.*-1\.0"):
+    diffusion.sample(
+      jax.random.key(0),
+      linear_denoiser,
+      diffusion.make_schedule("vp", 2),
+      (1, 1),
+      start_scale=-1.0,
     )

@@ -1,0 +1,309 @@
+"""Reverse samples, against scipy's normal and truncated normal."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+
+from acme_qsm import diffusion
+from acme_qsm import losses
+from acme_qsm.diffusion import reverse
+
+# From all of the action to nothing of it, as the toy problem's schedule ends.
+ALPHA_BARS = np.asarray([0.9999, 0.94, 0.5, 1e-3, 6e-11], np.float32)
+# Where the interval begins on the side of 0, in standard deviations; None: the
+# interval lies around 0.
+STARTS = [None, 0.0, 3.0, 6.0, 20.0]
+NUM_SAMPLES = 20_000
+
+
+def make_schedule(alpha_bars):
+  """A schedule of these alpha_bars: nothing else is read of it."""
+  alpha_bars = jnp.asarray(alpha_bars, jnp.float32)
+  return diffusion.NoiseSchedule(alpha_bars, alpha_bars, alpha_bars)
+
+
+def truncnorm(noisy_action, alpha_bar, bound):
+  """The clean action's distribution, in double precision."""
+  mean = noisy_action / np.sqrt(alpha_bar)
+  scale = np.sqrt((1 - alpha_bar) / alpha_bar)
+  return scipy.stats.truncnorm(
+    (-bound - mean) / scale, (bound - mean) / scale, loc=mean, scale=scale
+  )
+
+
+def make_cases(bound):
+  """(alpha_bar's index, noisy action) of all cases, on both sides."""
+  cases = []
+  for i, alpha_bar in enumerate(ALPHA_BARS.astype(np.float64)):
+    for start in STARTS:
+      noisy = 0.05
+      if start is not None:
+        noisy = bound * np.sqrt(alpha_bar) + start * np.sqrt(1 - alpha_bar)
+      cases += [(i, np.float32(noisy)), (i, np.float32(-noisy))]
+  return cases
+
+
+@pytest.fixture(scope="module", params=[1.0, 0.3], ids=lambda b: f"bound{b}")
+def bounded(request):
+  """Bound, cases, and draws of each: clean actions and noises [case, K]."""
+  cases = make_cases(request.param)
+  step, noisy = (np.asarray(column) for column in zip(*cases, strict=True))
+  clean, noise = diffusion.reverse_samples(
+    jax.random.key(0),
+    make_schedule(ALPHA_BARS),
+    jnp.asarray(noisy)[:, None],
+    jnp.asarray(step),
+    NUM_SAMPLES,
+    bound=request.param,
+  )
+  return request.param, cases, np.asarray(clean[..., 0]), np.asarray(noise)
+
+
+def test_truncated_draws_follow_scipys_truncnorm(bounded):
+  bound, cases, clean, _ = bounded
+  for draws, (i, noisy) in zip(clean, cases, strict=True):
+    expected = truncnorm(float(noisy), float(ALPHA_BARS[i]), bound)
+    statistic = scipy.stats.kstest(
+      draws.astype(np.float64), expected.cdf
+    ).statistic
+    # A right sample exceeds it with a probability of 2 exp(-2 * 2.5^2) = 7e-6,
+    # in 100 cases with 7e-4.
+    assert statistic < 2.5 / np.sqrt(NUM_SAMPLES), (i, noisy)
+
+
+def test_truncated_draws_have_scipys_mean_and_standard_deviation(bounded):
+  bound, cases, clean, _ = bounded
+  for draws, (i, noisy) in zip(clean, cases, strict=True):
+    expected = truncnorm(float(noisy), float(ALPHA_BARS[i]), bound)
+    # Moments by quadrature of the quantiles: truncnorm.stats cancels where the
+    # interval is narrow.
+    points, weights = np.polynomial.legendre.leggauss(200)
+    quantiles = expected.ppf((points + 1) / 2)
+    mean = np.sum(weights * quantiles) / 2
+    std = np.sqrt(np.sum(weights * (quantiles - mean) ** 2) / 2)
+    draws = draws.astype(np.float64)
+    # Five standard errors, the variance's by the draws' own fourth moment; and
+    # 0.1% for what the quadrature leaves of unbounded tails.
+    error = 5 / np.sqrt(NUM_SAMPLES)
+    fourth = np.mean((draws - mean) ** 4) / std**4
+    np.testing.assert_allclose(
+      draws.mean(), mean, rtol=0, atol=(error + 1e-3) * std, err_msg=f"{i}"
+    )
+    np.testing.assert_allclose(
+      draws.std() / std,
+      1.0,
+      atol=error * np.sqrt(fourth - 1) / 2 + 1e-3,
+      err_msg=f"{i} {noisy}",
+    )
+
+
+def test_truncated_draws_are_bounded_and_add_up(bounded):
+  bound, cases, clean, noise = bounded
+  assert np.isfinite(noise).all()
+  # Exactly: the critic is never asked outside of the box.
+  assert np.abs(clean).max() <= np.float32(bound)
+  for draws, noises, (i, noisy) in zip(clean, noise, cases, strict=True):
+    alpha_bar = float(ALPHA_BARS[i])
+    total = np.sqrt(alpha_bar) * draws + np.sqrt(1 - alpha_bar) * noises[:, 0]
+    np.testing.assert_allclose(total, noisy, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("low", [-30, -3, 0, 2, 4.99, 5.01, 6, 20, 300])
+@pytest.mark.parametrize("width", [1e-5, 0.019, 0.021, 0.5, 3, 60])
+def test_inverse_of_the_distribution_function(low, width):
+  # Without chance: the uniforms come back through scipy's distribution
+  # function, in every branch and on both sides of where they meet.
+  low, width = np.float32(max(low, -width / 2)), np.float32(width)
+  uniform = np.arange(512, dtype=np.float32) / 512
+  offset = reverse._draw_truncated(
+    jnp.asarray(uniform)[None, :, None],
+    jnp.full((1, 1, 1), low),
+    jnp.full((1, 1, 1), width),
+  )
+  offset = np.asarray(offset, np.float64)[0, :, 0]
+  low, width = float(low), float(width)
+  if low < 0:
+    below, above = scipy.special.ndtr([low, low + width])
+    got = (scipy.special.ndtr(low + offset) - below) / (above - below)
+  else:
+    log_tail = scipy.special.log_ndtr(-low)
+    got = np.expm1(scipy.special.log_ndtr(-low - offset) - log_tail)
+    got /= np.expm1(scipy.special.log_ndtr(-low - width) - log_tail)
+  np.testing.assert_allclose(got, uniform, atol=1e-4)
+
+
+def test_no_bound_leaves_the_noise_normal():
+  schedule = diffusion.make_schedule("vp", 5)
+  noisy = jnp.asarray([[0.3], [-2.0]])
+  clean, noise = diffusion.reverse_samples(
+    jax.random.key(1), schedule, noisy, jnp.asarray([0, 4]), NUM_SAMPLES
+  )
+  assert clean.shape == noise.shape == (2, NUM_SAMPLES, 1)
+  assert clean.dtype == noise.dtype == jnp.float32
+  assert jnp.abs(clean).max() > 5
+  for i, t in enumerate([0, 4]):
+    alpha_bar = float(schedule.alpha_bars[t])
+    statistic = scipy.stats.kstest(noise[i, :, 0], "norm").statistic
+    assert statistic < 2.5 / np.sqrt(NUM_SAMPLES)  # As above.
+    total = np.sqrt(alpha_bar) * clean[i] + np.sqrt(1 - alpha_bar) * noise[i]
+    np.testing.assert_allclose(total, np.full_like(total, noisy[i]), atol=1e-5)
+
+
+@pytest.mark.parametrize("bound", [None, 1.0])
+def test_draws_of_examples_samples_and_dimensions_are_independent(bound):
+  _, noise = diffusion.reverse_samples(
+    jax.random.key(2),
+    make_schedule([0.5]),
+    jnp.zeros((4, 3)),
+    jnp.int32(0),
+    5_000,
+    bound=bound,
+  )
+  draws = np.asarray(noise).transpose(0, 2, 1).reshape(12, 5_000)
+  # Five standard errors.
+  np.testing.assert_allclose(
+    np.corrcoef(draws), np.eye(12), atol=5 / np.sqrt(5_000)
+  )
+
+
+@pytest.mark.parametrize(
+  "schedule",
+  [
+    diffusion.make_schedule("vp", 5),
+    diffusion.make_schedule("linear", 20, beta_start=0.001, beta_end=0.999),
+    diffusion.make_schedule("linear", 20, beta_start=1e-7, beta_end=0.5),
+    make_schedule([1 - 6e-8, 1 - 1e-6, 0.5, 1e-12, 1.2e-38]),
+  ],
+)
+def test_extremes_are_finite_and_bounded(schedule):
+  num_steps = schedule.num_steps
+  for size in (0.0, 1e-30, 0.5, 1.0, 1.5, 6.0, 1e4):
+    noisy = jnp.full((num_steps, 2), size) * jnp.asarray([1.0, -1.0])
+    clean, noise = diffusion.reverse_samples(
+      jax.random.key(3), schedule, noisy, jnp.arange(num_steps), 64, bound=1.0
+    )
+    assert jnp.isfinite(noise).all()
+    assert jnp.abs(clean).max() <= 1.0
+
+
+@pytest.mark.parametrize("noisy", [0.3, 1.5])
+def test_the_mean_noise_is_the_score_of_the_noised_uniform_density(noisy):
+  # Equal weights are a flat Q: the policy is uniform on the box, its noised
+  # density the difference of two normal distribution functions. Out of the
+  # box its score is large, which clipped clean actions would not tell.
+  alpha_bar = float(np.float32(0.94))
+  root, scale = np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar)
+  low, high = (noisy - root) / scale, (noisy + root) / scale
+  pdf, cdf = scipy.stats.norm.pdf, scipy.stats.norm.cdf
+  score = (pdf(high) - pdf(low)) / (cdf(high) - cdf(low)) / scale
+  assert noisy < 1 or score < -10
+  _, noise = diffusion.reverse_samples(
+    jax.random.key(4),
+    make_schedule([alpha_bar]),
+    jnp.full((1, 1), noisy),
+    jnp.int32(0),
+    100_000,
+    bound=1.0,
+  )
+  # Five standard errors.
+  np.testing.assert_allclose(
+    jnp.mean(noise),
+    -scale * score,
+    atol=5 * float(jnp.std(noise)) / np.sqrt(100_000),
+  )
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+def test_weighted_noises_are_the_noise_prediction_of_a_boltzmann_policy(
+  normalized,
+):
+  # exp(Q / temperature) = N(m, s^2) up to a factor, without a bound: noised it
+  # is normal, and its noise prediction known.
+  mean, scale, temperature, size = 0.4, 0.5, 0.2, 400_000
+  schedule = diffusion.make_schedule("vp", 5)
+  noisy = jnp.asarray([[0.2], [-0.5], [0.9]])
+  steps = jnp.asarray([0, 1, 3])
+  clean, noise = diffusion.reverse_samples(
+    jax.random.key(5), schedule, noisy, steps, size
+  )
+  q_value = -temperature * (clean[..., 0] - mean) ** 2 / (2 * scale**2)
+  if normalized:
+    weight = losses.self_normalized_weights(q_value, temperature)
+  else:
+    weight = losses.exponential_weights(q_value, temperature)
+    weight = weight / jnp.sum(weight, axis=1, keepdims=True)
+  alpha_bar = np.asarray(schedule.alpha_bars)[np.asarray(steps)]
+  variance = alpha_bar * scale**2 + 1 - alpha_bar
+  expected = np.asarray(noisy)[:, 0] - np.sqrt(alpha_bar) * mean
+  expected = np.sqrt(1 - alpha_bar) * expected / variance
+  # The loss is least there: its gradient vanishes, within five standard errors
+  # of a weighted mean (the delta method).
+  gradient = jax.grad(
+    lambda e: jnp.sum(
+      losses.reverse_sampling_score_matching_loss(e, noise, weight)
+    )
+  )(jnp.asarray(expected, jnp.float32)[:, None])
+  error = np.sqrt(
+    np.sum(np.square(weight * (noise[..., 0] - expected[:, None])), axis=1)
+  )
+  assert (np.abs(gradient[:, 0]) / 2 < 5 * error + 1e-5).all()
+
+
+def test_gradients():
+  schedule, steps = make_schedule([0.25]), jnp.int32(0)
+
+  def total(noisy, bound):
+    return jnp.sum(
+      diffusion.reverse_samples(
+        jax.random.key(6), schedule, noisy, steps, 8, bound=bound
+      )[0]
+    )
+
+  noisy = jnp.asarray([[0.3, -2.0]])
+  # Eight clean actions, each a_t / sqrt(alpha_bar) less a constant.
+  np.testing.assert_allclose(jax.grad(total)(noisy, None), [[16.0, 16.0]])
+  np.testing.assert_array_equal(jax.grad(total)(noisy, 1.0), [[0.0, 0.0]])
+
+
+@pytest.mark.parametrize("bound", [None, 0.5])
+def test_compiled_and_over_keys_it_is_the_same(bound):
+  schedule = diffusion.make_schedule("vp", 5)
+  noisy, steps = jnp.full((5, 2), 0.7), jnp.arange(5)
+
+  def draw(key):
+    return diffusion.reverse_samples(
+      key, schedule, noisy, steps, 7, bound=bound
+    )
+
+  keys = jax.random.split(jax.random.key(7), 2)
+  together = jax.jit(jax.vmap(draw))(keys)
+  for i in range(2):
+    for a, b in zip(together, draw(keys[i]), strict=True):
+      np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-4)
+
+
+def test_arguments_out_of_range_are_named():
+  schedule = diffusion.make_schedule("vp", 2)
+
+  def draw(noisy=(1, 1), step=0, num_samples=4, **kwargs):
+    diffusion.reverse_samples(
+      jax.random.key(0),
+      schedule,
+      jnp.zeros(noisy),
+      jnp.asarray(step),
+      num_samples,
+      **kwargs,
+    )
+
+  with pytest.raises(ValueError, match=r"num_samples.*0"):
+    draw(num_samples=0)
+  for bound in (0.0, -1.0):
+    with pytest.raises(ValueError, match=f"bound.*{bound}"):
+      draw(bound=bound)
+  with pytest.raises(AssertionError):
+    draw(noisy=(3,))
+  with pytest.raises(AssertionError):
+    draw(step=0.0)
