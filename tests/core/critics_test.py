@@ -64,7 +64,7 @@ def test_a_terminal_categorical_target_is_the_reward():
   )
   # What is beyond the atoms counts as the last, or the first, of them.
   log_probabilities = np.array(jax.nn.log_softmax(logits))
-  expected = -np.sum(log_probabilities[:, [0, 1, 2], [1, 4, 0]], axis=0)
+  expected = np.sum(-log_probabilities[:, [0, 1, 2], [1, 4, 0]], axis=0)
   np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
 
