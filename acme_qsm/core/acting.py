@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from acme_qsm import types
+from acme_qsm.core import normalization
 from acme_qsm.core.config import ActorCriticConfig
 
 Sampler = Callable[[types.Params, jax.Array, jax.Array], jax.Array]
@@ -25,6 +26,9 @@ class Networks(Protocol):
     criticize: (params, observation [B, ...], action [B, A]) -> Q-values
       [N, B].
     action_size: A.
+    critic_outputs: as criticize, but what the critics' heads are made of [N, B,
+      H]; None where they predict Q itself.
+    observation_shape: an observation's shape; None if it is not known.
   """
 
   @property
@@ -41,6 +45,14 @@ class Networks(Protocol):
   @property
   def action_size(self) -> int: ...  # noqa: D102
 
+  @property
+  def critic_outputs(  # noqa: D102
+    self,
+  ) -> Callable[[types.Params, jax.Array, jax.Array], jax.Array] | None: ...
+
+  @property
+  def observation_shape(self) -> tuple[int, ...] | None: ...  # noqa: D102
+
 
 class PolicyParams(NamedTuple):
   """What a policy needs to act: see `make_policy`.
@@ -51,12 +63,15 @@ class PolicyParams(NamedTuple):
     target_policy: their slow copy.
     critics: the critics' parameters, to choose among candidate actions.
     steps: [] int32 learner steps behind these parameters.
+    observation_statistics: what observations are normalised by; None for
+      observations as they are.
   """
 
   policy: types.Params
   target_policy: types.Params
   critics: types.Params
   steps: jax.Array
+  observation_statistics: normalization.Statistics | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +184,11 @@ def make_policy(
     params: PolicyParams, key: jax.Array, observation: jax.Array
   ) -> jax.Array:
     sample_key, noise_key, random_key = jax.random.split(key, 3)
-    action = sample(params, sample_key, observation)
+    action = sample(
+      params,
+      sample_key,
+      normalization.normalize(params.observation_statistics, observation),
+    )
     if evaluation:
       return action
     action = add_exploration_noise(noise_key, action, config.exploration_noise)

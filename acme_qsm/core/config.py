@@ -8,6 +8,7 @@ from acme_qsm import diffusion
 from acme_qsm.networks.config import DenoiserConfig
 from acme_qsm.networks.config import NetworksConfig
 
+CategoricalTarget = Literal["projection", "hl_gauss"]
 LearningRateSchedule = Literal["constant", "linear", "cosine"]
 
 
@@ -25,6 +26,11 @@ class ActorCriticConfig(NetworksConfig):
     policy_learning_rate_begin: updates of the policy before it falls.
     policy_learning_rate_steps: updates of the policy that the fall takes.
     critic_learning_rate: Adam's, for the critics.
+    categorical_target: what categorical critics are matched to: the target's
+      distribution, projected onto the atoms ("projection"), or its mean,
+      smoothed ("hl_gauss").
+    normalize_observations: whether networks see observations less their
+      running mean, divided by their running standard deviation.
     policy_update_period: learner steps per update of the policy and of the
       targets; the critics are updated at each.
     target_update_rate: tau, the step of the target critics and the target
@@ -67,6 +73,8 @@ class ActorCriticConfig(NetworksConfig):
   policy_learning_rate_begin: int = configuration.non_negative(0)
   policy_learning_rate_steps: int = configuration.positive(1_000_000)
   critic_learning_rate: float = configuration.positive(3e-4)
+  categorical_target: CategoricalTarget = "projection"
+  normalize_observations: bool = False
   policy_update_period: int = configuration.positive(1)
   target_update_rate: float = configuration.checked(
     0.005, lambda value: 0 < value <= 1, "in (0, 1]"

@@ -9,6 +9,8 @@ from acme_qsm import losses
 from acme_qsm import types
 from acme_qsm.core import acting
 from acme_qsm.core.config import ActorCriticConfig
+from acme_qsm.networks.critics import expected_value
+from acme_qsm.networks.critics import make_atoms
 
 CriticLoss = Callable[
   [types.Params, types.Params, types.Transition, jax.Array],
@@ -56,18 +58,32 @@ def draw_target_action(
   )
 
 
-def make_clipped_double_q_loss(
+def make_critic_loss(
   networks: acting.Networks, config: ActorCriticConfig
 ) -> CriticLoss:
-  """Makes the loss of critics that learn by clipped double Q-learning.
+  """Makes the loss of critics that share the lowest target.
 
   Args:
     networks: the critics.
-    config: the discount and the rewards' scale.
+    config: their head, the discount and the rewards' scale.
 
   Returns:
-    The loss, a mean over the batch: see `losses.clipped_double_q_loss`.
+    The loss, a mean over the batch: `losses.clipped_double_q_loss`, or the same
+    for the distributions that other heads predict.
+
+  Raises:
+    ValueError: if the networks have no such head.
   """
+  per_example = _make_head_loss(config)
+  outputs = (
+    networks.criticize
+    if config.critic_head == "scalar"
+    else networks.critic_outputs
+  )
+  if outputs is None:
+    raise ValueError(
+      f"critic_head={config.critic_head!r} needs networks with critic_outputs."
+    )
 
   def critic_loss(
     params: types.Params,
@@ -75,20 +91,31 @@ def make_clipped_double_q_loss(
     transitions: types.Transition,
     next_action: jax.Array,
   ) -> tuple[jax.Array, jax.Array]:
-    q_values = networks.criticize(
-      params, transitions.observation, transitions.action
-    )
-    loss = losses.clipped_double_q_loss(
-      q_values,
+    found = outputs(params, transitions.observation, transitions.action)
+    loss = per_example(
+      found,
       config.reward_scale * transitions.reward,
       config.discount * transitions.discount,
-      networks.criticize(
-        target_params, transitions.next_observation, next_action
-      ),
+      outputs(target_params, transitions.next_observation, next_action),
     )
-    return jnp.mean(loss), q_values
+    return jnp.mean(loss), expected_value(config, found)
 
   return critic_loss
+
+
+def _make_head_loss(config: ActorCriticConfig) -> Callable[..., jax.Array]:
+  """(outputs, reward, discount, next outputs) -> loss [B]."""
+  if config.critic_head == "scalar":
+    return losses.clipped_double_q_loss
+  if config.critic_head == "quantile":
+    return losses.quantile_double_q_loss
+  loss = (
+    losses.categorical_double_q_loss
+    if config.categorical_target == "projection"
+    else losses.hl_gauss_double_q_loss
+  )
+  atoms = jnp.asarray(make_atoms(config))
+  return lambda outputs, *rest: loss(outputs, atoms, *rest)
 
 
 def action_gradient(

@@ -14,6 +14,7 @@ import optax
 from acme_qsm import types
 from acme_qsm.core import acting
 from acme_qsm.core import critics
+from acme_qsm.core import normalization
 from acme_qsm.core import updates
 from acme_qsm.core.config import ActorCriticConfig
 from acme_qsm.core.method import Context
@@ -35,6 +36,8 @@ class TrainingState(NamedTuple):
     steps: [] int32 learner steps made.
     policy_metrics: the metrics of the policy's last update, where it is not
       updated at each step; else empty.
+    observation_statistics: of the observations in all batches, where they are
+      normalised; else None.
   """
 
   policy_params: types.Params
@@ -47,6 +50,7 @@ class TrainingState(NamedTuple):
   key: jax.Array
   steps: jax.Array
   policy_metrics: types.Metrics
+  observation_statistics: normalization.Statistics | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +125,26 @@ def policy_params(state: TrainingState) -> acting.PolicyParams:
     target_policy=state.target_policy_params,
     critics=state.critic_params,
     steps=state.steps,
+    observation_statistics=state.observation_statistics,
   )
+
+
+def _normalize(
+  state: TrainingState, transitions: types.Transition
+) -> tuple[TrainingState, types.Transition]:
+  """Normalises observations, whose statistics count these too."""
+  if state.observation_statistics is None:
+    return state, transitions
+  statistics = normalization.update_statistics(
+    state.observation_statistics, transitions.observation
+  )
+  transitions = transitions._replace(
+    observation=normalization.normalize(statistics, transitions.observation),
+    next_observation=normalization.normalize(
+      statistics, transitions.next_observation
+    ),
+  )
+  return state._replace(observation_statistics=statistics), transitions
 
 
 class _Parts:
@@ -157,7 +180,18 @@ class _Parts:
       key=key,
       steps=jnp.zeros((), jnp.int32),
       policy_metrics={name: jnp.zeros(()) for name in held},
+      observation_statistics=self._init_statistics(),
     )
+
+  def _init_statistics(self) -> normalization.Statistics | None:
+    if not self._config.normalize_observations:
+      return None
+    shape = self._networks.observation_shape
+    if shape is None:
+      raise ValueError(
+        "normalize_observations needs networks with an observation_shape."
+      )
+    return normalization.init_statistics(shape)
 
   def step(
     self, state: TrainingState, transitions: types.Transition
@@ -168,6 +202,7 @@ class _Parts:
     # Four at once, the last two for the policy's loss: other draws would be
     # other runs.
     keys = jax.random.split(state.key, 4)
+    state, transitions = _normalize(state, transitions)
     state, next_action, metrics = self._update_critics(
       state, transitions, keys[1]
     )

@@ -71,7 +71,7 @@ class Method:
   make_networks: Callable[..., acting.Networks] = networks_lib.make_networks
   make_sampler: Callable[..., acting.Sampler] = sampling.make_sampler
   make_critic_loss: Callable[[Any, Any], critics.CriticLoss] = (
-    critics.make_clipped_double_q_loss
+    critics.make_critic_loss
   )
   presets: Mapping[str, ActorCriticConfig] = dataclasses.field(
     default_factory=dict

@@ -8,7 +8,10 @@ networks, sampling, keys.
 from acme_qsm.losses.policy_gradient import diffusion_policy_gradient_loss
 from acme_qsm.losses.score_matching import boltzmann_score_matching_loss
 from acme_qsm.losses.score_matching import q_score_matching_loss
+from acme_qsm.losses.value import categorical_double_q_loss
 from acme_qsm.losses.value import clipped_double_q_loss
+from acme_qsm.losses.value import hl_gauss_double_q_loss
+from acme_qsm.losses.value import quantile_double_q_loss
 from acme_qsm.losses.weighted_noise_matching import effective_sample_size
 from acme_qsm.losses.weighted_noise_matching import exponential_weights
 from acme_qsm.losses.weighted_noise_matching import (
@@ -20,11 +23,14 @@ from acme_qsm.losses.weighted_noise_matching import weight_kl
 
 __all__ = [
   "boltzmann_score_matching_loss",
+  "categorical_double_q_loss",
   "clipped_double_q_loss",
   "diffusion_policy_gradient_loss",
   "effective_sample_size",
   "exponential_weights",
+  "hl_gauss_double_q_loss",
   "q_score_matching_loss",
+  "quantile_double_q_loss",
   "reverse_sampling_score_matching_loss",
   "self_normalized_weights",
   "temperature_loss",

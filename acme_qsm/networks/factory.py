@@ -11,6 +11,8 @@ from acme_qsm import specs
 from acme_qsm import types
 from acme_qsm.networks.config import DenoiserConfig
 from acme_qsm.networks.critics import Critic
+from acme_qsm.networks.critics import expected_value
+from acme_qsm.networks.critics import output_size
 from acme_qsm.networks.denoiser import Denoiser
 
 DenoiserFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -18,7 +20,8 @@ DenoiserFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 -> noise prediction [B, A]."""
 
 CriticFn = Callable[[jax.Array, jax.Array], jax.Array]
-"""Haiku code: (observation [B, ...], action [B, A]) -> Q-values [B]."""
+"""Haiku code: (observation [B, ...], action [B, A]) -> Q-values [B]; or what
+the head is made of [B, H] where `critic_head` is not "scalar"."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +38,11 @@ class DiffusionNetworks:
     action_size: A.
     num_denoising_steps: T, the steps that the denoiser knows; None if it takes
       any. A learner or a policy that wants others is refused.
+    critic_outputs: as criticize, but what the critics' heads are made of [N, B,
+      H], of which Q is the mean: logits of the atoms, or quantiles; None where
+      they predict Q itself.
+    observation_shape: an observation's shape; None if it does not matter, which
+      it does where observations are normalised.
   """
 
   init_denoiser: Callable[[jax.Array], types.Params]
@@ -43,6 +51,10 @@ class DiffusionNetworks:
   criticize: Callable[[types.Params, jax.Array, jax.Array], jax.Array]
   action_size: int
   num_denoising_steps: int | None = None
+  critic_outputs: (
+    Callable[[types.Params, jax.Array, jax.Array], jax.Array] | None
+  ) = None
+  observation_shape: tuple[int, ...] | None = None
 
   @property
   def init_policy(self) -> Callable[[jax.Array], types.Params]:
@@ -80,8 +92,11 @@ def make_networks(
   )
   (action_size,) = environment_spec.actions.shape
   denoiser_fn = denoiser or (lambda *args: Denoiser(action_size, config)(*args))
+  scalar = config.critic_head == "scalar"
   critic_fn = critic or (
-    lambda *args: Critic(config.critic_hidden_sizes)(*args)
+    (lambda *args: Critic(config)(*args)[..., 0])
+    if scalar
+    else (lambda *args: Critic(config)(*args))
   )
   denoiser_net = hk.without_apply_rng(hk.transform(denoiser_fn))
   critic_net = hk.without_apply_rng(hk.transform(critic_fn))
@@ -97,13 +112,22 @@ def make_networks(
     keys = jax.random.split(key, config.num_critics)
     return jax.vmap(lambda k: critic_net.init(k, observation, action))(keys)
 
+  apply_critics = jax.vmap(critic_net.apply, in_axes=(0, None, None))
+
+  def criticize(
+    params: types.Params, observation: jax.Array, action: jax.Array
+  ) -> jax.Array:
+    return expected_value(config, apply_critics(params, observation, action))
+
   networks = DiffusionNetworks(
     init_denoiser=lambda key: denoiser_net.init(key, observation, action, step),
     denoise=denoiser_net.apply,
     init_critics=init_critics,
-    criticize=jax.vmap(critic_net.apply, in_axes=(0, None, None)),
+    criticize=criticize,
     action_size=action_size,
     num_denoising_steps=None if denoiser else config.num_denoising_steps,
+    critic_outputs=None if scalar else apply_critics,
+    observation_shape=tuple(environment_spec.observations.shape),
   )
   _check_output(
     "denoiser",
@@ -115,9 +139,9 @@ def make_networks(
   _check_output(
     "critic",
     networks.init_critics,
-    networks.criticize,
+    apply_critics,
     (observation, action),
-    (config.num_critics, 2),
+    (config.num_critics, 2, *(() if scalar else (output_size(config),))),
   )
   return networks
 

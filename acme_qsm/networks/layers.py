@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 _INITIALIZER = hk.initializers.VarianceScaling(1.0, "fan_avg", "uniform")
+_HE_INITIALIZER = hk.initializers.VarianceScaling(2.0, "fan_in", "normal")
 
 
 @jax.custom_jvp
@@ -70,45 +71,99 @@ class Lookup(NamedTuple):
     return jax.nn.one_hot(self.rows, table.shape[0]) @ table
 
 
-class Perceptron(hk.Module):
-  """A multi-layer perceptron over the concatenation of its inputs.
+def project_inputs(
+  inputs: Sequence[jax.Array | Lookup], width: int
+) -> jax.Array:
+  """A linear layer over the concatenation of inputs; call it in a module.
 
-  The first layer projects each input by itself and adds the results, which is
-  the same function; so what does not change between denoising steps is
-  projected once, and what is looked up in a table only as often as the table
-  has rows.
+  Each input is projected by itself and the results are added, which is the same
+  function; so what does not change between denoising steps is projected once,
+  and what is looked up in a table only as often as the table has rows.
+
+  Args:
+    inputs: [..., D_i] each; leading axes broadcast.
+    width: the layer's width.
+
+  Returns:
+    [..., width].
   """
+  sizes = [(x.table if isinstance(x, Lookup) else x).shape[-1] for x in inputs]
+  # Xavier-uniform for the layer as a whole, not for each part of it.
+  bound = np.sqrt(6.0 / (sum(sizes) + width))
+  initializer = hk.initializers.RandomUniform(-bound, bound)
+  hidden = hk.get_parameter("first_bias", [width], init=jnp.zeros)
+  for i, (x, size) in enumerate(zip(inputs, sizes, strict=True)):
+    weights = hk.get_parameter(
+      f"first_weights_{i}", [size, width], init=initializer
+    )
+    projected = x.project(weights) if isinstance(x, Lookup) else x @ weights
+    hidden = hidden + projected
+  return hidden
+
+
+class Perceptron(hk.Module):
+  """A multi-layer perceptron over the concatenation of its inputs."""
 
   def __init__(
     self,
     hidden_sizes: Sequence[int],
     output_size: int,
     activation: Callable[[jax.Array], jax.Array],
+    *,
+    normalize: bool = False,
     name: str | None = None,
   ):
     super().__init__(name=name)
     self._hidden_sizes = hidden_sizes
     self._output_size = output_size
     self._activation = activation
+    self._normalize = normalize
 
   def __call__(self, *inputs: jax.Array | Lookup) -> jax.Array:
     """Maps inputs [..., D_i] to [..., output_size]; leading axes broadcast."""
-    sizes = [
-      (x.table if isinstance(x, Lookup) else x).shape[-1] for x in inputs
-    ]
-    fan_in = sum(sizes)
-    width = self._hidden_sizes[0]
-    # Xavier-uniform for the layer as a whole, not for each part of it.
-    bound = np.sqrt(6.0 / (fan_in + width))
-    initializer = hk.initializers.RandomUniform(-bound, bound)
-    hidden = hk.get_parameter("first_bias", [width], init=jnp.zeros)
-    for i, (x, size) in enumerate(zip(inputs, sizes, strict=True)):
-      weights = hk.get_parameter(
-        f"first_weights_{i}", [size, width], init=initializer
-      )
-      projected = x.project(weights) if isinstance(x, Lookup) else x @ weights
-      hidden = hidden + projected
-    hidden = self._activation(hidden)
+    hidden = self._activate(project_inputs(inputs, self._hidden_sizes[0]))
     for size in self._hidden_sizes[1:]:
-      hidden = self._activation(hk.Linear(size, w_init=_INITIALIZER)(hidden))
+      hidden = self._activate(hk.Linear(size, w_init=_INITIALIZER)(hidden))
     return hk.Linear(self._output_size, w_init=_INITIALIZER)(hidden)
+
+  def _activate(self, x: jax.Array) -> jax.Array:
+    return self._activation(_layer_norm(x) if self._normalize else x)
+
+
+class ResidualPerceptron(hk.Module):
+  """Residual blocks with layer normalisation, over concatenated inputs.
+
+  As in SimBa (Lee et al., 2024, https://arxiv.org/abs/2410.09754): a linear
+  layer, then blocks x + W_2 relu(W_1 LayerNorm(x)) of four times the width
+  inside, and a last layer normalisation before the output.
+  """
+
+  def __init__(
+    self,
+    width: int,
+    num_blocks: int,
+    output_size: int,
+    name: str | None = None,
+  ):
+    super().__init__(name=name)
+    self._width = width
+    self._num_blocks = num_blocks
+    self._output_size = output_size
+
+  def __call__(self, *inputs: jax.Array | Lookup) -> jax.Array:
+    """Maps inputs [..., D_i] to [..., output_size]; leading axes broadcast."""
+    hidden = project_inputs(inputs, self._width)
+    for _ in range(self._num_blocks):
+      inner = hk.Linear(4 * self._width, w_init=_HE_INITIALIZER)(
+        _layer_norm(hidden)
+      )
+      hidden = hidden + hk.Linear(self._width, w_init=_HE_INITIALIZER)(
+        jax.nn.relu(inner)
+      )
+    return hk.Linear(self._output_size, w_init=_INITIALIZER)(
+      _layer_norm(hidden)
+    )
+
+
+def _layer_norm(x: jax.Array) -> jax.Array:
+  return hk.LayerNorm(axis=-1, create_scale=True, create_offset=True)(x)

@@ -125,36 +125,42 @@ def test_every_field_of_the_core_is_read(
   # A field that nothing reads is a promise that nothing keeps. Those of replay
   # are the builder's to read: see agents/builder_test.
   config_type, read = recording_config
-  # What is read depends on what is chosen.
-  config = config_type(
-    policy_hidden_sizes=(4,),
-    critic_hidden_sizes=(4,),
-    batch_size=8,
-    policy_learning_rate_schedule="linear",
-    normalize_action_gradient=True,
-    num_action_candidates=2,
-    num_target_candidates=2,
-  )
   monkeypatch.setitem(
     methods.METHODS,
     "recording",
     dataclasses.replace(methods.METHODS["qsm"], config=config_type),
   )
-  read.clear()
-  networks = acme_qsm.make_networks(environment_spec, config)
-  core = acme_qsm.make_learner_core(networks, config)
-  state, _ = jax.eval_shape(
-    core.step, jax.eval_shape(core.init, jax.random.key(0)), make_batch(0, 8)
-  )
-  for evaluation in (False, True):
-    jax.eval_shape(
-      acme_qsm.make_policy(networks, config, evaluation),
-      core.policy_params(state),
-      jax.random.key(0),
-      make_batch(0, 8).observation,
+  all_read = set()
+  # What is read depends on what is chosen.
+  for head in ("categorical", "quantile"):
+    config = config_type(
+      policy_hidden_sizes=(4,),
+      critic_hidden_sizes=(4,),
+      critic_head=head,
+      num_atoms=5,
+      num_quantiles=5,
+      batch_size=8,
+      policy_learning_rate_schedule="linear",
+      normalize_action_gradient=True,
+      num_action_candidates=2,
+      num_target_candidates=2,
     )
-  fields = {field.name for field in dataclasses.fields(config)}
-  assert fields - read == {
+    read.clear()
+    networks = acme_qsm.make_networks(environment_spec, config)
+    core = acme_qsm.make_learner_core(networks, config)
+    state, _ = jax.eval_shape(
+      core.step, jax.eval_shape(core.init, jax.random.key(0)), make_batch(0, 8)
+    )
+    for evaluation in (False, True):
+      jax.eval_shape(
+        acme_qsm.make_policy(networks, config, evaluation),
+        core.policy_params(state),
+        jax.random.key(0),
+        make_batch(0, 8).observation,
+      )
+    all_read |= read
+  fields = {field.name for field in dataclasses.fields(config_type)}
+  assert fields - all_read == {
     "batch_size",
     "num_sgd_steps_per_step",
     "n_step",

@@ -1,0 +1,284 @@
+"""Critics by choice: their losses on paper, and that each learns."""
+
+import dataclasses
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+import acme_qsm
+from acme_qsm import losses
+from acme_qsm.core import normalization
+from acme_qsm.networks import critics
+
+HEADS = ("scalar", "categorical", "quantile")
+BODIES = ("mlp", "layer_norm", "simba")
+
+
+def with_critics(config, **fields):
+  return dataclasses.replace(
+    config,
+    critic_hidden_sizes=(16, 16),
+    num_atoms=41,
+    min_value=-2.0,
+    max_value=8.0,
+    num_quantiles=8,
+    **fields,
+  )
+
+
+def test_the_lowest_categorical_target_on_paper():
+  # Three atoms; the second critic's target has the lower mean, 0.8 + 0.25.
+  atoms = jnp.array([0.0, 1.0, 2.0])
+  next_probabilities = np.array([[[0.1, 0.2, 0.7]], [[0.2, 0.8, 0.0001]]])
+  next_probabilities /= next_probabilities.sum(-1, keepdims=True)
+  probabilities = np.array([[[0.2, 0.3, 0.5]], [[0.6, 0.3, 0.1]]])
+  loss = losses.categorical_double_q_loss(
+    jnp.log(probabilities),
+    atoms,
+    jnp.array([0.25]),
+    jnp.array([0.5]),
+    jnp.log(next_probabilities),
+  )
+  # r + d z = 0.25, 0.75, 1.25: shared out between the two nearest atoms.
+  low, middle, high = next_probabilities[1, 0]
+  target = np.array(
+    [
+      0.75 * low + 0.25 * middle,
+      0.25 * low + 0.75 * middle + 0.75 * high,
+      0.25 * high,
+    ]
+  )
+  expected = np.sum(target * np.log(1.0 / probabilities[:, 0]))
+  np.testing.assert_allclose(loss, [expected], rtol=1e-5)
+
+
+def test_a_terminal_categorical_target_is_the_reward():
+  atoms = jnp.linspace(0.0, 4.0, 5)
+  logits = jax.random.normal(jax.random.key(0), (2, 3, 5))
+  loss = losses.categorical_double_q_loss(
+    logits, atoms, jnp.array([1.0, 9.0, -9.0]), jnp.zeros(3), logits
+  )
+  # What is beyond the atoms counts as the last, or the first, of them.
+  log_probabilities = np.array(jax.nn.log_softmax(logits))
+  expected = np.sum(-log_probabilities[:, [0, 1, 2], [1, 4, 0]], axis=0)
+  np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def test_hl_gauss_on_paper():
+  atoms = np.linspace(-1.0, 3.0, 9)
+  rng = np.random.default_rng(0)
+  logits, next_logits = rng.normal(size=(2, 2, 1, 9))
+  reward, discount = 0.3, 0.5
+  probabilities = np.exp(next_logits) / np.exp(next_logits).sum(-1)[..., None]
+  value = reward + discount * (probabilities @ atoms).min()
+  gaussian = scipy.stats.norm(value, 0.75 * 0.5)
+  target = gaussian.cdf(atoms + 0.25) - gaussian.cdf(atoms - 0.25)
+  target /= target.sum()
+  log_probabilities = logits - np.log(np.exp(logits).sum(-1))[..., None]
+  loss = losses.hl_gauss_double_q_loss(
+    *(
+      jnp.asarray(x, jnp.float32)
+      for x in (logits, atoms, [reward], [discount], next_logits)
+    )
+  )
+  np.testing.assert_allclose(
+    loss, [-np.sum(target * log_probabilities)], rtol=1e-5
+  )
+
+
+def test_quantile_loss_on_paper():
+  quantiles = np.array([[[0.0, 1.0]], [[0.5, 0.5]]])
+  next_quantiles = np.array([[[3.0, 5.0]], [[2.0, 4.0]]])  # The second's.
+  target = 1.0 + 0.5 * next_quantiles[1, 0]
+  expected = 0.0
+  for critic in quantiles[:, 0]:
+    for level, quantile in zip((0.25, 0.75), critic, strict=True):
+      for y in target:
+        error = y - quantile
+        size = error**2 / 2 if abs(error) <= 1 else abs(error) - 0.5
+        expected += abs(level - (error < 0)) * size / 2
+  loss = losses.quantile_double_q_loss(
+    *(
+      jnp.asarray(x, jnp.float32)
+      for x in (quantiles, [1.0], [0.5], next_quantiles)
+    )
+  )
+  np.testing.assert_allclose(loss, [expected], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  "loss", ["categorical_double_q_loss", "hl_gauss_double_q_loss"]
+)
+def test_no_gradient_flows_into_categorical_targets(loss):
+  logits = jax.random.normal(jax.random.key(0), (2, 3, 5))
+  gradient = jax.grad(
+    lambda x: jnp.sum(
+      getattr(losses, loss)(
+        logits, jnp.linspace(0.0, 1.0, 5), jnp.ones(3), jnp.ones(3), x
+      )
+    )
+  )(logits)
+  np.testing.assert_array_equal(gradient, 0.0)
+
+
+def test_q_is_the_mean_of_the_distribution(config):
+  config = with_critics(config, critic_head="categorical")
+  atoms = critics.make_atoms(config)
+  assert (len(atoms), atoms[0], atoms[-1]) == (41, -2.0, 8.0)
+  logits = np.full((1, 41), -30.0, np.float32)
+  logits[0, 10] = logits[0, 30] = 3.0
+  np.testing.assert_allclose(
+    critics.expected_value(config, jnp.asarray(logits)),
+    [(atoms[10] + atoms[30]) / 2],
+    rtol=1e-5,
+  )
+  config = with_critics(config, critic_head="quantile")
+  np.testing.assert_allclose(
+    critics.expected_value(config, jnp.array([[1.0, 2.0, 6.0]])), [3.0]
+  )
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("body", BODIES)
+def test_every_critic_learns_the_return(
+  environment_spec, config, make_batch, head, body
+):
+  # A reward of 1.5 at every step and discount 0.5: the value is 3.
+  config = with_critics(
+    config,
+    critic_head=head,
+    critic_body=body,
+    discount=0.5,
+    critic_learning_rate=1e-2,
+    target_update_rate=0.1,
+  )
+  networks = acme_qsm.make_networks(environment_spec, config)
+  core = acme_qsm.make_learner_core(networks, config)
+  batches = make_batch(0, 400, 16)._replace(
+    reward=jnp.full((400, 16), 1.5), discount=jnp.ones((400, 16))
+  )
+  state, metrics = jax.jit(lambda s, b: jax.lax.scan(core.step, s, b))(
+    core.init(jax.random.key(0)), batches
+  )
+  values = networks.criticize(
+    state.critic_params, batches.observation[-1], batches.action[-1]
+  )
+  assert values.shape == (2, 16)
+  # A small network at a large learning rate leaves some noise.
+  np.testing.assert_allclose(jnp.mean(values), 3.0, rtol=0.1)
+  assert all(jnp.isfinite(x).all() for x in metrics.values())
+
+
+def test_an_hl_gauss_target_learns_too(environment_spec, config, make_batch):
+  config = with_critics(
+    config,
+    critic_head="categorical",
+    categorical_target="hl_gauss",
+    discount=0.0,
+    critic_learning_rate=1e-2,
+  )
+  networks = acme_qsm.make_networks(environment_spec, config)
+  core = acme_qsm.make_learner_core(networks, config)
+  batches = make_batch(0, 300, 16)._replace(reward=jnp.full((300, 16), 1.5))
+  state, _ = jax.jit(lambda s, b: jax.lax.scan(core.step, s, b))(
+    core.init(jax.random.key(0)), batches
+  )
+  values = networks.criticize(
+    state.critic_params, batches.observation[-1], batches.action[-1]
+  )
+  np.testing.assert_allclose(jnp.mean(values), 1.5, rtol=0.1)
+
+
+def test_layer_normalised_hidden_units_are_normal(environment_spec, config):
+  # The output of residual blocks does not depend on the input's scale beyond
+  # the first layer, whose bias is zero at the start: the first layer
+  # normalisation takes any factor out where there is no block.
+  config = with_critics(config, critic_body="layer_norm")
+  networks = acme_qsm.make_networks(environment_spec, config)
+  params = networks.init_critics(jax.random.key(0))
+  observation = jnp.array([[0.3, -0.2, 0.9]])
+  action = jnp.array([[0.1, 0.5]])
+  np.testing.assert_allclose(
+    networks.criticize(params, 10 * observation, 10 * action),
+    networks.criticize(params, observation, action),
+    rtol=1e-3,
+  )
+
+
+def test_simba_wants_one_width(config):
+  with pytest.raises(ValueError, match="of one width"):
+    dataclasses.replace(
+      config, critic_body="simba", critic_hidden_sizes=(16, 8)
+    )
+
+
+def test_own_critics_have_the_heads_outputs(environment_spec, config):
+  config = with_critics(config, critic_head="quantile")
+  with pytest.raises(ValueError, match=r"critic must return .*\(2, 2, 8\)"):
+    acme_qsm.make_networks(
+      environment_spec, config, critic=lambda o, a: hk.Linear(1)(o)[..., 0]
+    )
+
+
+def test_a_head_that_networks_lack_is_refused(config, make_constant_networks):
+  with pytest.raises(ValueError, match="critic_outputs"):
+    acme_qsm.make_learner_core(
+      make_constant_networks([[1.0]]),
+      with_critics(config, critic_head="quantile"),
+    )
+
+
+def test_statistics_are_those_of_all_observations():
+  rng = np.random.default_rng(0)
+  batches = [
+    rng.normal(3.0, 2.0, (size, 4)).astype(np.float32) for size in (5, 1, 60)
+  ]
+  statistics = normalization.init_statistics((4,))
+  for batch in batches:
+    statistics = normalization.update_statistics(statistics, jnp.asarray(batch))
+  seen = np.concatenate(batches)
+  assert statistics.num_seen == 66
+  np.testing.assert_allclose(statistics.mean, seen.mean(axis=0), rtol=1e-5)
+  np.testing.assert_allclose(statistics.variance, seen.var(axis=0), rtol=1e-4)
+  normal = normalization.normalize(statistics, jnp.asarray(seen))
+  np.testing.assert_allclose(jnp.mean(normal, axis=0), 0.0, atol=1e-5)
+  np.testing.assert_allclose(jnp.std(normal, axis=0), 1.0, rtol=1e-4)
+
+
+def test_a_constant_observation_stays_finite():
+  statistics = normalization.update_statistics(
+    normalization.init_statistics((1,)), jnp.full((10, 1), 7.0)
+  )
+  assert normalization.normalize(statistics, jnp.full((1, 1), 7.0)) == 0.0
+
+
+def test_normalised_training_does_not_see_the_scale(
+  environment_spec, config, make_batch
+):
+  config = dataclasses.replace(config, normalize_observations=True)
+  networks = acme_qsm.make_networks(environment_spec, config)
+  core = acme_qsm.make_learner_core(networks, config)
+
+  def train(factor, offset):
+    state = core.init(jax.random.key(0))
+    for i in range(3):
+      batch = make_batch(i, 8)
+      state, _ = jax.jit(core.step)(
+        state,
+        batch._replace(
+          observation=factor * batch.observation + offset,
+          next_observation=factor * batch.next_observation + offset,
+        ),
+      )
+    policy = acme_qsm.make_policy(networks, config, evaluation=True)
+    return policy(
+      core.variables["evaluation_policy"](state),
+      jax.random.key(1),
+      factor * make_batch(9, 8).observation + offset,
+    )
+
+  np.testing.assert_allclose(train(100.0, 5.0), train(1.0, 0.0), atol=2e-2)
