@@ -10,15 +10,17 @@ from acme_qsm import lazy
 if typing.TYPE_CHECKING:
   from acme_qsm.environments.dm_control import make
   from acme_qsm.environments.dm_control import TASKS
+  from acme_qsm.environments.dm_control import validate_action_repeat
   from acme_qsm.environments.dm_control import validate_task
 
-__all__ = ["TASKS", "make", "validate_task"]
+__all__ = ["TASKS", "make", "validate_action_repeat", "validate_task"]
 
 __getattr__, __dir__ = lazy.attach(
   __name__,
   {
     "TASKS": "acme_qsm.environments.dm_control",
     "make": "acme_qsm.environments.dm_control",
+    "validate_action_repeat": "acme_qsm.environments.dm_control",
     "validate_task": "acme_qsm.environments.dm_control",
   },
 )

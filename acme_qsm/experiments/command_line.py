@@ -28,8 +28,9 @@ class Arguments:
     preset: what the hyper-parameters are unless given, by a name that the
       method has for them.
     task: a task of the dm_control suite, as domain:task.
+    action_repeat: frames that each environment step takes with one action.
     seed: seed of parameters, actions and environments.
-    num_steps: environment steps to train for.
+    num_steps: environment steps to train for, each of action_repeat frames.
     workdir: where the run's files go; by default runs/<task>/seed_<seed>, in a
       folder of the agent's name unless it is qsm.
     eval_every: environment steps between evaluations.
@@ -42,6 +43,7 @@ class Arguments:
   agent: str = _DEFAULT_AGENT
   preset: str = _DEFAULT_PRESET
   task: str = "cartpole:swingup"
+  action_repeat: int = 1
   seed: int = 0
   num_steps: int = 100_000
   workdir: str | None = None
@@ -100,6 +102,7 @@ def parse(
     use_underscores=True,
   )
   environments.validate_task(arguments.task)
+  environments.validate_action_repeat(arguments.action_repeat)
   return arguments
 
 
@@ -120,10 +123,13 @@ def _with_config(
 def make_experiment(arguments: Arguments) -> ExperimentConfig:
   """Makes the experiment that the arguments describe."""
   config, task = arguments.config, arguments.task
+  action_repeat = arguments.action_repeat
   return ExperimentConfig(
     builder=DiffusionBuilder(config),
     network_factory=lambda spec: methods.make_networks(spec, config),
-    environment_factory=lambda seed: environments.make(task, seed),
+    environment_factory=lambda seed: environments.make(
+      task, seed, action_repeat=action_repeat
+    ),
     max_num_actor_steps=arguments.num_steps,
     seed=arguments.seed,
     checkpointing=CheckpointingConfig(
@@ -132,7 +138,7 @@ def make_experiment(arguments: Arguments) -> ExperimentConfig:
       add_uid=False,
       time_delta_minutes=arguments.checkpoint_minutes,
     ),
-    description={"task": task},
+    description={"task": task, "action_repeat": action_repeat},
   )
 
 

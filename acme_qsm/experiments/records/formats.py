@@ -16,6 +16,9 @@ from typing import Any
 VERSION = 2
 VERSION_KEY = "format_version"
 
+DEFAULTS: Mapping[str, Any] = {"action_repeat": 1}
+"""What a value of `config.json` was before it was written there."""
+
 AGENTS_1 = {"QSMBuilder": "qsm"}
 """The agents that version 1 called by their builders."""
 _STATE_FIELDS_1 = {

@@ -203,7 +203,8 @@ def describe_run(
     "action_shape": environment_spec.actions.shape,
   }
   return Description(
-    describe(values), {"config": describe(formats.defaults(config))}
+    describe(values),
+    {**formats.DEFAULTS, "config": describe(formats.defaults(config))},
   )
 
 
