@@ -24,6 +24,7 @@ if typing.TYPE_CHECKING:
   from acme_qsm.methods import make_policy
   from acme_qsm.methods.qsm import QSMConfig
   from acme_qsm.methods.qsm import QSMNetworks
+  from acme_qsm.methods.sdac import SDACConfig
   from acme_qsm.networks import DiffusionNetworks
   from acme_qsm.types import ArraySpec
   from acme_qsm.types import EnvironmentSpec
@@ -40,6 +41,7 @@ __all__ = [
   "QSMBuilder",
   "QSMConfig",
   "QSMNetworks",
+  "SDACConfig",
   "TrainingState",
   "Transition",
   "acme_builder",
@@ -63,6 +65,7 @@ __getattr__, __dir__ = lazy.attach(
     "PolicyParams": "acme_qsm.core",
     "QSMBuilder": "acme_qsm.agents.builder",
     "QSMConfig": "acme_qsm.methods.qsm",
+    "SDACConfig": "acme_qsm.methods.sdac",
     "QSMNetworks": "acme_qsm.methods.qsm",
     "TrainingState": "acme_qsm.core",
     "Transition": "acme_qsm.types",

@@ -65,6 +65,7 @@ class PolicyParams(NamedTuple):
     steps: [] int32 learner steps behind these parameters.
     observation_statistics: what observations are normalised by; None for
       observations as they are.
+    noise_scale: [] factor of the exploration noise; None for none.
   """
 
   policy: types.Params
@@ -72,6 +73,7 @@ class PolicyParams(NamedTuple):
   critics: types.Params
   steps: jax.Array
   observation_statistics: normalization.Statistics | None = None
+  noise_scale: jax.Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,18 +129,51 @@ def best_of(
   action = sampler(policy_params, key, repeated)
   if num_candidates == 1:
     return action
-  q_values = networks.criticize(critic_params, repeated, action)
-  q_value = jnp.min(q_values, axis=0).reshape(batch_size, num_candidates)
   candidates = action.reshape(batch_size, num_candidates, -1)
+  q_value = lowest_q_value(networks, critic_params, observation, candidates)
   return candidates[jnp.arange(batch_size), jnp.argmax(q_value, axis=1)]
 
 
+def lowest_q_value(
+  networks: Networks,
+  critic_params: types.Params,
+  observation: jax.Array,
+  action: jax.Array,
+) -> jax.Array:
+  """What the lowest of the critics says of several actions per observation.
+
+  Args:
+    networks: the critics.
+    critic_params: their parameters.
+    observation: [B, ...] observations.
+    action: [B, K, A] actions.
+
+  Returns:
+    min_i Q_i(s, a_k) [B, K].
+  """
+  # Observations have no axis of their own for the K actions: what a critic
+  # makes of them alone is computed once.
+  q_values = jax.vmap(networks.criticize, in_axes=(None, None, 1), out_axes=2)(
+    critic_params, observation, action
+  )
+  return jnp.min(q_values, axis=0)
+
+
 def add_exploration_noise(
-  key: jax.Array, action: jax.Array, standard_deviation: float
+  key: jax.Array, action: jax.Array, standard_deviation: float | jax.Array
 ) -> jax.Array:
   """Adds Gaussian noise to actions and clips them to [-1, 1]."""
   noise = standard_deviation * jax.random.normal(key, action.shape)
   return jnp.clip(action + noise, -1.0, 1.0)
+
+
+def scale_noise(
+  standard_deviation: float, noise_scale: jax.Array | None
+) -> float | jax.Array:
+  """Scales an exploration noise by what the method says; None leaves it."""
+  if noise_scale is None:
+    return standard_deviation
+  return noise_scale * standard_deviation
 
 
 def make_policy(
@@ -166,7 +201,7 @@ def make_policy(
   def sample(
     params: PolicyParams, key: jax.Array, observation: jax.Array
   ) -> jax.Array:
-    if evaluation and config.evaluates_target_policy:
+    if config.acts_by_target(evaluation):
       policy_params = params.target_policy
     else:
       policy_params = params.policy
@@ -191,7 +226,11 @@ def make_policy(
     )
     if evaluation:
       return action
-    action = add_exploration_noise(noise_key, action, config.exploration_noise)
+    action = add_exploration_noise(
+      noise_key,
+      action,
+      scale_noise(config.exploration_noise, params.noise_scale),
+    )
     random_action = jax.random.uniform(
       random_key, action.shape, minval=-1.0, maxval=1.0
     )
@@ -213,13 +252,14 @@ def keep_needed(
   Returns:
     The same with None in place of the others: less to send to an actor.
   """
-  acts_by_target = evaluation and config.evaluates_target_policy
+  acts_by_target = config.acts_by_target(evaluation)
   return params._replace(
     policy=None if acts_by_target else params.policy,
     target_policy=params.target_policy if acts_by_target else None,
     critics=(
       params.critics if _num_candidates(config, evaluation) > 1 else None
     ),
+    noise_scale=None if evaluation else params.noise_scale,
   )
 
 

@@ -107,9 +107,9 @@ class ActorCriticConfig(NetworksConfig):
     if self.min_replay_size < self.batch_size:
       self.fail("min_replay_size", f"at least batch_size={self.batch_size}")
 
-  @property
-  def evaluates_target_policy(self) -> bool:
-    """Whether evaluation acts by the target policy, not the newest one."""
+  def acts_by_target(self, evaluation: bool) -> bool:
+    """Whether who acts takes the target policy, not the newest one."""
+    del evaluation
     return False
 
 
@@ -119,19 +119,47 @@ class DiffusionConfig(ActorCriticConfig, DenoiserConfig):
 
   Attributes:
     noise_schedule: "vp", "cosine" or "linear".
+    beta_start: bound of the schedule at the least noisy step; None for the
+      schedule's own, see `diffusion.make_schedule`.
+    beta_end: the same at the noisiest step.
+    sampler: the reverse process. "noise_mean": steps by the noise prediction,
+      samples on the way clipped (`diffusion.sample`). "posterior": steps by the
+      estimate of the clean action, which is clipped
+      (`diffusion.sample_posterior`).
+    sampling_start_scale: standard deviation of what the sampler starts from.
     sampling_temperature: scale of the sampler's noise when acting and in the
       critic's target.
+    act_with_target_denoiser: whether acting while collecting data samples from
+      the target denoiser rather than the newest one.
     evaluate_target_denoiser: whether evaluation samples from the target
       denoiser rather than the newest one.
     evaluation_temperature: scale of the sampler's noise in evaluation.
   """
 
   noise_schedule: diffusion.ScheduleName = "vp"
+  beta_start: float | None = configuration.positive(None)
+  beta_end: float | None = configuration.positive(None)
+  sampler: diffusion.TransitionName = "noise_mean"
+  sampling_start_scale: float = configuration.non_negative(1.0)
   sampling_temperature: float = configuration.non_negative(1.0)
+  act_with_target_denoiser: bool = False
   evaluate_target_denoiser: bool = True
   evaluation_temperature: float = configuration.non_negative(1.0)
 
-  @property
-  def evaluates_target_policy(self) -> bool:
+  def __post_init__(self):
+    super().__post_init__()
+    try:
+      diffusion.make_betas(
+        self.noise_schedule,
+        self.num_denoising_steps,
+        beta_start=self.beta_start,
+        beta_end=self.beta_end,
+      )
+    except ValueError as error:
+      raise ValueError(f"{type(self).__name__}: {error}") from error
+
+  def acts_by_target(self, evaluation: bool) -> bool:
     """See `ActorCriticConfig`."""
-    return self.evaluate_target_denoiser
+    if evaluation:
+      return self.evaluate_target_denoiser
+    return self.act_with_target_denoiser

@@ -14,10 +14,10 @@ from acme_qsm.networks.critics import make_atoms
 
 CriticLoss = Callable[
   [types.Params, types.Params, types.Transition, jax.Array],
-  tuple[jax.Array, jax.Array],
+  tuple[jax.Array, types.Metrics],
 ]
 """(critics' parameters, target critics', transitions, next action [B, A]) ->
-(loss [], Q-values [N, B])."""
+(loss [], metrics)."""
 
 
 def draw_target_action(
@@ -25,9 +25,10 @@ def draw_target_action(
   networks: acting.Networks,
   config: ActorCriticConfig,
   policy_params: types.Params,
-  target_critic_params: types.Params,
+  critic_params: types.Params,
   key: jax.Array,
   observation: jax.Array,
+  noise_scale: jax.Array | None = None,
 ) -> jax.Array:
   """Draws the actions at which the target critics are asked.
 
@@ -36,9 +37,11 @@ def draw_target_action(
     networks: the critics.
     config: candidates and noise of the critics' target.
     policy_params: the policy's parameters.
-    target_critic_params: choose among candidates.
+    critic_params: the target critics' parameters, which choose among
+      candidates.
     key: a PRNG key, consumed.
     observation: [B, ...] the transitions' next observations.
+    noise_scale: [] factor of the noise; None for none.
 
   Returns:
     Actions [B, A] in [-1, 1].
@@ -48,13 +51,15 @@ def draw_target_action(
     sampler,
     networks,
     policy_params,
-    target_critic_params,
+    critic_params,
     sample_key,
     observation,
     num_candidates=config.num_target_candidates,
   )
   return acting.add_exploration_noise(
-    noise_key, action, config.target_action_noise
+    noise_key,
+    action,
+    acting.scale_noise(config.target_action_noise, noise_scale),
   )
 
 
@@ -69,7 +74,11 @@ def make_critic_loss(
 
   Returns:
     The loss, a mean over the batch: `losses.clipped_double_q_loss`, or the same
-    for the distributions that other heads predict.
+    for the distributions that other heads predict. Its metrics are the mean
+    Q-value ("q_value") and, of categorical critics, the share of the target
+    distribution that is at or beyond the ends of the atoms
+    ("mass_beyond_atoms"): more than a little says that returns do not fit
+    between min_value and max_value.
 
   Raises:
     ValueError: if the networks have no such head.
@@ -90,15 +99,20 @@ def make_critic_loss(
     target_params: types.Params,
     transitions: types.Transition,
     next_action: jax.Array,
-  ) -> tuple[jax.Array, jax.Array]:
+  ) -> tuple[jax.Array, types.Metrics]:
     found = outputs(params, transitions.observation, transitions.action)
-    loss = per_example(
-      found,
-      config.reward_scale * transitions.reward,
-      config.discount * transitions.discount,
-      outputs(target_params, transitions.next_observation, next_action),
+    reward = config.reward_scale * transitions.reward
+    discount = config.discount * transitions.discount
+    next_found = outputs(
+      target_params, transitions.next_observation, next_action
     )
-    return jnp.mean(loss), expected_value(config, found)
+    loss = per_example(found, reward, discount, next_found)
+    metrics = {"q_value": jnp.mean(expected_value(config, found))}
+    if config.critic_head == "categorical":
+      metrics["mass_beyond_atoms"] = mass_beyond_atoms(
+        next_found, jnp.asarray(make_atoms(config)), reward, discount
+      )
+    return jnp.mean(loss), metrics
 
   return critic_loss
 
@@ -116,6 +130,29 @@ def _make_head_loss(config: ActorCriticConfig) -> Callable[..., jax.Array]:
   )
   atoms = jnp.asarray(make_atoms(config))
   return lambda outputs, *rest: loss(outputs, atoms, *rest)
+
+
+def mass_beyond_atoms(
+  next_logits: jax.Array,
+  atoms: jax.Array,
+  reward: jax.Array,
+  discount: jax.Array,
+) -> jax.Array:
+  """How much of the critics' target does not fit between the end atoms.
+
+  Args:
+    next_logits: [N, B, M] the target critics' logits.
+    atoms: [M] the atoms.
+    reward: [B] rewards, scaled.
+    discount: [B] discounts.
+
+  Returns:
+    The mean probability [] of a target at or beyond one of the end atoms.
+  """
+  probabilities = jax.nn.softmax(next_logits)
+  target = reward[:, None] + discount[:, None] * atoms
+  beyond = (target <= atoms[0]) | (target >= atoms[-1])
+  return jnp.mean(jnp.sum(probabilities * beyond, axis=-1))
 
 
 def action_gradient(

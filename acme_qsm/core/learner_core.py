@@ -20,6 +20,10 @@ from acme_qsm.core.config import ActorCriticConfig
 from acme_qsm.core.method import Context
 from acme_qsm.core.method import Method
 
+# Of a batch: 256 samples, about the cost of the critics' target.
+_DIAGNOSED_OBSERVATIONS = 32
+_DIAGNOSED_SAMPLES = 8
+
 
 class TrainingState(NamedTuple):
   """All that training needs to go on.
@@ -63,6 +67,10 @@ class LearnerCore:
       network on one batch. Jit it, scan it over batches or vmap it over states.
       The state may be donated; on a CPU, such a call returns when it is done.
     policy_params: state -> the parameters that `make_policy`'s policy takes.
+    diagnostics: (state, transitions) -> metrics that cost more than a step
+      should: "action_spread", the root mean square deviation of the actions
+      that the policy samples for one and the same observation, from 0 to 1.
+      The state stays as it is. Call it now and then.
     variables: by name, what a learner answers to who asks, from its state:
       "policy" (as policy_params), "acting_policy" and "evaluation_policy" (the
       same without what that policy does not read), and "critic" (the newest
@@ -74,6 +82,7 @@ class LearnerCore:
     [TrainingState, types.Transition], tuple[TrainingState, types.Metrics]
   ]
   policy_params: Callable[[TrainingState], acting.PolicyParams]
+  diagnostics: Callable[[TrainingState, types.Transition], types.Metrics]
   variables: Mapping[str, Callable[[TrainingState], Any]]
 
 
@@ -102,30 +111,20 @@ def make_learner_core(
     evaluation: bool,
   ) -> Callable[[TrainingState], acting.PolicyParams]:
     return lambda state: acting.keep_needed(
-      policy_params(state), config, evaluation
+      parts.policy_params(state), config, evaluation
     )
 
   return LearnerCore(
     init=parts.init,
     step=parts.step,
-    policy_params=policy_params,
+    policy_params=parts.policy_params,
+    diagnostics=parts.diagnostics,
     variables={
-      "policy": policy_params,
+      "policy": parts.policy_params,
       "acting_policy": needed_params(evaluation=False),
       "evaluation_policy": needed_params(evaluation=True),
       "critic": lambda state: state.critic_params,
     },
-  )
-
-
-def policy_params(state: TrainingState) -> acting.PolicyParams:
-  """The parameters to act with: see `LearnerCore`."""
-  return acting.PolicyParams(
-    policy=state.policy_params,
-    target_policy=state.target_policy_params,
-    critics=state.critic_params,
-    steps=state.steps,
-    observation_statistics=state.observation_statistics,
   )
 
 
@@ -183,6 +182,33 @@ class _Parts:
       observation_statistics=self._init_statistics(),
     )
 
+  def policy_params(self, state: TrainingState) -> acting.PolicyParams:
+    """The parameters to act with: see `LearnerCore`."""
+    return acting.PolicyParams(
+      policy=state.policy_params,
+      target_policy=state.target_policy_params,
+      critics=state.critic_params,
+      steps=state.steps,
+      observation_statistics=state.observation_statistics,
+      noise_scale=self._method.noise_scale(self._config, state.extra),
+    )
+
+  def diagnostics(
+    self, state: TrainingState, transitions: types.Transition
+  ) -> types.Metrics:
+    """Metrics that cost more than a step should: see `LearnerCore`."""
+    # Draws of their own, which leave the next step's as they are.
+    key = jax.random.fold_in(state.key, 0)
+    observation = normalization.normalize(
+      state.observation_statistics,
+      transitions.observation[:_DIAGNOSED_OBSERVATIONS],
+    )
+    repeated = jnp.repeat(observation, _DIAGNOSED_SAMPLES, axis=0)
+    action = self._sampler(state.policy_params, key, repeated)
+    action = action.reshape(-1, _DIAGNOSED_SAMPLES, self._networks.action_size)
+    variance = jnp.mean(jnp.var(action, axis=1, ddof=1))
+    return {"action_spread": jnp.sqrt(variance)}
+
   def _init_statistics(self) -> normalization.Statistics | None:
     if not self._config.normalize_observations:
       return None
@@ -224,6 +250,7 @@ class _Parts:
       state.target_critic_params,
       key,
       transitions.next_observation,
+      self._method.noise_scale(self._config, state.extra),
     )
     update = updates.gradient_step(
       self._critic_loss,
@@ -236,7 +263,7 @@ class _Parts:
     )
     metrics = {
       "critic_loss": update.loss,
-      "q_value": jnp.mean(update.aux),
+      **update.aux,
       "saturated_actions": jnp.mean(jnp.abs(next_action) >= 1.0),
     }
     state = state._replace(

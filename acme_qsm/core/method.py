@@ -58,6 +58,8 @@ class Method:
     metrics: names of what that loss reports, in the order of display.
     init_extra: config -> what its training state holds beside the shared part:
       a pytree of arrays, such as a temperature or running moments.
+    noise_scale: (config, extra state) -> factor [] of the noise on actions
+      while collecting data and in the critics' target; None for none.
     make_networks: (environment_spec, config, **own networks) -> networks.
     make_sampler: (networks, config, evaluation) -> what draws actions.
     make_critic_loss: (networks, config) -> what the critics descend.
@@ -68,6 +70,9 @@ class Method:
   make_policy_loss: Callable[[Any, Any], PolicyLoss]
   metrics: Sequence[str]
   init_extra: Callable[[Any], Any] = lambda config: ()
+  noise_scale: Callable[[Any, Any], jax.Array | None] = lambda config, extra: (
+    None
+  )
   make_networks: Callable[..., acting.Networks] = networks_lib.make_networks
   make_sampler: Callable[..., acting.Sampler] = sampling.make_sampler
   make_critic_loss: Callable[[Any, Any], critics.CriticLoss] = (

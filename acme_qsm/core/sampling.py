@@ -33,18 +33,21 @@ def make_schedule(
       f"{config.num_denoising_steps}: make both from one configuration."
     )
   return diffusion.make_schedule(
-    config.noise_schedule, config.num_denoising_steps
+    config.noise_schedule,
+    config.num_denoising_steps,
+    beta_start=config.beta_start,
+    beta_end=config.beta_end,
   )
 
 
 def make_sampler(
   networks: DiffusionNetworks, config: DiffusionConfig, evaluation: bool = False
 ) -> Sampler:
-  """Makes what draws actions by the reverse process: see `diffusion.sample`.
+  """Makes what draws actions by the reverse process.
 
   Args:
     networks: the denoiser.
-    config: the schedule and the temperatures.
+    config: the schedule, the sampler and its temperatures.
     evaluation: whether to sample at the temperature for evaluation.
 
   Returns:
@@ -54,6 +57,10 @@ def make_sampler(
     ValueError: as `make_schedule`.
   """
   schedule = make_schedule(networks, config)
+  sample = {
+    "noise_mean": diffusion.sample,
+    "posterior": diffusion.sample_posterior,
+  }[config.sampler]
   temperature = (
     config.evaluation_temperature if evaluation else config.sampling_temperature
   )
@@ -61,7 +68,7 @@ def make_sampler(
   def sampler(
     params: types.Params, key: jax.Array, observation: jax.Array
   ) -> jax.Array:
-    return diffusion.sample(
+    return sample(
       key,
       lambda noisy_action, step: networks.denoise(
         params, observation, noisy_action, step
@@ -69,6 +76,7 @@ def make_sampler(
       schedule,
       (observation.shape[0], networks.action_size),
       temperature=temperature,
+      start_scale=config.sampling_start_scale,
     )
 
   return sampler

@@ -15,6 +15,7 @@ from acme_qsm.diffusion.samplers import sample_langevin
 from acme_qsm.diffusion.samplers import sample_posterior
 from acme_qsm.diffusion.samplers import ScoreFn
 from acme_qsm.diffusion.schedules import add_noise
+from acme_qsm.diffusion.schedules import make_betas
 from acme_qsm.diffusion.schedules import make_schedule
 from acme_qsm.diffusion.schedules import NoiseSchedule
 from acme_qsm.diffusion.schedules import remove_noise
@@ -30,6 +31,7 @@ __all__ = [
   "TransitionName",
   "add_noise",
   "chain_log_prob",
+  "make_betas",
   "make_schedule",
   "remove_noise",
   "reverse_samples",

@@ -86,6 +86,58 @@ def _fill_bounds(
   return start, end
 
 
+def make_betas(
+  name: ScheduleName,
+  num_steps: int,
+  *,
+  beta_start: float | None = None,
+  beta_end: float | None = None,
+) -> np.ndarray:
+  """The levels of `make_schedule`, [T] in float64, without a device.
+
+  Args:
+    name: as there, and so are the others.
+    num_steps: the number of denoising steps T.
+    beta_start: the bound of the least noisy step.
+    beta_end: the bound of the noisiest step.
+
+  Returns:
+    beta_t.
+
+  Raises:
+    ValueError: as there.
+  """
+  if num_steps < 1:
+    raise ValueError(f"num_steps must be at least 1, got {num_steps}.")
+  if name not in get_args(ScheduleName):
+    raise ValueError(
+      f"Unknown noise schedule {name!r}; one of {get_args(ScheduleName)}."
+    )
+  # In double precision: a product of many factors close to one.
+  if name == "cosine":
+    if beta_start is not None or beta_end is not None:
+      raise ValueError(
+        "The 'cosine' schedule has no bounds: leave beta_start and beta_end "
+        f"out, got {beta_start} and {beta_end}."
+      )
+    betas = _cosine_betas(num_steps)
+  else:
+    bounds = _fill_bounds(name, beta_start, beta_end)
+    if name == "vp":
+      betas = _vp_betas(num_steps, *bounds)
+    else:
+      betas = np.linspace(*bounds, num_steps)
+  alpha_bars = np.cumprod(1.0 - betas)
+  limits = np.finfo(np.float32)
+  if np.float32(alpha_bars[0]) == 1.0 or alpha_bars[-1] < limits.tiny:
+    raise ValueError(
+      f"alpha_bar of the {name!r} schedule goes from 1 - "
+      f"{1.0 - alpha_bars[0]:.1e} to {alpha_bars[-1]:.1e}: float32 cannot hold "
+      "that. Raise beta_start, or lower beta_end or num_steps."
+    )
+  return betas
+
+
 def make_schedule(
   name: ScheduleName,
   num_steps: int,
@@ -133,38 +185,11 @@ def make_schedule(
     >>> print(f"{toy.alpha_bars[-1]:.0e}")
     6e-11
   """
-  if num_steps < 1:
-    raise ValueError(f"num_steps must be at least 1, got {num_steps}.")
-  if name not in get_args(ScheduleName):
-    raise ValueError(
-      f"Unknown noise schedule {name!r}; one of {get_args(ScheduleName)}."
-    )
-  # In double precision: a product of many factors close to one.
-  if name == "cosine":
-    if beta_start is not None or beta_end is not None:
-      raise ValueError(
-        "The 'cosine' schedule has no bounds: leave beta_start and beta_end "
-        f"out, got {beta_start} and {beta_end}."
-      )
-    betas = _cosine_betas(num_steps)
-  else:
-    bounds = _fill_bounds(name, beta_start, beta_end)
-    if name == "vp":
-      betas = _vp_betas(num_steps, *bounds)
-    else:
-      betas = np.linspace(*bounds, num_steps)
-  alpha_bars = np.cumprod(1.0 - betas)
-  limits = np.finfo(np.float32)
-  if np.float32(alpha_bars[0]) == 1.0 or alpha_bars[-1] < limits.tiny:
-    raise ValueError(
-      f"alpha_bar of the {name!r} schedule goes from 1 - "
-      f"{1.0 - alpha_bars[0]:.1e} to {alpha_bars[-1]:.1e}: float32 cannot hold "
-      "that. Raise beta_start, or lower beta_end or num_steps."
-    )
+  betas = make_betas(name, num_steps, beta_start=beta_start, beta_end=beta_end)
   return NoiseSchedule(
     betas=jnp.asarray(betas, jnp.float32),
     alphas=jnp.asarray(1.0 - betas, jnp.float32),
-    alpha_bars=jnp.asarray(alpha_bars, jnp.float32),
+    alpha_bars=jnp.asarray(np.cumprod(1.0 - betas), jnp.float32),
   )
 
 

@@ -8,8 +8,9 @@ from acme_qsm.core import learner_core
 from acme_qsm.core.config import ActorCriticConfig
 from acme_qsm.core.method import Method
 from acme_qsm.methods.qsm import QSM
+from acme_qsm.methods.sdac import SDAC
 
-METHODS: dict[str, Method] = {"qsm": QSM}
+METHODS: dict[str, Method] = {"qsm": QSM, "sdac": SDAC}
 """Methods by name. Add your own under a name of its own."""
 
 
