@@ -331,7 +331,7 @@ def update_temperature(
   gradient = jax.grad(loss)(extra.log_temperature)
   change, opt_state = _optimizer(config).update(gradient, extra.opt_state)
   log_temperature = jnp.maximum(
-    optax.apply_updates(extra.log_temperature, change),
+    extra.log_temperature + jnp.asarray(change),
     math.log(config.min_temperature),
   )
   is_due = (updates + 1) % config.temperature_update_period == 0
