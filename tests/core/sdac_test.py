@@ -1,0 +1,465 @@
+"""Soft diffusion actor-critic, against closed forms, numpy and quadrature."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+import acme_qsm
+from acme_qsm import diffusion
+from acme_qsm import methods
+from acme_qsm.methods import sdac
+
+NUM_STEPS = 3
+# The vp schedule at T = 3, worked out in schedules_test.
+ALPHA_BARS = np.exp(
+  -(0.1 * np.arange(1, 4) / 3 + 9.9 * (np.arange(1, 4) / 3) ** 2 / 2)
+)
+SLOPE = 0.1
+
+
+@pytest.fixture
+def config():
+  """What tests lean on said, whatever the defaults."""
+  return acme_qsm.SDACConfig(
+    policy_hidden_sizes=(32, 32),
+    critic_hidden_sizes=(16,),
+    time_embedding_size=8,
+    time_hidden_size=16,
+    num_denoising_steps=NUM_STEPS,
+    noise_schedule="vp",
+    # The critics stay what they are.
+    critic_learning_rate=1e-12,
+    policy_update_period=1,
+    noisy_action_source="gaussian",
+    num_reverse_samples=64,
+    reverse_sampling="unbounded",
+    weights="self_normalized",
+    boltzmann_temperature=1.0,
+    temperature_update="constant",
+    temperature_scales_noise=False,
+    num_target_candidates=1,
+  )
+
+
+def make_flat_batch(size, action=0.0):
+  zeros = jnp.zeros((size,))
+  return acme_qsm.Transition(
+    observation=jnp.zeros((size, 1)),
+    action=jnp.full((size, 1), action),
+    reward=zeros,
+    discount=zeros,
+    next_observation=jnp.zeros((size, 1)),
+  )
+
+
+def step_once(networks, config, batch, first_gradient):
+  core = acme_qsm.make_learner_core(networks, config)
+  after, metrics = jax.jit(core.step)(core.init(jax.random.key(0)), batch)
+  return first_gradient(after.policy_opt_state), metrics
+
+
+# Linear Q tilts the reverse noises: they are N(-k, 1) with
+# k = sqrt((1 - abar) / abar) slope / temperature, whatever a_t is.
+TILTS = np.sqrt((1 - ALPHA_BARS) / ALPHA_BARS) * SLOPE
+
+
+@pytest.mark.parametrize("source", ["policy", "replay", "uniform", "gaussian"])
+def test_the_gradient_is_the_same_wherever_noisy_actions_are_from(
+  config, make_constant_networks, first_gradient, source
+):
+  # Theorem 3.2: the optimum does not depend on where a_t is drawn. The second
+  # critic is higher everywhere, so that the first one is asked.
+  size = 20_000
+  config = dataclasses.replace(config, noisy_action_source=source)
+  networks = make_constant_networks([[SLOPE], [SLOPE]], [0.0, 1.0])
+  gradient, _ = step_once(
+    networks, config, make_flat_batch(size, action=0.4), first_gradient
+  )
+  # Constant predictions 0.3 per step, each drawn a third of the time; a mean
+  # over the batch of 2 (0.3 - weighted noise). K self-normalised weights are
+  # biased by about k exp(k^2) / K; five standard errors of at most
+  # 2 sqrt(2 / 3) per example.
+  expected = 2 / 3 * (0.3 + TILTS)
+  bias = 2 / 3 * TILTS.max() * np.exp(TILTS.max() ** 2) / 64
+  tolerance = 5 * 2 * np.sqrt(2 / 3 / size) + bias
+  np.testing.assert_allclose(gradient[:, 0], expected, atol=tolerance)
+  # Were the tilt missing, or of the other sign, this would fail.
+  assert 2 / 3 * TILTS[-1] > 5 * tolerance
+
+
+def test_truncated_samples_tilt_the_truncated_normal(
+  config, make_constant_networks, first_gradient
+):
+  size = 5_000
+  config = dataclasses.replace(
+    config, reverse_sampling="truncated", noisy_action_source="gaussian"
+  )
+  networks = make_constant_networks([[SLOPE], [SLOPE]])
+  gradient, _ = step_once(
+    networks, config, make_flat_batch(size), first_gradient
+  )
+  noisy = np.random.default_rng(0).normal(size=5_000)
+  for step, alpha_bar in enumerate(ALPHA_BARS):
+    low, high = (
+      (noisy + sign * np.sqrt(alpha_bar)) / np.sqrt(1 - alpha_bar)
+      for sign in (-1, 1)
+    )
+    tilt = TILTS[step]
+    # The tilted normal has its mean at -tilt, and the same bounds.
+    mean = scipy.stats.truncnorm.mean(low + tilt, high + tilt) - tilt
+    # Both sides are means of 5 000 draws with deviations below 3: five
+    # standard errors, and the bias of 64 weights.
+    np.testing.assert_allclose(
+      gradient[step, 0],
+      2 / 3 * (0.3 - np.mean(mean)),
+      atol=5 * np.sqrt(2) * 2 * np.sqrt(2 * 3 / 3 / size) + 0.01,
+    )
+
+
+def test_weights(config):
+  q_value = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
+
+  def weigh(weights, temperature, reward_scale=1.0):
+    return sdac.make_weights(
+      dataclasses.replace(config, weights=weights, reward_scale=reward_scale),
+      jnp.asarray(q_value),
+      jnp.float32(temperature),
+    )
+
+  unnormalized = np.exp(q_value / 0.5)
+  np.testing.assert_allclose(
+    weigh("self_normalized", 0.5),
+    unnormalized / unnormalized.sum(axis=1, keepdims=True),
+    rtol=1e-5,
+  )
+  np.testing.assert_allclose(
+    weigh("exponential", 0.5), unnormalized / 5, rtol=1e-5
+  )
+  standard = (q_value - q_value.mean()) / q_value.std()
+  np.testing.assert_allclose(
+    weigh("normalized_exponential", 0.5), np.exp(standard / 0.5) / 5, rtol=1e-4
+  )
+  # The temperature is in units of the unscaled return: the reference's
+  # softmax(5 / lambda Q) for rewards times 0.2.
+  np.testing.assert_allclose(
+    weigh("self_normalized", 5.0, reward_scale=0.2),
+    weigh("self_normalized", 1.0),
+    rtol=1e-5,
+  )
+
+
+def test_unevenness_of_weights_by_noise_level(
+  config, make_constant_networks, first_gradient
+):
+  # Flat critics: all weights are one K-th. Steep ones: one weight is all.
+  for slope, size, kl in ((0.0, 64.0, 0.0), (1e4, 1.0, np.log(64))):
+    networks = make_constant_networks([[slope], [slope]])
+    _, metrics = step_once(
+      networks, config, make_flat_batch(512), first_gradient
+    )
+    np.testing.assert_allclose(
+      metrics["effective_sample_size"], size, rtol=0.05
+    )
+    np.testing.assert_allclose(metrics["largest_weight"], 64 / size, rtol=0.05)
+    for name in ("", "_low_noise", "_mid_noise", "_high_noise"):
+      np.testing.assert_allclose(
+        metrics[f"weight_kl{name}"], kl, atol=0.02 * np.log(64)
+      )
+  # In between, weights are the more uneven the noisier: by T = 3, a third is
+  # one step. For weights exp(-k e) of standard normal e and many samples, the
+  # divergence is k^2 / 2.
+  networks = make_constant_networks([[SLOPE], [SLOPE]])
+  _, metrics = step_once(
+    networks, config, make_flat_batch(20_000), first_gradient
+  )
+  for step, name in enumerate(("low", "mid")):
+    np.testing.assert_allclose(
+      metrics[f"weight_kl_{name}_noise"], TILTS[step] ** 2 / 2, rtol=0.1
+    )
+
+
+@pytest.mark.parametrize("factor", [1.0, 100.0])
+def test_the_target_kl_is_met_whatever_the_scale_of_q(
+  config, make_constant_networks, factor
+):
+  config = dataclasses.replace(
+    config,
+    temperature_update="target_kl",
+    target_kl=0.7,
+    temperature_learning_rate=0.02,
+    boltzmann_temperature=factor,
+    min_temperature=1e-6,
+    num_reverse_samples=16,
+  )
+  networks = make_constant_networks(factor * np.array([[1.0], [1.0]]))
+  core = acme_qsm.make_learner_core(networks, config)
+  batch = make_flat_batch(256)
+
+  def step(state, _):
+    return core.step(state, batch)
+
+  _, metrics = jax.jit(lambda s: jax.lax.scan(step, s, length=1000))(
+    core.init(jax.random.key(0))
+  )
+  # 200 batches' mean; a batch's own is within about 0.04.
+  assert np.mean(metrics["weight_kl"][-200:]) == pytest.approx(0.7, abs=0.03)
+  temperature = np.mean(metrics["boltzmann_temperature"][-200:]) / factor
+  # By quadrature in numpy, of weights exp(-k e / temperature) of 16 normals.
+  noise = np.random.default_rng(0).normal(size=(4_000, 16))
+  divergences = []
+  for alpha_bar in ALPHA_BARS:
+    logits = noise * np.sqrt((1 - alpha_bar) / alpha_bar) / temperature
+    share = np.exp(logits - logits.max(axis=1, keepdims=True))
+    share /= share.sum(axis=1, keepdims=True)
+    divergences.append(np.log(16) + np.sum(share * np.log(share + 1e-30), 1))
+  assert np.mean(divergences) == pytest.approx(0.7, abs=0.03)
+
+
+def test_the_temperature_has_a_floor(config, make_constant_networks):
+  config = dataclasses.replace(
+    config,
+    temperature_update="target_kl",
+    temperature_learning_rate=1.0,
+    boltzmann_temperature=1.0,
+    min_temperature=0.5,
+  )
+  # Flat critics have no divergence: nothing holds the temperature.
+  core = acme_qsm.make_learner_core(
+    make_constant_networks([[0.0], [0.0]]), config
+  )
+  state = core.init(jax.random.key(0))
+  for _ in range(3):
+    state, _ = jax.jit(core.step)(state, make_flat_batch(8))
+  np.testing.assert_allclose(np.exp(state.extra.log_temperature), 0.5)
+
+
+def test_the_references_decay(config):
+  # Adam on log lambda with the gradient 0.5 log(2 pi e (0.1 lambda)^2) + 0.9,
+  # once in 125 updates of the policy.
+  config = dataclasses.replace(
+    config,
+    temperature_update="reference_decay",
+    temperature_learning_rate=7e-3,
+    temperature_update_period=125,
+    boltzmann_temperature=5.0,
+    exploration_noise=0.1,
+  )
+
+  def update(extra, i):
+    extra = sdac.update_temperature(config, extra, jnp.ones((1, 2)), i)
+    return extra, extra.log_temperature
+
+  _, found = jax.jit(
+    lambda extra: jax.lax.scan(update, extra, jnp.arange(125_000))
+  )(sdac.init_extra(config))
+  logarithm, mean, square, expected = np.log(5.0), 0.0, 0.0, []
+  for i in range(1_000):
+    gradient = 0.5 * np.log(2 * np.pi * np.e * (0.1 * np.exp(logarithm)) ** 2)
+    gradient += 0.9
+    mean = 0.9 * mean + 0.1 * gradient
+    square = 0.999 * square + 0.001 * gradient**2
+    logarithm -= (
+      7e-3
+      * (mean / (1 - 0.9 ** (i + 1)))
+      / (np.sqrt(square / (1 - 0.999 ** (i + 1))) + 1e-8)
+    )
+    expected.append(logarithm)
+  np.testing.assert_allclose(found[:124], np.log(5.0), rtol=1e-6)
+  np.testing.assert_allclose(found[124::125], expected, atol=1e-3)
+  # exp(-0.9) / sqrt(2 pi e) = 0.0984 is where the noise has that entropy.
+  assert np.exp(found[-1]) == pytest.approx(0.984, abs=0.01)
+
+
+@pytest.mark.parametrize("scales_noise", [False, True])
+def test_the_temperature_scales_the_noise_on_actions(
+  config, make_constant_networks, scales_noise
+):
+  config = dataclasses.replace(
+    config,
+    boltzmann_temperature=3.0,
+    temperature_scales_noise=scales_noise,
+    exploration_noise=0.05,
+    # The sampler is deterministic then.
+    sampling_temperature=0.0,
+    sampling_start_scale=0.0,
+    evaluation_temperature=0.0,
+  )
+  networks = make_constant_networks([[0.0], [0.0]])
+  core = acme_qsm.make_learner_core(networks, config)
+  state = core.init(jax.random.key(0))._replace(
+    policy_params=jnp.zeros((NUM_STEPS, 1)), steps=jnp.int32(1)
+  )
+  params = core.policy_params(state)
+  observation = jnp.zeros((10_000, 1))
+  action = acme_qsm.make_policy(networks, config)(
+    params, jax.random.key(1), observation
+  )
+  # Five standard errors of a standard deviation of 10 000 draws: 3.5 %.
+  deviation = 0.15 if scales_noise else 0.05
+  assert np.std(action) == pytest.approx(deviation, rel=0.035)
+  action = acme_qsm.make_policy(networks, config, evaluation=True)(
+    params, jax.random.key(1), observation
+  )
+  assert np.std(action) == 0.0
+
+
+def test_no_gradient_flows_through_the_sampler(
+  config, make_constant_networks, first_gradient
+):
+  # Same draws, once with the policy's actions as they are and once with a
+  # sampler that reads other, equal parameters: the gradient is the same.
+  config = dataclasses.replace(config, noisy_action_source="policy")
+  networks = make_constant_networks([[SLOPE], [SLOPE]])
+  batch = make_flat_batch(64)
+  gradient, _ = step_once(networks, config, batch, first_gradient)
+
+  def denoise(params, observation, action, step):
+    if not step.ndim:  # The sampler's; the loss asks for a step per example.
+      params = jnp.full((NUM_STEPS, 1), 0.3)
+    return networks.denoise(params, observation, action, step)
+
+  networks_of_other = dataclasses.replace(networks, denoise=denoise)
+  expected, _ = step_once(networks_of_other, config, batch, first_gradient)
+  np.testing.assert_array_equal(gradient, expected)
+
+
+def test_a_boltzmann_policy_on_the_box_is_learnt(config, make_spec):
+  # Two modes of unequal weight: Langevin dynamics would keep what it starts
+  # with, reverse sampling finds the weights.
+  def q_value(action):
+    return -6.0 * (action**2 - 0.36) ** 2 + 0.5 * action
+
+  config = dataclasses.replace(
+    config,
+    num_denoising_steps=10,
+    noisy_action_source="uniform",
+    noisy_action_scale=1.5,
+    num_reverse_samples=32,
+    reverse_sampling="truncated",
+    sampler="posterior",
+    boltzmann_temperature=0.5,
+    policy_learning_rate=3e-3,
+    policy_learning_rate_schedule="cosine",
+    policy_learning_rate_steps=1_500,
+  )
+  networks = acme_qsm.make_networks(
+    make_spec(
+      dataclasses.replace(make_spec().observations, shape=(1,)), shape=(1,)
+    ),
+    config,
+  )
+  networks = dataclasses.replace(
+    networks,
+    criticize=lambda params, o, a: jnp.tile(jnp.sum(q_value(a), -1), (2, 1)),
+  )
+  core = acme_qsm.make_learner_core(networks, config)
+  batch = make_flat_batch(256)
+
+  def step(state, _):
+    return core.step(state, batch)[0], None
+
+  state, _ = jax.jit(lambda s: jax.lax.scan(step, s, length=1_500))(
+    core.init(jax.random.key(0))
+  )
+  actions = diffusion.sample_posterior(
+    jax.random.key(1),
+    lambda a, t: networks.denoise(
+      state.policy_params, jnp.zeros((5_000, 1)), a, t
+    ),
+    diffusion.make_schedule("vp", 10),
+    (5_000, 1),
+  )
+  grid = np.linspace(-1, 1, 401)
+  density = np.exp(q_value(grid) / 0.5)
+  density /= density.sum()
+  assert 0.7 < density[grid > 0].sum() < 0.9
+  exact = sample_exactly(grid, density, num_steps=10, size=5_000)
+  assert np.mean(exact > 0) == pytest.approx(density[grid > 0].sum(), abs=0.05)
+  for dimension in np.asarray(actions).T:
+    # Standard errors of the shares of both are 0.006; the rest is what a small
+    # network makes of it.
+    assert np.mean(dimension > 0) == pytest.approx(np.mean(exact > 0), abs=0.05)
+    assert np.mean(dimension) == pytest.approx(np.mean(exact), abs=0.05)
+    assert np.std(dimension) == pytest.approx(np.std(exact), abs=0.05)
+
+
+def sample_exactly(grid, density, num_steps, size):
+  """Ten steps with the exact denoiser of a density on a grid, in numpy."""
+  u = np.arange(1, num_steps + 1)
+  betas = 1 - np.exp(-0.1 / num_steps - 4.95 * (2 * u - 1) / num_steps**2)
+  alpha_bars = np.cumprod(1 - betas)
+  rng = np.random.default_rng(0)
+  action = rng.normal(size=size)
+  for t in reversed(range(num_steps)):
+    square = (action[:, None] - np.sqrt(alpha_bars[t]) * grid) ** 2
+    weight = density * np.exp(-square / 2 / (1 - alpha_bars[t]))
+    clean = weight @ grid / weight.sum(axis=1)
+    before = alpha_bars[t - 1] if t else 1.0
+    mean = betas[t] * np.sqrt(before) * clean
+    mean += (1 - before) * np.sqrt(1 - betas[t]) * action
+    deviation = np.sqrt(betas[t] * (1 - before) / (1 - alpha_bars[t]))
+    action = mean / (1 - alpha_bars[t]) + deviation * rng.normal(size=size)
+  return action
+
+
+def test_presets_are_the_published_ones():
+  method = methods.METHODS["sdac"]
+  paper, reference = method.preset("paper"), method.preset("reference")
+  for config in (paper, reference):
+    assert config.policy_hidden_sizes == config.critic_hidden_sizes
+    assert config.policy_hidden_sizes == (256, 256, 256)
+    assert config.num_denoising_steps == 20
+    assert config.n_step == 1
+    # One update of 256 transitions per five environment steps.
+    assert config.samples_per_insert == pytest.approx(51.2)
+  assert (paper.noise_schedule, reference.noise_schedule) == (
+    "cosine",
+    "linear",
+  )
+  assert reference.num_reverse_samples == 64
+  assert reference.num_action_candidates == 32
+  schedule = diffusion.make_schedule(
+    "linear",
+    20,
+    beta_start=reference.beta_start,
+    beta_end=reference.beta_end,
+  )
+  # 0.8 times linspace(1e-4, 0.999): alpha_bar ends at 5e-6.
+  assert float(schedule.alpha_bars[-1]) == pytest.approx(5e-6, rel=0.1)
+
+
+@pytest.mark.parametrize(
+  ("fields", "message"),
+  [
+    ({"num_reverse_samples": 1}, r"SDACConfig\.num_reverse_samples .*1"),
+    ({"num_reverse_samples": 0}, r"SDACConfig\.num_reverse_samples .*0"),
+    ({"num_reverse_samples": 4, "target_kl": 1.4}, r"target_kl .*1\.386.*1\.4"),
+    ({"target_kl": 0.0}, r"SDACConfig\.target_kl"),
+    ({"boltzmann_temperature": 0.0}, r"SDACConfig\.boltzmann_temperature"),
+    ({"boltzmann_temperature": 1e-4}, r"boltzmann_temperature .*min_temp"),
+    (
+      {"temperature_update": "reference_decay", "exploration_noise": 0.0},
+      r"exploration_noise .*reference_decay",
+    ),
+    ({"weights": "softmax"}, r"SDACConfig\.weights .*self_normalized"),
+    ({"beta_start": 0.5, "noise_schedule": "cosine"}, r"SDACConfig.*bounds"),
+    ({"beta_end": 1.5, "noise_schedule": "linear"}, r"SDACConfig.*beta_end"),
+    ({"sampler": "ddim"}, r"SDACConfig\.sampler .*posterior"),
+  ],
+)
+def test_invalid_values(fields, message):
+  with pytest.raises(ValueError, match=message):
+    acme_qsm.SDACConfig(**fields)
+
+
+def test_one_reverse_sample_may_have_exponential_weights():
+  config = acme_qsm.SDACConfig(
+    num_reverse_samples=1,
+    weights="exponential",
+    temperature_update="constant",
+  )
+  assert config.num_reverse_samples == 1
