@@ -229,8 +229,8 @@ def launch(request, make_experiment, tmp_path):
 def make_config():
   """Makes small configurations, all said except for the fields given."""
 
-  def make(**fields):
-    return acme_qsm.QSMConfig(
+  def make(agent="qsm", **fields):
+    return acme_qsm.methods.METHODS[agent].config(
       **{
         "policy_hidden_sizes": (16,),
         "critic_hidden_sizes": (16,),

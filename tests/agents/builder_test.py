@@ -607,12 +607,15 @@ class Prefetcher:
       self._changed.notify_all()
 
 
-@pytest.mark.parametrize("num_sgd_steps", [1, 3])
+@pytest.mark.parametrize(
+  ("agent", "num_sgd_steps"),
+  [*((agent, 1) for agent in methods.METHODS), ("qsm", 3)],
+)
 def test_acting_and_learning_in_one_thread(
-  make_config, make_environment, serve, spec, num_sgd_steps
+  make_config, make_environment, serve, spec, agent, num_sgd_steps
 ):
-  config = make_config(num_sgd_steps_per_step=num_sgd_steps)
-  builder = QSMBuilder(config)
+  config = make_config(agent, num_sgd_steps_per_step=num_sgd_steps)
+  builder = acme_qsm.DiffusionBuilder(config)
   environment = make_environment()
   networks = acme_qsm.make_networks(spec, config)
   policy = builder.make_policy(
