@@ -1,7 +1,7 @@
 """Measures the speed of the learner, of acting, of replay and of whole runs.
 
-Prints tables, and writes benchmark.json and benchmark.png. The parts learner
-and acting need the core alone.
+Prints tables, and writes benchmark.json and benchmark.png. The parts learner,
+acting and methods need the core alone.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from typing import Any
 from launchers.benchmarks import acting
 from launchers.benchmarks import learner
 from launchers.benchmarks import machine
+from launchers.benchmarks import methods
 
 _TASKS = {"cartpole": "cartpole:swingup", "cheetah": "cheetah:run"}
 _NUM_ACTORS = (1, 2, 4)
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parts: dict[str, Callable[[argparse.Namespace], Any]] = {
     "learner": _measure_learner,
     "acting": _measure_acting,
+    "methods": _measure_methods,
     "replay": _measure_replay,
     "loop": _measure_loop,
     "program": _measure_program,
@@ -121,6 +123,24 @@ def _measure_acting(arguments: argparse.Namespace) -> dict[str, Any]:
   for size, rate in found["actions_per_second"].items():
     print(f"{size} observations at once: {rate:,.0f} actions/s")
   return found
+
+
+def _measure_methods(arguments: argparse.Namespace) -> dict[str, Any]:
+  configs = methods.list_configs()
+  how = (
+    {"repeats": 2, "seconds": 0.1}
+    if arguments.quick
+    else {"repeats": 9, "seconds": 0.5}
+  )
+  if arguments.quick:
+    kept = (methods.STANDARD, "sdac, as by default")
+    configs = {name: configs[name] for name in kept}
+  rows = methods.measure(configs, **how)
+  _print_table(rows)
+  (name, config), *_ = reversed(configs.items())
+  parts = methods.measure_sdac_parts(config, **how)
+  print(f"{name}: {', '.join(f'{k} {v:.3g} ms' for k, v in parts.items())}")
+  return {"rows": rows, "parts_ms": {"method": name, **parts}}
 
 
 def _measure_replay(arguments: argparse.Namespace) -> dict[str, Any]:

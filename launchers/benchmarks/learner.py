@@ -98,7 +98,7 @@ def _jit(step: Callable[..., Any]) -> Any:
 
 
 @functools.lru_cache
-def _compile_step(config: acme_qsm.QSMConfig) -> jax.stages.Compiled:
+def _compile_step(config: ActorCriticConfig) -> jax.stages.Compiled:
   core = acme_qsm.make_learner_core(make_networks(config), config)
   state = jax.eval_shape(core.init, jax.random.key(0))
   batch = make_transitions(config.batch_size)
@@ -114,7 +114,7 @@ class Step:
 
   def __init__(
     self,
-    config: acme_qsm.QSMConfig,
+    config: ActorCriticConfig,
     *,
     num_fused: int = 1,
     num_seeds: int = 1,

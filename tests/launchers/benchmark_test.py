@@ -121,7 +121,7 @@ def test_picture(tmp_path):
 
 def test_the_core_s_parts_from_the_command_line(tmp_path, monkeypatch):
   monkeypatch.setattr(learner, "list_cases", lambda *_: [learner.Case()])
-  command = ["--quick", "--parts", "learner", "acting"]
+  command = ["--quick", "--parts", "learner", "acting", "methods"]
   assert benchmark.main([*command, "--output", str(tmp_path)]) == 0
   found = json.loads((tmp_path / "benchmark.json").read_text())
   assert found["machine"]["cores"] > 0
@@ -130,6 +130,14 @@ def test_the_core_s_parts_from_the_command_line(tmp_path, monkeypatch):
   assert found["learner"]["share_of_limit"] > 0
   assert found["learner"]["gflop_per_step"] > 0
   assert 0 < found["acting"]["median_ms"] <= found["acting"]["p99_ms"]
+  standard, *others = found["methods"]["rows"]
+  assert standard["updates_of_standard"] == 1.0
+  for row in others:
+    assert row["updates_of_standard"] > 0
+    assert row["update_ms"] > 0
+    assert row["act_ms"] > 0
+  parts = found["methods"]["parts_ms"]
+  assert {"whole update", "critics at them"} < set(parts)
 
 
 @pytest.mark.slow
