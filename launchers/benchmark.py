@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from concurrent import futures
 from typing import Any
 
+import acme_qsm
 from launchers.benchmarks import acting
 from launchers.benchmarks import learner
 from launchers.benchmarks import machine
@@ -137,7 +138,9 @@ def _measure_methods(arguments: argparse.Namespace) -> dict[str, Any]:
     configs = {name: configs[name] for name in kept}
   rows = methods.measure(configs, **how)
   _print_table(rows)
-  (name, config), *_ = reversed(configs.items())
+  name, config = list(configs.items())[-1]
+  if not isinstance(config, acme_qsm.SDACConfig):
+    raise TypeError(f"{name} is no configuration of SDAC.")
   parts = methods.measure_sdac_parts(config, **how)
   print(f"{name}: {', '.join(f'{k} {v:.3g} ms' for k, v in parts.items())}")
   return {"rows": rows, "parts_ms": {"method": name, **parts}}

@@ -16,7 +16,10 @@ from acme_qsm.core import sampling
 from launchers.benchmarks import learner
 from launchers.benchmarks import timing
 
-_SIMBA: dict[str, Any] = {"critic_body": "simba", "critic_hidden_sizes": (128, 128)}
+_SIMBA: dict[str, Any] = {
+  "critic_body": "simba",
+  "critic_hidden_sizes": (128, 128),
+}
 _CATEGORICAL: dict[str, Any] = {"critic_head": "categorical"}
 
 STANDARD = "qsm, T = 5"
