@@ -110,40 +110,63 @@ def test_frozen_and_hashable():
   assert config != acme_qsm.QSMConfig(discount=0.5)
 
 
-def test_every_field_is_explained_where_it_is_defined():
-  for config_type in acme_qsm.QSMConfig.__mro__[:-1]:
+@pytest.mark.parametrize("agent", methods.METHODS)
+def test_every_field_is_explained_where_it_is_defined(agent):
+  for config_type in methods.METHODS[agent].config.__mro__[:-1]:
     documented = re.findall(
       r"^ {2}(\w+):", inspect.getdoc(config_type) or "", re.MULTILINE
     )
     own = list(vars(config_type).get("__annotations__", {}))
+    # Who changes a shared field's default need not explain it again.
+    inherited = {
+      field for base in config_type.__mro__[1:] for field in _fields_of(base)
+    }
+    own = [name for name in own if name in documented or name not in inherited]
     assert documented == own, config_type
 
 
+def _fields_of(config_type):
+  return vars(config_type).get("__annotations__", {})
+
+
+# What is read depends on what is chosen: together, these read all.
+CHOICES = {
+  "qsm": [
+    {"critic_head": "categorical", "normalize_action_gradient": True},
+    {"critic_head": "quantile"},
+  ],
+  "sdac": [
+    {"critic_head": "categorical", "temperature_update": "reference_decay"},
+    {"critic_head": "quantile", "noisy_action_source": "uniform"},
+  ],
+}
+
+
+@pytest.mark.parametrize("agent", methods.METHODS)
 def test_every_field_of_the_core_is_read(
-  environment_spec, make_batch, recording_config, monkeypatch
+  environment_spec, make_batch, make_recording_config, monkeypatch, agent
 ):
   # A field that nothing reads is a promise that nothing keeps. Those of replay
   # are the builder's to read: see agents/builder_test.
-  config_type, read = recording_config
+  method = methods.METHODS[agent]
+  config_type, read = make_recording_config(method.config)
   monkeypatch.setitem(
     methods.METHODS,
     "recording",
-    dataclasses.replace(methods.METHODS["qsm"], config=config_type),
+    dataclasses.replace(method, config=config_type),
   )
   all_read = set()
-  # What is read depends on what is chosen.
-  for head in ("categorical", "quantile"):
+  for choices in CHOICES[agent]:
     config = config_type(
       policy_hidden_sizes=(4,),
       critic_hidden_sizes=(4,),
-      critic_head=head,
       num_atoms=5,
       num_quantiles=5,
       batch_size=8,
       policy_learning_rate_schedule="linear",
-      normalize_action_gradient=True,
       num_action_candidates=2,
       num_target_candidates=2,
+      **choices,
     )
     read.clear()
     networks = acme_qsm.make_networks(environment_spec, config)

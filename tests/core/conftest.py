@@ -111,22 +111,26 @@ def make_batch():
   return make
 
 
-@pytest.fixture
-def recording_config():
-  """A configuration's type, and the set of the fields that were read of it."""
-  read = set()
+@pytest.fixture(scope="session")
+def make_recording_config():
+  """Makes a configuration's type, and the set of the fields read of it."""
 
-  @dataclasses.dataclass(frozen=True, repr=False)
-  class Recording(acme_qsm.QSMConfig):
-    def __getattribute__(self, name):
-      read.add(name)
-      return super().__getattribute__(name)
+  def make(config_type):
+    read = set()
 
-    def __repr__(self):
-      # Haiku writes down what its modules are made with.
-      return "Recording()"
+    @dataclasses.dataclass(frozen=True, repr=False)
+    class Recording(config_type):
+      def __getattribute__(self, name):
+        read.add(name)
+        return super().__getattribute__(name)
 
-  return Recording, read
+      def __repr__(self):
+        # Haiku writes down what its modules are made with.
+        return "Recording()"
+
+    return Recording, read
+
+  return make
 
 
 @pytest.fixture(scope="session")
