@@ -96,17 +96,17 @@ class SDACConfig(DiffusionConfig):
       are in units of the temperature.
   """
 
-  noise_schedule: diffusion.ScheduleName = "vp"
   sampler: diffusion.TransitionName = "posterior"
+  policy_update_period: int = configuration.positive(2)
   noisy_action_source: NoisyActionSource = "replay"
   noisy_action_scale: float = configuration.positive(1.0)
   num_reverse_samples: int = configuration.positive(16)
   reverse_sampling: ReverseSampling = "truncated"
   weights: Weights = "self_normalized"
-  boltzmann_temperature: float = configuration.positive(1.0)
+  boltzmann_temperature: float = configuration.positive(0.1)
   temperature_update: TemperatureUpdate = "target_kl"
-  target_kl: float = configuration.positive(1.0)
-  temperature_learning_rate: float = configuration.positive(1e-3)
+  target_kl: float = configuration.positive(2.0)
+  temperature_learning_rate: float = configuration.positive(3e-3)
   temperature_update_period: int = configuration.positive(1)
   min_temperature: float = configuration.positive(1e-3)
   temperature_scales_noise: bool = False
@@ -395,6 +395,7 @@ SDAC = Method(
       num_reverse_samples=1,
       reverse_sampling="clipped",
       weights="normalized_exponential",
+      policy_update_period=1,
       temperature_update_period=250,
       **_REFERENCE_LEARNING,
     ),
