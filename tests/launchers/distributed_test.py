@@ -133,6 +133,8 @@ def test_nothing_outlives_a_launcher_that_was_killed(engine, launch, tmp_path):
   [
     (["--num_actors", "0"], "num_actors must be at least 1, got 0"),
     (["--task", "cartpole:swingdown"], "cartpole:swingup"),
+    (["--agent", "sdca"], "Unknown agent 'sdca'; did you mean sdac?"),
+    (["--target_kl", "1"], "--target_kl is a setting of sdac, not of qsm"),
     (["--host", "nowhere"], "IP address of this machine, not 'nowhere'"),
     (["--host", "192.0.2.99"], "192.0.2.99, which is no address of this"),
     (
