@@ -140,6 +140,10 @@ def test_signals_end_with_a_checkpoint_and_their_exit_code(
       ["--num_reverse_samples", "5"],
       "--num_reverse_samples is a setting of sdac, not of qsm",
     ),
+    (
+      ["--critic_head", "categorical", "--action_repeat", "2"],
+      r"QSMConfig\.max_value must be at least 200 for .*, got 110\.0",
+    ),
     (["--batch_size", "0"], "batch_size must be positive, got 0"),
     (["--discount", "1.5"], r"discount must be in \[0, 1\], got 1.5"),
     (["--min_replay_size", "10"], "min_replay_size must be at least batch"),
