@@ -49,62 +49,62 @@ def with_atoms(config, minimum, maximum, **fields):
       (0.0, 2.0),
       (-10.0, 110.0),
       {},
-      "max_value must be at least 200 for .* got 110",
+      "max_value must be at least 200",
     ),
     (
       (0.0, 1.0),
       (-10.0, 99.0),
       {},
-      "max_value must be at least 100 for .* got 99",
+      "max_value must be at least 100",
     ),
     (
       (0.0, 1.0),
       (1.0, 100.0),
       {},
-      "min_value must be at most 0 for .* got 1.0",
+      "min_value must be at most 0",
     ),
     (
       (-1.0, 0.0),
       (-10.0, 10.0),
       {},
-      "min_value must be at most -100 for .* got -10",
+      "min_value must be at most -100",
     ),
     # An episode may end at once: its return is 0.
     (
       (-2.0, -1.0),
       (-200.0, -1.0),
       {},
-      "max_value must be at least 0 for .* got -1",
+      "max_value must be at least 0",
     ),
     (
       (0.0, 1.0),
       (0.0, 100.0),
       {"reward_scale": 2.0},
-      "max_value must be at least 200 for .* got",
+      "max_value must be at least 200",
     ),
     (
       (0.0, 1.0),
       (0.0, 1.5),
       {"discount": 0.5},
-      "max_value must be at least 2 for .* got 1.5",
+      "max_value must be at least 2",
     ),
     (
       (-1.0, np.inf),
       (0.0, 1.0),
       {},
-      "min_value must be at most -100 for .* got 0",
+      "min_value must be at most -100",
     ),
     (
       (-np.inf, 1.0),
       (0.0, 1.0),
       {},
-      "max_value must be at least 100 for .* got 1",
+      "max_value must be at least 100",
     ),
     (
       (0.0, np.array([1.0, 3.0])),
       (0.0, 100.0),
       {},
-      "max_value must be at least 300 for .* got",
+      "max_value must be at least 300",
     ),
   ],
 )
@@ -112,7 +112,9 @@ def test_atoms_that_cannot_hold_the_returns_are_refused(
   config, make_rewards, rewards, atoms, fields, message
 ):
   config = with_atoms(config, *atoms, **fields)
-  with pytest.raises(ValueError, match=rf"^QSMConfig\.{message}") as raised:
+  with pytest.raises(
+    ValueError, match=rf"^QSMConfig\.{message} for .* got "
+  ) as raised:
     acme_qsm.make_networks(make_rewards(*rewards), config)
   # And what that number is made of.
   for name in ("critic_head", "reward_scale", "discount"):
