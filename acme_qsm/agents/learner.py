@@ -108,11 +108,15 @@ class DiffusionLearner(core.Learner):
     # One value to fetch, where all of them would take a fifth of a millisecond.
     if self._metrics_are_finite:
       return
-    for name, value in self._metrics.items():
-      if not np.isfinite(value):
-        raise types.NonFiniteError(
-          f"{name} is {value} after learner step {int(self._state.steps)}."
-        )
+    # All of them: what went wrong first is not the first by name.
+    found = ", ".join(
+      f"{name} is {value}"
+      for name, value in self._metrics.items()
+      if not np.isfinite(value)
+    )
+    raise types.NonFiniteError(
+      f"{found} after learner step {int(self._state.steps)}."
+    )
 
   def get_variables(self, names: Sequence[str]) -> list[Any]:
     """Returns parameters by name.

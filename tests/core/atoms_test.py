@@ -45,61 +45,21 @@ def with_atoms(config, minimum, maximum, **fields):
 @pytest.mark.parametrize(
   ("rewards", "atoms", "fields", "message"),
   [
-    (
-      (0.0, 2.0),
-      (-10.0, 110.0),
-      {},
-      "max_value must be at least 200",
-    ),
-    (
-      (0.0, 1.0),
-      (-10.0, 99.0),
-      {},
-      "max_value must be at least 100",
-    ),
-    (
-      (0.0, 1.0),
-      (1.0, 100.0),
-      {},
-      "min_value must be at most 0",
-    ),
-    (
-      (-1.0, 0.0),
-      (-10.0, 10.0),
-      {},
-      "min_value must be at most -100",
-    ),
+    ((0.0, 2.0), (-10.0, 110.0), {}, "max_value must be at least 200"),
+    ((0.0, 1.0), (-10.0, 99.0), {}, "max_value must be at least 100"),
+    ((0.0, 1.0), (1.0, 100.0), {}, "min_value must be at most 0"),
+    ((-1.0, 0.0), (-10.0, 10.0), {}, "min_value must be at most -100"),
     # An episode may end at once: its return is 0.
-    (
-      (-2.0, -1.0),
-      (-200.0, -1.0),
-      {},
-      "max_value must be at least 0",
-    ),
+    ((-2.0, -1.0), (-200.0, -1.0), {}, "max_value must be at least 0"),
     (
       (0.0, 1.0),
       (0.0, 100.0),
       {"reward_scale": 2.0},
       "max_value must be at least 200",
     ),
-    (
-      (0.0, 1.0),
-      (0.0, 1.5),
-      {"discount": 0.5},
-      "max_value must be at least 2",
-    ),
-    (
-      (-1.0, np.inf),
-      (0.0, 1.0),
-      {},
-      "min_value must be at most -100",
-    ),
-    (
-      (-np.inf, 1.0),
-      (0.0, 1.0),
-      {},
-      "max_value must be at least 100",
-    ),
+    ((0.0, 1.0), (0.0, 1.5), {"discount": 0.5}, "max_value must be at least 2"),
+    ((-1.0, np.inf), (0.0, 1.0), {}, "min_value must be at most -100"),
+    ((-np.inf, 1.0), (0.0, 1.0), {}, "max_value must be at least 100"),
     (
       (0.0, np.array([1.0, 3.0])),
       (0.0, 100.0),
