@@ -346,6 +346,47 @@ def test_all_that_is_not_finite_is_named(
   assert set(names) <= set(named), named
 
 
+@pytest.mark.parametrize("num_sgd_steps", [1, 2])
+def test_diagnostics_are_made_now_and_then_and_in_every_row(
+  learner_core, codec, make_data, make_learner, num_sgd_steps
+):
+  dataset = [make_data(seed, num_sgd_steps * BATCH_SIZE) for seed in range(5)]
+  logger = RecordingLogger()
+  learner = make_learner(
+    dataset,
+    num_sgd_steps=num_sgd_steps,
+    logger=logger,
+    diagnostics_period=3,
+  )
+  diagnose = jax.jit(learner_core.diagnostics)
+  expected = []
+  for call, data in enumerate(dataset):
+    if call % 3 == 0:
+      # Of the first batch, by the parameters before the step.
+      batch = codec.unpack(data[:BATCH_SIZE])
+      latest = float(diagnose(learner.save(), batch)["action_spread"])
+    expected.append(latest)
+    learner.step()
+  found = [row["action_spread"] for row in logger.rows]
+  np.testing.assert_allclose(found, expected, rtol=1e-4)
+  assert len(set(found)) == 2
+
+
+def test_diagnostics_are_those_of_the_state_that_was_restored(
+  make_data, make_learner
+):
+  logger = RecordingLogger()
+  learner = make_learner([make_data(0)] * 3, logger=logger)
+  start = learner.save()
+  learner.step()
+  learner.restore(make_learner([], seed=1).save())
+  learner.step()
+  learner.restore(start)
+  learner.step()
+  first, other, again = [row["action_spread"] for row in logger.rows]
+  assert first == again != other
+
+
 @pytest.mark.parametrize("make_key", [jax.random.PRNGKey, jax.random.key])
 def test_either_kind_of_key_can_be_saved(
   learner_core, codec, make_data, make_key
