@@ -128,9 +128,9 @@ def make_critic_loss(
     The loss, a mean over the batch: `losses.clipped_double_q_loss`, or the same
     for the distributions that other heads predict. Its metrics are the mean
     Q-value ("q_value") and, of categorical critics, the share of the target
-    distribution that is at or beyond the ends of the atoms
-    ("mass_beyond_atoms"): more than a little says that returns do not fit
-    between min_value and max_value.
+    distribution that is beyond the ends of the atoms ("mass_beyond_atoms"):
+    more than a little says that returns do not fit between min_value and
+    max_value.
 
   Raises:
     ValueError: if the networks have no such head.
@@ -199,11 +199,12 @@ def mass_beyond_atoms(
     discount: [B] discounts.
 
   Returns:
-    The mean probability [] of a target at or beyond one of the end atoms.
+    The mean probability [] of a target beyond one of the end atoms; one that
+    is just there fits, as a return of 0 does where min_value is 0.
   """
   probabilities = jax.nn.softmax(next_logits)
   target = reward[:, None] + discount[:, None] * atoms
-  beyond = (target <= atoms[0]) | (target >= atoms[-1])
+  beyond = (target < atoms[0]) | (target > atoms[-1])
   return jnp.mean(jnp.sum(probabilities * beyond, axis=-1))
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -114,3 +115,18 @@ def test_a_spec_without_rewards_is_not_checked(environment_spec, config):
     ),
     with_atoms(config, 0.0, 0.1),
   )
+
+
+def test_the_mass_beyond_the_atoms():
+  atoms = jnp.array([0.0, 1.0, 2.0])
+  probabilities = jnp.array([[[0.2, 0.3, 0.5], [1.0, 0.0, 0.0]]])
+
+  def mass(rewards, discounts):
+    return critics.mass_beyond_atoms(
+      jnp.log(probabilities), atoms, jnp.array(rewards), jnp.array(discounts)
+    )
+
+  # 0.5, 1.5 and 2.5 of the first; the second is at an end, where it fits.
+  np.testing.assert_allclose(mass([0.5, 0.0], [1.0, 0.5]), 0.25, rtol=1e-6)
+  np.testing.assert_allclose(mass([-0.5, 2.1], [1.0, 0.0]), 0.6, rtol=1e-6)
+  np.testing.assert_allclose(mass([0.0, 2.0], [1.0, 0.0]), 0.0, atol=1e-7)

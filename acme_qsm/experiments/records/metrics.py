@@ -10,8 +10,8 @@ import numpy as np
 from acme_qsm.experiments import counts
 
 _MASS_BEYOND_ATOMS = "mass_beyond_atoms"
-# What fits leaves next to nothing there, be it the start's even distribution,
-# the tails of a softmax or a rare return; what does not soon leaves most of it.
+# Rare rewards leave a bit there, also while critics know nothing yet; returns
+# that do not fit soon leave most of it.
 _MOST_BEYOND_ATOMS = 0.01
 
 
@@ -79,7 +79,7 @@ def warning(row: Mapping[str, Any]) -> str | None:
   if mass <= _MOST_BEYOND_ATOMS:
     return None
   return (
-    f"Warning: {mass:.1%} of the critics' target is at or beyond the ends of "
+    f"Warning: {mass:.1%} of the critics' target is beyond the ends of "
     "their atoms: lower min_value or raise max_value, so that returns fit."
   )
 
