@@ -1,8 +1,10 @@
-"""Configurations: dataclasses whose fields say what they may be."""
+"""Configurations, whose fields say what they may be, and checks of names."""
 
 import dataclasses
+import difflib
 import math
 from collections.abc import Callable
+from collections.abc import Collection
 from typing import Any
 from typing import get_args
 from typing import get_origin
@@ -79,3 +81,21 @@ class Configuration:
       f"{type(self).__name__}.{name} must be {allowed}, got "
       f"{getattr(self, name)!r}."
     )
+
+
+def require_known(kind: str, name: str, known: Collection[str]) -> None:
+  """Raises ValueError, with the nearest names, unless a name is known.
+
+  Args:
+    kind: what has the name, such as "task".
+    name: the name.
+    known: all names that there are.
+
+  Raises:
+    ValueError: if it is none of them; where none is near, it says them all.
+  """
+  if name in known:
+    return
+  near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+  hint = f"did you mean {' or '.join(near)}?" if near else f"one of {[*known]}."
+  raise ValueError(f"Unknown {kind} {name!r}; {hint}")

@@ -75,7 +75,8 @@ class EnvironmentSpec:
 class EnvironmentSpecLike(Protocol):
   """What the core reads of an environment; Acme's and others' specs have it.
 
-  `actions` carries `minimum` and `maximum` besides `shape` and `dtype`.
+  `actions` carries `minimum` and `maximum` besides `shape` and `dtype`. Where
+  there is a `rewards` with `minimum` and `maximum`, they are believed.
   """
 
   @property

@@ -35,6 +35,7 @@ class DiffusionLearner(core.Learner):
     unpack: Callable[[jax.Array], types.Transition],
     *,
     num_sgd_steps_per_step: int = 1,
+    diagnostics_period: int = 100,
     counter: counting.Counter | None = None,
     logger: loggers.Logger | None = None,
   ):
@@ -47,6 +48,8 @@ class DiffusionLearner(core.Learner):
         at once.
       unpack: turns a sample's `data` into transitions, on the device.
       num_sgd_steps_per_step: gradient steps per call of `step`.
+      diagnostics_period: calls of `step` per call of the core's `diagnostics`,
+        the first included; what it says is logged until it says more.
       counter: counts `steps` and `walltime`.
       logger: gets each step's metrics and counts.
     """
@@ -60,6 +63,10 @@ class DiffusionLearner(core.Learner):
     # Nothing is donated: on a CPU, a call that donates returns only when it is
     # done, and nobody could act or fetch the next batch beside it.
     self._step = jax.jit(self._sgd_steps)
+    self._diagnose = jax.jit(self._first_batch_diagnostics)
+    self._diagnostics_period = diagnostics_period
+    self._num_calls = 0
+    self._diagnostics: types.Metrics = {}
     self._metrics: types.Metrics = {}
     self._metrics_are_finite: jax.Array | bool = True
     self._last_time: float | None = None
@@ -81,6 +88,13 @@ class DiffusionLearner(core.Learner):
     finite = jnp.isfinite(jnp.stack(jax.tree.leaves(metrics)))
     return state, metrics, jnp.all(finite)
 
+  def _first_batch_diagnostics(
+    self, state: TrainingState, data: jax.Array
+  ) -> types.Metrics:
+    """The core's diagnostics of the first batch."""
+    first = data[: data.shape[0] // self._num_sgd_steps]
+    return self._core.diagnostics(state, self._unpack(first))
+
   def step(self) -> None:
     """Makes num_sgd_steps_per_step gradient steps.
 
@@ -90,6 +104,10 @@ class DiffusionLearner(core.Learner):
     """
     data = next(self._dataset).data
     self._check_metrics()
+    if self._num_calls % self._diagnostics_period == 0:
+      # Not waited for either.
+      self._diagnostics = self._diagnose(self._state, data)
+    self._num_calls += 1
     self._state, self._metrics, self._metrics_are_finite = self._step(
       self._state, data
     )
@@ -101,18 +119,22 @@ class DiffusionLearner(core.Learner):
       steps=self._num_sgd_steps, walltime=elapsed
     )
     if self._logger is not None:
-      self._logger.write({**self._metrics, **counts})
+      self._logger.write({**self._metrics, **self._diagnostics, **counts})
 
   def _check_metrics(self) -> None:
     """Raises NonFiniteError if the last step's metrics are not finite."""
     # One value to fetch, where all of them would take a fifth of a millisecond.
     if self._metrics_are_finite:
       return
-    for name, value in self._metrics.items():
-      if not np.isfinite(value):
-        raise types.NonFiniteError(
-          f"{name} is {value} after learner step {int(self._state.steps)}."
-        )
+    # All of them: what went wrong first is not the first by name.
+    found = ", ".join(
+      f"{name} is {value}"
+      for name, value in self._metrics.items()
+      if not np.isfinite(value)
+    )
+    raise types.NonFiniteError(
+      f"{found} after learner step {int(self._state.steps)}."
+    )
 
   def get_variables(self, names: Sequence[str]) -> list[Any]:
     """Returns parameters by name.
@@ -154,4 +176,5 @@ class DiffusionLearner(core.Learner):
       key = jax.random.wrap_key_data(state.key, impl=impl)
       state = state._replace(key=key)
     self._state = state
+    self._num_calls = 0  # The last diagnostics are of another state.
     self._metrics_are_finite = True

@@ -1,9 +1,11 @@
-"""The critics' update: their target's action, and their loss."""
+"""The critics: what they must hold, their target's action, their loss."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from acme_qsm import losses
 from acme_qsm import types
@@ -18,6 +20,56 @@ CriticLoss = Callable[
 ]
 """(critics' parameters, target critics', transitions, next action [B, A]) ->
 (loss [], metrics)."""
+
+
+# Floating point's 1 / (1 - discount) may be a bit more than it is on paper.
+_ROUNDING = 1e-6
+
+
+def require_atoms_hold_returns(
+  environment_spec: types.EnvironmentSpecLike, config: ActorCriticConfig
+) -> None:
+  """Raises ValueError if a categorical critic's atoms cannot hold the returns.
+
+  Where the environment states its rewards' bounds, a return is at most
+  reward_scale / (1 - discount) times as large; and as an episode may end at
+  once, it may be 0. Nothing is known, and nothing refused, of a side on which
+  rewards have no finite bound, or where the discount is 1:
+  `mass_beyond_atoms` then tells whether returns fit.
+
+  Args:
+    environment_spec: the environment's spec; its `rewards`, if it has any, may
+      have `minimum` and `maximum`.
+    config: the critics' head and atoms.
+
+  Raises:
+    ValueError: names the field, and says what it must be.
+  """
+  rewards = getattr(environment_spec, "rewards", None)
+  if config.critic_head != "categorical" or config.discount == 1.0:
+    return
+  horizon = config.reward_scale / (1.0 - config.discount)
+  minimum = getattr(rewards, "minimum", None)
+  maximum = getattr(rewards, "maximum", None)
+  if minimum is not None and np.all(np.isfinite(minimum)):
+    least = min(0.0, horizon * float(np.min(minimum)))
+    if config.min_value > least * (1.0 - _ROUNDING):
+      config.fail("min_value", _bound("at most", least, minimum, config))
+  if maximum is not None and np.all(np.isfinite(maximum)):
+    most = max(0.0, horizon * float(np.max(maximum)))
+    if config.max_value < most * (1.0 - _ROUNDING):
+      config.fail("max_value", _bound("at least", most, maximum, config))
+
+
+def _bound(
+  relation: str, value: float, reward: Any, config: ActorCriticConfig
+) -> str:
+  """What an end of the atoms must be, and what of."""
+  return (
+    f"{relation} {value:.7g} for critic_head='categorical', a reward of "
+    f"{reward}, reward_scale={config.reward_scale} and "
+    f"discount={config.discount}"
+  )
 
 
 def draw_target_action(
@@ -76,9 +128,9 @@ def make_critic_loss(
     The loss, a mean over the batch: `losses.clipped_double_q_loss`, or the same
     for the distributions that other heads predict. Its metrics are the mean
     Q-value ("q_value") and, of categorical critics, the share of the target
-    distribution that is at or beyond the ends of the atoms
-    ("mass_beyond_atoms"): more than a little says that returns do not fit
-    between min_value and max_value.
+    distribution that is beyond the ends of the atoms ("mass_beyond_atoms"):
+    more than a little says that returns do not fit between min_value and
+    max_value.
 
   Raises:
     ValueError: if the networks have no such head.
@@ -147,11 +199,12 @@ def mass_beyond_atoms(
     discount: [B] discounts.
 
   Returns:
-    The mean probability [] of a target at or beyond one of the end atoms.
+    The mean probability [] of a target beyond one of the end atoms; one that
+    is just there fits, as a return of 0 does where min_value is 0.
   """
   probabilities = jax.nn.softmax(next_logits)
   target = reward[:, None] + discount[:, None] * atoms
-  beyond = (target <= atoms[0]) | (target >= atoms[-1])
+  beyond = (target < atoms[0]) | (target > atoms[-1])
   return jnp.mean(jnp.sum(probabilities * beyond, axis=-1))
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 
+from acme_qsm import configuration
 from acme_qsm import networks as networks_lib
 from acme_qsm import types
 from acme_qsm.core import acting
@@ -92,9 +93,8 @@ class Method:
       The configuration.
 
     Raises:
-      ValueError: if there is none of that name; names those that there are.
+      ValueError: if there is none of that name; names similar ones.
     """
     presets = {"default": self.config(), **self.presets}
-    if name not in presets:
-      raise ValueError(f"Unknown preset {name!r}; one of {sorted(presets)}.")
+    configuration.require_known("preset", name, presets)
     return presets[name]

@@ -1,6 +1,5 @@
 """dm_control's tasks as environments in the form that agents here expect."""
 
-import difflib
 import warnings
 from typing import Any
 
@@ -10,6 +9,8 @@ import dm_env
 import numpy as np
 from acme import wrappers
 from dm_env import specs
+
+from acme_qsm import configuration
 
 with warnings.catch_warnings():
   # Without a display, GLFW warns when it is imported; training never renders.
@@ -63,11 +64,7 @@ class _ActionRepeat(wrappers.ActionRepeatWrapper):
 
 def validate_task(task: str) -> None:
   """Raises ValueError, with the nearest names, unless the task exists."""
-  if task in TASKS:
-    return
-  near = difflib.get_close_matches(task, TASKS, n=3, cutoff=0.5)
-  hint = f"did you mean {' or '.join(near)}?" if near else f"one of {TASKS}."
-  raise ValueError(f"Unknown task {task!r}; {hint}")
+  configuration.require_known("task", task, TASKS)
 
 
 def validate_action_repeat(action_repeat: int) -> None:

@@ -3,11 +3,13 @@
 import argparse
 import dataclasses
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 from typing import TypeVar
 
 import tyro
 
+from acme_qsm import configuration
 from acme_qsm import environments
 from acme_qsm import methods
 from acme_qsm.agents.builder import DiffusionBuilder
@@ -87,10 +89,8 @@ def parse(
   parser.add_argument("--agent", default=_DEFAULT_AGENT)
   parser.add_argument("--preset", default=_DEFAULT_PRESET)
   chosen = parser.parse_known_args(argv)[0]
-  if chosen.agent not in methods.METHODS:
-    raise ValueError(
-      f"Unknown agent {chosen.agent!r}; one of {sorted(methods.METHODS)}."
-    )
+  configuration.require_known("agent", chosen.agent, methods.METHODS)
+  _require_own_settings(chosen.agent, sys.argv[1:] if argv is None else argv)
   method = methods.METHODS[chosen.agent]
   arguments = tyro.cli(
     _with_config(arguments_type, method.config),
@@ -104,6 +104,25 @@ def parse(
   environments.validate_task(arguments.task)
   environments.validate_action_repeat(arguments.action_repeat)
   return arguments
+
+
+def _require_own_settings(agent: str, argv: Sequence[str]) -> None:
+  """Raises ValueError for a flag that other methods have, but not this one.
+
+  Flags that nobody has are left to whoever reads all of them.
+  """
+  for argument in argv:
+    flag = argument.split("=")[0]
+    name = flag.removeprefix("--").replace("-", "_").removeprefix("no_")
+    owners = [
+      method_name
+      for method_name, method in methods.METHODS.items()
+      if name in method.config.__dataclass_fields__
+    ]
+    if flag.startswith("--") and owners and agent not in owners:
+      raise ValueError(
+        f"{flag} is a setting of {' and '.join(owners)}, not of {agent}."
+      )
 
 
 def _with_config(

@@ -129,7 +129,9 @@ class _LocalRun:
 
     def make_logger(*args: Any) -> metrics.SampledLogger:
       self._learner_log = metrics.SampledLogger(
-        self._records.logger(*args), metrics.every(_LEARNER_LOG_PERIOD)
+        self._records.logger(*args),
+        metrics.every(_LEARNER_LOG_PERIOD),
+        lambda message: self._progress.note(message),
       )
       stack.callback(self._learner_log.close)
       return self._learner_log

@@ -4,6 +4,7 @@ from typing import Any
 
 from acme_qsm import types
 from acme_qsm.core import acting
+from acme_qsm.core import critics
 from acme_qsm.core import learner_core
 from acme_qsm.core.config import ActorCriticConfig
 from acme_qsm.core.method import Method
@@ -54,10 +55,13 @@ def make_networks(
     The networks.
 
   Raises:
-    ValueError: if the spec is not one that this library can act in, or a
-      network's output does not have the shape that it must.
+    ValueError: if the spec is not one that this library can act in, if
+      categorical critics cannot hold the returns of the rewards that it states
+      (`critics.require_atoms_hold_returns`), or if a network's output does not
+      have the shape that it must.
   """
   method = METHODS[name_of(config)]
+  critics.require_atoms_hold_returns(environment_spec, config)
   return method.make_networks(environment_spec, config, **own_networks)
 
 

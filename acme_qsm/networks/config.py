@@ -29,7 +29,8 @@ class NetworksConfig(configuration.Configuration):
     min_value: the lowest of them.
     max_value: the highest of them. Both are in units of scaled reward, summed
       with the discount: with a reward in [0, 1] and discount 0.99, Q is within
-      0 and 100.
+      0 and 100. Where an environment states its rewards' bounds, atoms that
+      cannot hold such returns are refused.
     num_quantiles: quantiles of a quantile critic.
   """
 

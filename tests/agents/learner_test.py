@@ -2,8 +2,10 @@
 
 import acme_qsm.acme_compat  # isort: skip
 
+import re
 import threading
 
+import haiku as hk
 import jax
 import numpy as np
 import pytest
@@ -267,7 +269,8 @@ def test_a_reward_that_is_not_finite_stops_the_learner(
   good = learner.save()
   learner.step()
   steps = 2 * num_sgd_steps
-  message = rf"^(\w+) is (nan|-?inf) after learner step {steps}\."
+  metric = r"\w+ is (nan|-?inf)"
+  message = rf"^{metric}(, {metric})* after learner step {steps}\."
   with pytest.raises(types.NonFiniteError, match=message) as error:
     learner.save()
   # The first thing it says is the name of what is logged.
@@ -286,6 +289,102 @@ def test_a_reward_that_is_not_finite_stops_the_learner(
   assert_bit_equal(learner.save(), good)
   learner.step()
   assert int(learner.save().steps) == steps
+
+
+@pytest.mark.parametrize(
+  ("fields", "steps", "names"),
+  [
+    # exp(Q / temperature) of its one sample is more than a float can be.
+    (
+      {
+        "weights": "exponential",
+        "num_reverse_samples": 1,
+        "temperature_update": "constant",
+        "boltzmann_temperature": 0.01,
+      },
+      1,
+      ["denoiser_loss", "largest_weight"],
+    ),
+    # Weights are too uneven, so that one update makes the temperature that.
+    (
+      {"boltzmann_temperature": 0.001, "temperature_learning_rate": 1e4},
+      2,
+      ["boltzmann_temperature"],
+    ),
+  ],
+)
+def test_all_that_is_not_finite_is_named(
+  make_spec, codec, make_data, fields, steps, names
+):
+  config = acme_qsm.SDACConfig(
+    policy_hidden_sizes=(16,),
+    num_denoising_steps=2,
+    min_replay_size=BATCH_SIZE,
+    batch_size=BATCH_SIZE,
+    **fields,
+  )
+  networks = acme_qsm.make_networks(
+    make_spec(),
+    config,
+    critic=lambda observation, action: hk.Linear(
+      1, b_init=hk.initializers.Constant(10.0)
+    )(action)[..., 0],
+  )
+  learner = learning.DiffusionLearner(
+    acme_qsm.make_learner_core(networks, config),
+    jax.random.PRNGKey(0),
+    iter([reverb.ReplaySample(info=(), data=make_data(0))] * steps),
+    codec.unpack,
+  )
+  for _ in range(steps):
+    learner.step()
+  with pytest.raises(
+    types.NonFiniteError, match=rf" after learner step {steps}\.$"
+  ) as raised:
+    learner.save()
+  named = re.findall(r"(\w+) is (?:nan|-?inf)", str(raised.value))
+  assert set(names) <= set(named), named
+
+
+@pytest.mark.parametrize("num_sgd_steps", [1, 2])
+def test_diagnostics_are_made_now_and_then_and_in_every_row(
+  learner_core, codec, make_data, make_learner, num_sgd_steps
+):
+  dataset = [make_data(seed, num_sgd_steps * BATCH_SIZE) for seed in range(5)]
+  logger = RecordingLogger()
+  learner = make_learner(
+    dataset,
+    num_sgd_steps=num_sgd_steps,
+    logger=logger,
+    diagnostics_period=3,
+  )
+  diagnose = jax.jit(learner_core.diagnostics)
+  expected = []
+  for call, data in enumerate(dataset):
+    if call % 3 == 0:
+      # Of the first batch, by the parameters before the step.
+      batch = codec.unpack(data[:BATCH_SIZE])
+      latest = float(diagnose(learner.save(), batch)["action_spread"])
+    expected.append(latest)
+    learner.step()
+  found = [row["action_spread"] for row in logger.rows]
+  np.testing.assert_allclose(found, expected, rtol=1e-4)
+  assert len(set(found)) == 2
+
+
+def test_diagnostics_are_those_of_the_state_that_was_restored(
+  make_data, make_learner
+):
+  logger = RecordingLogger()
+  learner = make_learner([make_data(0)] * 3, logger=logger)
+  start = learner.save()
+  learner.step()
+  learner.restore(make_learner([], seed=1).save())
+  learner.step()
+  learner.restore(start)
+  learner.step()
+  first, other, again = [row["action_spread"] for row in logger.rows]
+  assert first == again != other
 
 
 @pytest.mark.parametrize("make_key", [jax.random.PRNGKey, jax.random.key])

@@ -210,7 +210,10 @@ def test_layer_normalised_hidden_units_are_normal(environment_spec, config):
 
 
 def test_simba_wants_one_width(config):
-  with pytest.raises(ValueError, match="of one width"):
+  with pytest.raises(
+    ValueError,
+    match=r"QSMConfig\.critic_hidden_sizes .* of one width .*\(16, 8\)",
+  ):
     dataclasses.replace(
       config, critic_body="simba", critic_hidden_sizes=(16, 8)
     )

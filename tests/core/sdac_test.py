@@ -430,36 +430,3 @@ def test_presets_are_the_published_ones():
   )
   # 0.8 times linspace(1e-4, 0.999): alpha_bar ends at 5e-6.
   assert float(schedule.alpha_bars[-1]) == pytest.approx(5e-6, rel=0.1)
-
-
-@pytest.mark.parametrize(
-  ("fields", "message"),
-  [
-    ({"num_reverse_samples": 1}, r"SDACConfig\.num_reverse_samples .*1"),
-    ({"num_reverse_samples": 0}, r"SDACConfig\.num_reverse_samples .*0"),
-    ({"num_reverse_samples": 4, "target_kl": 1.4}, r"target_kl .*1\.386.*1\.4"),
-    ({"target_kl": 0.0}, r"SDACConfig\.target_kl"),
-    ({"boltzmann_temperature": 0.0}, r"SDACConfig\.boltzmann_temperature"),
-    ({"boltzmann_temperature": 1e-4}, r"boltzmann_temperature .*min_temp"),
-    (
-      {"temperature_update": "reference_decay", "exploration_noise": 0.0},
-      r"exploration_noise .*reference_decay",
-    ),
-    ({"weights": "softmax"}, r"SDACConfig\.weights .*self_normalized"),
-    ({"beta_start": 0.5, "noise_schedule": "cosine"}, r"SDACConfig.*bounds"),
-    ({"beta_end": 1.5, "noise_schedule": "linear"}, r"SDACConfig.*beta_end"),
-    ({"sampler": "ddim"}, r"SDACConfig\.sampler .*posterior"),
-  ],
-)
-def test_invalid_values(fields, message):
-  with pytest.raises(ValueError, match=message):
-    acme_qsm.SDACConfig(**fields)
-
-
-def test_one_reverse_sample_may_have_exponential_weights():
-  config = acme_qsm.SDACConfig(
-    num_reverse_samples=1,
-    weights="exponential",
-    temperature_update="constant",
-  )
-  assert config.num_reverse_samples == 1

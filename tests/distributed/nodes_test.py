@@ -311,6 +311,22 @@ def test_environments_are_closed(start_run, make_experiment, point_environment):
   assert made[0].num_closed == made[0].num_made
 
 
+def test_returns_that_do_not_fit_are_warned_of(
+  start_run, make_experiment, small_config
+):
+  config = dataclasses.replace(
+    small_config, critic_head="categorical", num_atoms=11, max_value=0.1
+  )
+  run = start_run(make_experiment(60, config))
+  for name in ("replay", "learner", "actor_0"):
+    run.start(name)
+  assert run.wait() == "finished"
+  status = json.loads((run.run.path / "run_status.json").read_text())
+  warnings = [event for event in status["events"] if "Warning: " in event]
+  assert len(warnings) == 1
+  assert "min_value or raise max_value" in warnings[0]
+
+
 def test_an_old_run_goes_on_in_many_processes(start_run, tmp_path):
   path = pathlib.Path(shutil.copytree(OLD_RUN, tmp_path / "run"))
   command = [*COMMAND, "--workdir", str(path), "--num_steps", "400"]
@@ -333,4 +349,5 @@ def test_an_old_run_goes_on_in_many_processes(start_run, tmp_path):
   assert evaluations["learner_steps"][-1] == counts["learner_steps"]
   status = json.loads((path / "run_status.json").read_text())
   # Whatever the learner measures can be shown.
-  assert {"critic_loss", "q_value"} < set(status["nodes"]["learner"]["metrics"])
+  shown = set(status["nodes"]["learner"]["metrics"])
+  assert {"critic_loss", "q_value", "action_spread"} < shown

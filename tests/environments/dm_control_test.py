@@ -158,3 +158,19 @@ def test_a_task_like_no_other_is_told_them_all(task):
     environments.validate_task(task)
   for name in environments.TASKS:
     assert name in str(error.value)
+
+
+@pytest.mark.parametrize(("action_repeat", "most"), [(1, 1.0), (4, 4.0)])
+def test_acmes_spec_states_the_bounds_of_rewards(action_repeat, most):
+  environment = environments.make(
+    "cartpole:balance", seed=0, action_repeat=action_repeat
+  )
+  rewards = specs.make_environment_spec(environment).rewards
+  assert isinstance(rewards, specs.BoundedArray)
+  assert (rewards.minimum, rewards.maximum) == (0.0, most)
+  # And those whose rewards have no bounds state none.
+  environment = environments.make(
+    "lqr:lqr_2_1", seed=0, action_repeat=action_repeat
+  )
+  rewards = specs.make_environment_spec(environment).rewards
+  assert not isinstance(rewards, specs.BoundedArray)

@@ -109,8 +109,9 @@ def test_typed_keys_come_back_as_keys(tmp_path):
   )
 
 
-def _make_learner_core():
+def _make_learner_core(observation_size=3, **fields):
   config = acme_qsm.QSMConfig(
+    **fields,
     policy_hidden_sizes=(8,),
     critic_hidden_sizes=(8,),
     time_embedding_size=4,
@@ -118,7 +119,7 @@ def _make_learner_core():
     batch_size=8,
   )
   spec = specs.EnvironmentSpec(
-    observations=specs.Array((3,), np.float32),
+    observations=specs.Array((observation_size,), np.float32),
     actions=specs.BoundedArray((2,), np.float32, -1.0, 1.0),
     rewards=specs.Array((), np.float32),
     discounts=specs.BoundedArray((), np.float32, 0.0, 1.0),
@@ -166,6 +167,30 @@ def test_training_goes_on_bit_for_bit(tmp_path):
       resumed._replace(key=jax.random.key_data(resumed.key)),
       state._replace(key=jax.random.key_data(state.key)),
     )
+
+
+def test_statistics_of_another_shape_are_refused(tmp_path):
+  cores = {
+    size: _make_learner_core(size, normalize_observations=True)
+    for size in (3, 4)
+  }
+  state = cores[3].init(jax.random.key(0))
+  other = cores[4].init(jax.random.key(0))
+  # All else is as it should be.
+  state = other._replace(observation_statistics=state.observation_statistics)
+  checkpointing.Checkpointer(tmp_path).save(1, {"learner": state}, {})
+  with pytest.raises(
+    checkpointing.CheckpointError,
+    match=r"'\.observation_statistics\.mean'.*expected .*\(4,\).* \(3,\)",
+  ):
+    _latest(tmp_path).load("learner", other)
+  # Nor can a run begin to normalise, or stop it.
+  plain = _make_learner_core(4).init(jax.random.key(0))
+  with pytest.raises(
+    checkpointing.CheckpointError,
+    match=r"a leaf that the template lacks: '\.observation_statistics",
+  ):
+    _latest(tmp_path).load("learner", plain)
 
 
 def test_what_is_loaded_may_be_donated(tmp_path):

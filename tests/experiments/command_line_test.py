@@ -1,5 +1,7 @@
 """What the launchers' command lines have in common."""
 
+import pytest
+
 from acme_qsm.experiments import command_line
 from acme_qsm.methods import METHODS
 
@@ -26,3 +28,31 @@ def test_the_work_directory_is_the_tasks_and_the_seeds():
     command_line.Arguments, ["--task", "walker:walk", "--seed", "3"]
   )
   assert arguments.directory == "runs/walker_walk/seed_3"
+
+
+@pytest.mark.parametrize(
+  ("agent", "arguments", "message"),
+  [
+    ("qsm", ["--num_reverse_samples", "5"], "num_reverse_samples .* sdac"),
+    ("qsm", ["--num-reverse-samples", "5"], "num-reverse-samples .* sdac"),
+    ("qsm", ["--num_reverse_samples=5"], "num_reverse_samples is .* sdac"),
+    ("qsm", ["--num-reverse-samples=5"], "num-reverse-samples is .* sdac"),
+    ("qsm", ["--temperature_scales_noise"], "temperature_scales_noise .* sdac"),
+    ("sdac", ["--no_normalize_action_gradient"], "action_gradient .* qsm"),
+    ("sdac", ["--q_score_scale", "1"], "q_score_scale .* qsm"),
+  ],
+)
+def test_a_setting_of_another_method_is_told_whose_it_is(
+  agent, arguments, message
+):
+  with pytest.raises(ValueError, match=rf"^--.*{message}, not of {agent}\.$"):
+    command_line.parse(
+      command_line.Arguments, ["--agent", agent, *arguments, "--seed", "1"]
+    )
+
+
+def test_a_flag_that_nobody_has_is_unrecognized(capsys):
+  with pytest.raises(SystemExit) as raised:
+    command_line.parse(command_line.Arguments, ["--nonsense", "5"])
+  assert raised.value.code == 2
+  assert "Unrecognized options: --nonsense, 5" in capsys.readouterr().err

@@ -119,6 +119,10 @@ def test_resumed_run_counts_as_an_uninterrupted_one(tmp_path, make_experiment):
     episodes, [20, 40, 60, 80, 110, 130, 150, 170, 190]
   )
   for path in (whole, halves):
+    # Of each process, from its first row on.
+    learner = read_csv(path / "logs" / "learner.csv")
+    assert len(learner["action_spread"]) == (1 if path == whole else 2)
+    assert np.all(learner["action_spread"] > 0)
     evaluations = read_csv(path / "logs" / "evaluator.csv")["actor_steps"]
     expected = sorted({*range(20, 201, 20), *([90] if path == halves else [])})
     np.testing.assert_array_equal(evaluations, expected)
@@ -284,6 +288,22 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, make_experiment):
       num_eval_episodes=0,
     )
   assert _latest(path).metadata["actor_steps"] == 50
+
+
+def test_returns_that_do_not_fit_are_warned_of(
+  make_experiment, small_config, capsys
+):
+  # Its rewards, up to 1 each, have no bounds that are stated.
+  config = dataclasses.replace(
+    small_config, critic_head="categorical", num_atoms=11, max_value=0.1
+  )
+  run_experiment(
+    make_experiment(100, config), eval_every=100, num_eval_episodes=0
+  )
+  output = capsys.readouterr().out
+  assert output.count("Warning: ") == 1
+  (line,) = [line for line in output.splitlines() if "Warning: " in line]
+  assert "min_value or raise max_value" in line
 
 
 def test_evaluation_has_its_own_environment(make_experiment):

@@ -53,6 +53,25 @@ def test_every_row_is_remembered_and_some_are_passed_on():
   assert rows.rows is None
 
 
+def test_returns_that_do_not_fit_the_atoms_are_warned_of_once():
+  warnings = []
+  logger = metrics.SampledLogger(
+    metrics.NoLogger(), metrics.every(2), warnings.append
+  )
+  logger.write({"q_value": 1.0})
+  for mass in (0.5, 0.01, 0.5, 0.034, 0.5, 0.9):
+    logger.write({"mass_beyond_atoms": jnp.float32(mass)})
+  (warning,) = warnings
+  assert warning.startswith("Warning: 3.4% of")
+  assert "min_value" in warning
+  assert "max_value" in warning
+  assert "\n" not in warning
+  # Who is not to be told of any is not.
+  metrics.SampledLogger(metrics.NoLogger(), metrics.every(1)).write(
+    {"mass_beyond_atoms": 1.0}
+  )
+
+
 def test_once_in_a_while():
   now = [5.0]
   is_due = metrics.every_seconds(2.0, lambda: now[0])

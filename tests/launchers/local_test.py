@@ -133,7 +133,17 @@ def test_signals_end_with_a_checkpoint_and_their_exit_code(
   [
     (["--task", "cartpole:swing_up"], "did you mean .*cartpole:swingup"),
     (["--task", "nonsense"], "Unknown task 'nonsense'"),
-    (["--preset", "oficial"], "Unknown preset 'oficial'"),
+    (["--agent", "sdca"], r"Unknown agent 'sdca'; did you mean sdac\?$"),
+    (["--agent", "nonsense"], r"Unknown agent 'nonsense'; one of .*'qsm'"),
+    (["--preset", "oficial"], r"Unknown preset 'oficial'; .* official\?$"),
+    (
+      ["--num_reverse_samples", "5"],
+      "--num_reverse_samples is a setting of sdac, not of qsm",
+    ),
+    (
+      ["--critic_head", "categorical", "--action_repeat", "2"],
+      r"QSMConfig\.max_value must be at least 200 for .*, got 110\.0",
+    ),
     (["--batch_size", "0"], "batch_size must be positive, got 0"),
     (["--discount", "1.5"], r"discount must be in \[0, 1\], got 1.5"),
     (["--min_replay_size", "10"], "min_replay_size must be at least batch"),
@@ -153,6 +163,7 @@ def test_wrong_input_is_refused_before_any_work(
   assert local.main([*arguments, "--workdir", str(workdir)]) == 2
   error = capfd.readouterr().err
   assert re.search(f"Error: .*{message}", error), error
+  assert error.count("\n") == 1
   assert not workdir.exists()
 
 

@@ -1,5 +1,6 @@
 """The process that learns."""
 
+import contextlib
 import logging
 import pathlib
 import time
@@ -151,7 +152,14 @@ class _Learner:
     return self._log
 
   def _sampled(self, logger: Any) -> metrics.SampledLogger:
-    return metrics.SampledLogger(logger, metrics.every_seconds(_LOG_SECONDS))
+    return metrics.SampledLogger(
+      logger, metrics.every_seconds(_LOG_SECONDS), self._warn
+    )
+
+  def _warn(self, message: str) -> None:
+    logging.warning("%s", message)
+    with contextlib.suppress(ConnectionError):
+      self._link.call("note", message)
 
   def learn(self) -> None:
     """Learns until no more batches come, and saves now and then.

@@ -9,6 +9,11 @@ import numpy as np
 
 from acme_qsm.experiments import counts
 
+_MASS_BEYOND_ATOMS = "mass_beyond_atoms"
+# Rare rewards leave a bit there, also while critics know nothing yet; returns
+# that do not fit soon leave most of it.
+_MOST_BEYOND_ATOMS = 0.01
+
 
 def select(row: Mapping[str, Any]) -> dict[str, Any]:
   """The metrics of a row: its numbers, but for what is counted.
@@ -60,29 +65,61 @@ def every_seconds(
   return is_due
 
 
+def warning(row: Mapping[str, Any]) -> str | None:
+  """What who watches a run is to be warned of.
+
+  Args:
+    row: a learner's metrics by name. What is looked at is fetched from its
+      device.
+
+  Returns:
+    The warning, one line; None if there is none.
+  """
+  mass = float(row.get(_MASS_BEYOND_ATOMS, 0.0))
+  if mass <= _MOST_BEYOND_ATOMS:
+    return None
+  return (
+    f"Warning: {mass:.1%} of the critics' target is beyond the ends of "
+    "their atoms: lower min_value or raise max_value, so that returns fit."
+  )
+
+
 class SampledLogger:
-  """Remembers the last row, and passes some on.
+  """Remembers the last row, and passes some on; warns once, of one of those.
 
   Attributes:
     last: the last row.
   """
 
-  def __init__(self, logger: Any, is_due: Callable[[], bool]):
+  def __init__(
+    self,
+    logger: Any,
+    is_due: Callable[[], bool],
+    warn: Callable[[str], None] | None = None,
+  ):
     """Initialises the logger.
 
     Args:
       logger: gets the rows that are due.
       is_due: asked once for each row.
+      warn: told of the first of those rows that has a `warning`; None for
+        nobody.
     """
     self._logger = logger
     self._is_due = is_due
+    self._warn = warn
     self.last: Mapping[str, Any] = {}
 
   def write(self, data: Mapping[str, Any]) -> None:
     """Takes a row."""
     self.last = data
-    if self._is_due():
-      self._logger.write(data)
+    if not self._is_due():
+      return
+    self._logger.write(data)
+    message = warning(data) if self._warn is not None else None
+    if self._warn is not None and message is not None:
+      self._warn(message)
+      self._warn = None
 
   def close(self) -> None:
     """Closes the logger behind it."""
