@@ -307,7 +307,12 @@ def test_a_reward_that_is_not_finite_stops_the_learner(
     ),
     # Weights are too uneven, so that one update makes the temperature that.
     (
-      {"boltzmann_temperature": 0.001, "temperature_learning_rate": 1e4},
+      {
+        "boltzmann_temperature": 0.001,
+        "temperature_learning_rate": 1e4,
+        "policy_update_period": 1,
+        "target_kl": 1.0,
+      },
       2,
       ["boltzmann_temperature"],
     ),
