@@ -1,4 +1,4 @@
-"""Trains Q-score matching on a dm_control task, in many processes.
+"""Trains an agent on a dm_control task, in many processes.
 
 The same command goes on from where an interrupted run was left, and so does
 that of local.py. Launchpad's own flags (--lp_...) can be given too.

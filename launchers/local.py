@@ -1,4 +1,4 @@
-"""Trains Q-score matching on a dm_control task, in one process.
+"""Trains an agent on a dm_control task, in one process.
 
 The same command goes on from where an interrupted run was left.
 """
