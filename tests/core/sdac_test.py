@@ -11,7 +11,7 @@ import scipy.stats
 import acme_qsm
 from acme_qsm import diffusion
 from acme_qsm import methods
-from acme_qsm.methods import sdac
+from acme_qsm.core import weights
 
 NUM_STEPS = 3
 # The vp schedule at T = 3, worked out in schedules_test.
@@ -123,9 +123,9 @@ def test_truncated_samples_tilt_the_truncated_normal(
 def test_weights(config):
   q_value = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
 
-  def weigh(weights, temperature, reward_scale=1.0):
-    return sdac.make_weights(
-      dataclasses.replace(config, weights=weights, reward_scale=reward_scale),
+  def weigh(kind, temperature, reward_scale=1.0):
+    return weights.weigh(
+      dataclasses.replace(config, weights=kind, reward_scale=reward_scale),
       jnp.asarray(q_value),
       jnp.float32(temperature),
     )
@@ -234,7 +234,7 @@ def test_the_temperature_has_a_floor(config, make_constant_networks):
   state = core.init(jax.random.key(0))
   for _ in range(3):
     state, _ = jax.jit(core.step)(state, make_flat_batch(8))
-  np.testing.assert_allclose(np.exp(state.extra.log_temperature), 0.5)
+  np.testing.assert_allclose(np.exp(state.extra.log_value), 0.5)
 
 
 def test_the_references_decay(config):
@@ -250,12 +250,12 @@ def test_the_references_decay(config):
   )
 
   def update(extra, i):
-    extra = sdac.update_temperature(config, extra, jnp.ones((1, 2)), i)
-    return extra, extra.log_temperature
+    extra = weights.update_temperature(config, extra, jnp.ones((1, 2)), i)
+    return extra, extra.log_value
 
   _, found = jax.jit(
     lambda extra: jax.lax.scan(update, extra, jnp.arange(125_000))
-  )(sdac.init_extra(config))
+  )(weights.init_temperature(config))
   logarithm, mean, square, expected = np.log(5.0), 0.0, 0.0, []
   for i in range(1_000):
     gradient = 0.5 * np.log(2 * np.pi * np.e * (0.1 * np.exp(logarithm)) ** 2)
