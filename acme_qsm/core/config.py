@@ -50,10 +50,12 @@ class ActorCriticConfig(NetworksConfig):
     min_replay_size: transitions in replay before learning starts; until then,
       actors act uniformly at random.
     max_replay_size: transitions in replay; the oldest goes first.
-    samples_per_insert: transitions sampled per transition inserted; as many as
-      batch_size is one learner step per environment step.
-    samples_per_insert_tolerance: how far, as a share of min_replay_size times
-      samples_per_insert, sampling and inserting may drift apart before one
+    updates_per_step: learner steps per environment step; None to say the same
+      by samples_per_insert. With several environments, each makes a step.
+    samples_per_insert: transitions sampled per transition inserted, which is
+      updates_per_step times batch_size; not read where that is given.
+    samples_per_insert_tolerance: how far, as a share of the samples that
+      min_replay_size inserts call for, sampling and inserting may drift apart before one
       waits for the other.
     transitions_per_item: transitions that an actor stores together, as one item
       of replay, of which each sample is one at random. With more, replay takes
@@ -93,6 +95,7 @@ class ActorCriticConfig(NetworksConfig):
   # Replay.
   min_replay_size: int = configuration.positive(10_000)
   max_replay_size: int = configuration.positive(1_000_000)
+  updates_per_step: float | None = configuration.positive(None)
   samples_per_insert: float = configuration.positive(256.0)
   samples_per_insert_tolerance: float = configuration.positive(0.1)
   transitions_per_item: int = configuration.positive(1)
@@ -106,6 +109,13 @@ class ActorCriticConfig(NetworksConfig):
       )
     if self.min_replay_size < self.batch_size:
       self.fail("min_replay_size", f"at least batch_size={self.batch_size}")
+
+  @property
+  def samples_per_transition(self) -> float:
+    """Transitions sampled per transition inserted."""
+    if self.updates_per_step is None:
+      return self.samples_per_insert
+    return self.updates_per_step * self.batch_size
 
   def acts_by_target(self, evaluation: bool) -> bool:
     """Whether who acts takes the target policy, not the newest one."""

@@ -100,6 +100,8 @@ def plan_experiment(
   with preparation.as_experiment_error():
     _require_own_address(host)
   prepared = preparation.prepare(experiment, eval_every, num_eval_episodes)
+  with preparation.as_experiment_error():
+    tables = prepared.parts.tables()
   path: pathlib.Path | None = None
   run_id = secrets.token_hex(16)
   checkpointing = experiment.checkpointing
@@ -136,9 +138,7 @@ def plan_experiment(
     coordinator=config,
     run=cloudpickle.dumps(run),
     log_folder=path / "logs" if path else None,
-    replay_bytes=sum(
-      reverb_server.max_bytes(table) for table in prepared.tables
-    ),
+    replay_bytes=sum(reverb_server.max_bytes(table) for table in tables),
   )
 
 

@@ -1,15 +1,11 @@
 """Acting, learning and evaluating in turn, in one process."""
 
 import contextlib
-import time
 from collections.abc import Iterator
 from typing import Any
 
-import acme_qsm.acme_compat  # noqa: F401  # isort: skip
-
-import dm_env
-
 from acme_qsm.experiments import environments
+from acme_qsm.experiments import local_replay
 from acme_qsm.experiments import native_output
 from acme_qsm.experiments import preparation
 from acme_qsm.experiments.config import ExperimentConfig
@@ -17,17 +13,16 @@ from acme_qsm.experiments.counts import ACTOR_STEPS
 from acme_qsm.experiments.counts import Counter
 from acme_qsm.experiments.counts import Counts
 from acme_qsm.experiments.counts import LEARNER_STEPS
+from acme_qsm.experiments.episodes import Episodes
 from acme_qsm.experiments.evaluation import Evaluator
 from acme_qsm.experiments.interruption import Interruption
 from acme_qsm.experiments.local_replay import Batches
-from acme_qsm.experiments.local_replay import ReverbReplay
 from acme_qsm.experiments.progress import Progress
 from acme_qsm.experiments.records import metrics
 from acme_qsm.experiments.records import run_records
 from acme_qsm.experiments.records.checkpointing import Checkpoint
 from acme_qsm.experiments.records.run_state import RunState
 from acme_qsm.experiments.seeds import Seeds
-from acme_qsm.replay import reverb_server
 from acme_qsm.types import NonFiniteError
 
 # Learner steps between rows of the learner's log.
@@ -40,49 +35,64 @@ def run_experiment(
   experiment: ExperimentConfig,
   eval_every: int = 100,
   num_eval_episodes: int = 1,
+  *,
+  replay: local_replay.ReplayKind = "auto",
+  num_envs: int = 1,
 ) -> None:
   """Runs an experiment in this process, from where it was left.
 
-  Every environment step is followed by as many learner steps as the replay
-  table's samples per insert call for. They are computed while the environment
-  makes its next step, so that an action is chosen with the parameters before
-  the newest learner steps; an evaluation has the newest. With a work directory
-  (`experiment.checkpointing`), the run leaves there its configuration, logs,
-  checkpoints and learning curve, and goes on from its last checkpoint if it was
-  interrupted: by SIGINT or SIGTERM, which first make it save one, or by
-  anything else.
+  Every environment step is followed by as many learner steps as the agent calls
+  for. They are computed while the environment makes its next step, so that an
+  action is chosen with the parameters before the newest learner steps; an
+  evaluation has the newest. With a work directory (`experiment.checkpointing`),
+  the run leaves there its configuration, logs, checkpoints and learning curve,
+  and goes on from its last checkpoint if it was interrupted: by SIGINT or
+  SIGTERM, which first make it save one, or by anything else.
 
   Args:
     experiment: what to run.
     eval_every: environment steps between evaluations, positive.
     num_eval_episodes: episodes of each evaluation; 0 for no evaluation.
+    replay: "embedded" in this process's memory, "reverb" in a Reverb server
+      within it; "auto" for the first that the builder can have.
+    num_envs: environments that make their steps together, their actions chosen
+      in one call; at least 1.
 
   Raises:
     ExperimentError: if an argument, the environment or the work directory
-      cannot be used; before anything is started.
-    CheckpointError: if none of the run's checkpoints can be read.
+      cannot be used, or replay does not fit into memory; before anything is
+      started.
+    CheckpointError: if none of the run's checkpoints can be read, or the other
+      kind of replay wrote it.
     NonFiniteError: if the environment or a loss gives a NaN or an infinity.
     KeyboardInterrupt: after SIGINT, once a checkpoint is written.
     SystemExit: after SIGTERM, likewise.
   """
+  if num_envs < 1:
+    raise ExperimentError(f"num_envs must be at least 1, got {num_envs}.")
   prepared = preparation.prepare(experiment, eval_every, num_eval_episodes)
   with preparation.as_experiment_error():
-    reverb_server.require_ratio(prepared.tables[0])
+    prepared_replay = local_replay.prepare(replay, prepared)
   with contextlib.ExitStack() as stack:
-    _LocalRun(prepared, stack).run()
+    _LocalRun(prepared, prepared_replay, num_envs, stack).run()
 
 
 class _LocalRun:
   """The parts of a run, and the loop over them."""
 
   def __init__(
-    self, prepared: preparation.Prepared, stack: contextlib.ExitStack
+    self,
+    prepared: preparation.Prepared,
+    prepared_replay: local_replay.PreparedReplay,
+    num_envs: int,
+    stack: contextlib.ExitStack,
   ):
     """Makes the parts, each of which the stack ends."""
     experiment = prepared.experiment
     self._experiment = experiment
     self._schedule = prepared.schedule
     self._seeds = Seeds(experiment.seed)
+    self._num_envs = num_envs
 
     workdir = prepared.open_workdir()
     if workdir is not None:
@@ -99,16 +109,11 @@ class _LocalRun:
     self._counts = Counts(state.counts)
     self._saved_steps = state.actor_steps
 
-    self._replay = ReverbReplay(
-      prepared.tables,
-      workdir.path if workdir else None,
-      checkpoint.path if checkpoint else None,
-      workdir.run_id if workdir else "",
-    )
+    self._replay = prepared_replay.start(workdir, checkpoint)
     stack.callback(self._replay.stop)
     self._records.rewind(checkpoint)
     self._make_learner(prepared, checkpoint, stack)
-    self._make_actor(prepared, stack)
+    self._make_episodes(prepared, stack)
     self._progress = stack.enter_context(
       Progress(experiment.max_num_actor_steps, experiment.title, self._steps)
     )
@@ -145,26 +150,44 @@ class _LocalRun:
     )
     run_records.restore_learner(self._learner, checkpoint)
 
-  def _make_actor(
+  def _make_episodes(
     self, prepared: preparation.Prepared, stack: contextlib.ExitStack
   ) -> None:
-    self._environment = stack.enter_context(
-      environments.opened(
-        lambda: self._experiment.environment_factory(
-          self._seeds.environment(self._steps)
+    group = [
+      stack.enter_context(
+        environments.opened(
+          lambda index=index: self._experiment.environment_factory(
+            self._seeds.environment(self._steps, index)
+          )
         )
       )
+      for index in range(self._num_envs)
+    ]
+    self._adders = [
+      prepared.parts.adder(self._replay.client) for _ in range(self._num_envs)
+    ]
+    for adder in self._adders:
+      # What is on its way then arrives before replay stops: Acme's adders would
+      # wait for that in vain when they are deleted.
+      if adder is not None:
+        stack.callback(adder.reset)
+    actors = [
+      prepared.parts.actor(
+        self._seeds.actor_key(self._steps, index), self._learner, adder
+      )
+      for index, adder in enumerate(self._adders)
+    ]
+    # It chooses for all of them.
+    self._actor = actors[0]
+    if self._num_envs > 1 and not hasattr(self._actor, "select_actions"):
+      raise ExperimentError(
+        "num_envs must be 1: this agent's actor chooses one action at a time."
+      )
+    logger = self._records.logger("actor", ACTOR_STEPS)
+    stack.callback(logger.close)
+    self._episodes = Episodes(
+      group, actors, self._experiment.observers, self._counts, logger
     )
-    self._adder = prepared.parts.adder(self._replay.client)
-    # What is on its way then arrives before replay stops: Acme's adders would
-    # wait for that in vain when they are deleted.
-    if self._adder is not None:
-      stack.callback(self._adder.reset)
-    self._actor = prepared.parts.actor(
-      self._seeds.actor_key(self._steps), self._learner, self._adder
-    )
-    self._actor_log = self._records.logger("actor", ACTOR_STEPS)
-    stack.callback(self._actor_log.close)
 
   def _make_evaluator(
     self,
@@ -216,7 +239,11 @@ class _LocalRun:
     self._actor.update(wait=True)
     self._evaluate_if_due()
     while not self._is_over:
-      self._run_episode()
+      if self._save_timer.is_due():
+        self._save()
+      self._step()
+      self._evaluate_if_due()
+      self._display()
     if self._saved_steps != self._steps or self._interruption.requested():
       self._save()
     self._interruption.raise_if_requested()
@@ -225,41 +252,16 @@ class _LocalRun:
       + (f" in {self._records.path}." if self._records.path else ".")
     )
 
-  def _run_episode(self) -> None:
-    """Runs an episode, or what of it there is time for."""
-    start = time.monotonic()
-    episode_return, length = 0.0, 0
-    timestep = self._environment.reset()
+  def _step(self) -> None:
+    """Makes a step of each environment, and the learner steps that are due."""
+    left = self._experiment.max_num_actor_steps - self._steps
     with self._at_this_step():
-      self._actor.observe_first(timestep)
-    for observer in self._experiment.observers:
-      observer.observe_first(self._environment, timestep)
-    while not timestep.last():
-      timestep = self._step(timestep)
-      episode_return += float(timestep.reward)
-      length += 1
-      if timestep.last():
-        self._log_episode(episode_return, length, time.monotonic() - start)
-      self._evaluate_if_due()
-      self._display()
-      if self._is_over:
-        return
-      if self._save_timer.is_due():
-        self._save()
-
-  def _step(self, timestep: dm_env.TimeStep) -> dm_env.TimeStep:
-    """Makes an environment step, and the learner steps that are due."""
-    action = self._actor.select_action(timestep.observation)
+      actions = self._episodes.select_actions(min(self._num_envs, left))
     # JAX computes beside what follows here, up to the next action.
     self._learn()
-    timestep = self._environment.step(action)
     with self._at_this_step():
-      self._actor.observe(action, timestep)
+      self._episodes.step(actions)
       self._batches.prepare()
-    self._counts.increment(**{ACTOR_STEPS: 1})
-    for observer in self._experiment.observers:
-      observer.observe(self._environment, timestep, action)
-    return timestep
 
   def _learn(self) -> None:
     """Starts the learner steps that are due."""
@@ -279,19 +281,6 @@ class _LocalRun:
         f"At environment step {self._steps + 1}: {error}"
       ) from error
 
-  def _log_episode(
-    self, episode_return: float, length: int, seconds: float
-  ) -> None:
-    counts = self._counts.increment(actor_episodes=1)
-    row = {
-      "episode_return": episode_return,
-      "episode_length": length,
-      "steps_per_second": length / seconds,
-    }
-    for observer in self._experiment.observers:
-      row |= observer.get_metrics()
-    self._actor_log.write({**counts, **row})
-
   def _evaluate_if_due(self) -> None:
     if not self._schedule.is_due(self._steps, self._evaluator.evaluated_at):
       return
@@ -304,7 +293,7 @@ class _LocalRun:
     self._evaluator.evaluate(self._counts.get_counts, should_stop)
 
   def _display(self) -> None:
-    if self._steps % _DISPLAY_PERIOD:
+    if self._steps % _DISPLAY_PERIOD >= self._num_envs:
       return
     self._progress.update(
       self._steps,
@@ -318,8 +307,9 @@ class _LocalRun:
   def _save(self) -> None:
     """Ends what is due; writes a checkpoint of it all if the run keeps any."""
     self._learn()
-    if self._adder is not None and hasattr(self._adder, "flush"):
-      self._adder.flush()
+    for adder in self._adders:
+      if hasattr(adder, "flush"):
+        adder.flush()
     self._records.save(
       self._learner,
       RunState(

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 from collections.abc import Iterator
-from collections.abc import Sequence
 from typing import Any
 
 import acme_qsm.acme_compat  # noqa: F401  # isort: skip
@@ -25,14 +24,12 @@ class Prepared:
   Attributes:
     experiment: the experiment.
     parts: its agent's parts.
-    tables: replay's tables.
     schedule: when it is evaluated.
     description: what identifies the run.
   """
 
   experiment: ExperimentConfig
   parts: AgentParts
-  tables: Sequence[Any]
   schedule: EvaluationSchedule
   description: "workdir_lib.Description"
 
@@ -79,7 +76,6 @@ def prepare(
     return Prepared(
       experiment,
       parts,
-      parts.tables(),
       schedule,
       workdir_lib.describe_run(experiment, parts.environment_spec),
     )

@@ -39,7 +39,7 @@ _REFERENCE_LEARNING: dict[str, Any] = {
   "policy_learning_rate_steps": 50_000,
   "n_step": 1,
   "min_replay_size": 30_000,
-  "samples_per_insert": 256 / 5,
+  "updates_per_step": 0.2,
   "boltzmann_temperature": 5.0,
   "temperature_update": "reference_decay",
   "temperature_learning_rate": 7e-3,

@@ -71,7 +71,7 @@ def make_pace(config: Any) -> Pace:
     The pace.
   """
   per_item = config.transitions_per_item
-  samples_per_item = config.samples_per_insert * per_item
+  samples_per_item = config.samples_per_transition * per_item
   batch = config.batch_size * config.num_sgd_steps_per_step
   min_size = math.ceil(config.min_replay_size / per_item)
   return Pace(
@@ -79,10 +79,10 @@ def make_pace(config: Any) -> Pace:
     min_size=min_size,
     middle=min_size * samples_per_item,
     half_width=max(
-      config.samples_per_insert
+      config.samples_per_transition
       * config.samples_per_insert_tolerance
       * config.min_replay_size,
-      samples_per_item + config.n_step * config.samples_per_insert,
+      samples_per_item + config.n_step * config.samples_per_transition,
       # Not one batch but four: what is on its way to the learner counts too,
       # and it need not wait for the next batch then.
       samples_per_item + 4 * batch,

@@ -415,7 +415,7 @@ def test_presets_are_the_published_ones():
     assert config.num_denoising_steps == 20
     assert config.n_step == 1
     # One update of 256 transitions per five environment steps.
-    assert config.samples_per_insert == pytest.approx(51.2)
+    assert config.samples_per_transition == pytest.approx(51.2)
   assert (paper.noise_schedule, reference.noise_schedule) == (
     "cosine",
     "linear",

@@ -1,15 +1,14 @@
 """What a configuration's pace is; that it never stops, see Reverb's tables'."""
 
-import types
-
 import pytest
 
+import acme_qsm
 from acme_qsm.replay import pacing
 
 
 def make_pace(**fields):
   return pacing.make_pace(
-    types.SimpleNamespace(
+    acme_qsm.QSMConfig(
       **{
         "batch_size": 8,
         "num_sgd_steps_per_step": 1,
@@ -40,6 +39,13 @@ def make_pace(**fields):
 )
 def test_the_windows_width(fields, width):
   assert make_pace(**fields).half_width == width
+
+
+def test_updates_per_step_say_the_same_of_updates():
+  by_samples = make_pace(samples_per_insert=1.6)
+  assert make_pace(updates_per_step=0.2) == by_samples
+  # What replay's limiter is told does not count then.
+  assert make_pace(updates_per_step=0.2, samples_per_insert=4.0) == by_samples
 
 
 def test_items_are_whole():
