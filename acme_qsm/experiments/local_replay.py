@@ -36,8 +36,15 @@ class Replay(Protocol):
     """The number of items that it holds."""
     ...
 
-  def save(self, folder: pathlib.Path) -> None:
-    """Writes its content into a new folder."""
+  def save(
+    self, folder: pathlib.Path, previous: pathlib.Path | None = None
+  ) -> None:
+    """Writes its content into a new folder.
+
+    Args:
+      folder: the folder.
+      previous: where the checkpoint before has it, if there is one.
+    """
     ...
 
   def stop(self) -> None:
@@ -71,8 +78,11 @@ class ReverbReplay(reverb_server.LocalReplay):
       run_id=run_id,
     )
 
-  def save(self, folder: pathlib.Path) -> None:
-    """Writes its content into a new folder."""
+  def save(
+    self, folder: pathlib.Path, previous: pathlib.Path | None = None
+  ) -> None:
+    """Writes its content into a new folder; previous is not used."""
+    del previous
     assert self._staging is not None
     reverb_server.save(self.client, self._staging, folder)
 

@@ -314,7 +314,7 @@ def _remove_extra(path):
 def test_a_broken_checkpoint_is_skipped(tmp_path, caplog, damage, reason):
   checkpointer = checkpointing.Checkpointer(tmp_path, max_to_keep=2)
 
-  def write_extra(path):
+  def write_extra(path, previous):
     (path / "replay").mkdir()
     (path / "replay" / "chunks").write_text("transitions")
 
@@ -403,7 +403,42 @@ def test_pickles_are_refused_and_not_run(tmp_path, monkeypatch):
   assert (tmp_path / "pickle_ran").exists()
 
 
-def _fail_after_half(path):
+def _link_or_write(folder, previous):
+  if previous is None:
+    (folder / "extra").write_text("content")
+  else:
+    (folder / "extra").hardlink_to(previous / "extra")
+
+
+def _manifest(path):
+  return json.loads((path / "metadata.json").read_text())["manifest"]
+
+
+def test_a_linked_files_hash_is_that_of_what_was_written(tmp_path):
+  checkpointer = checkpointing.Checkpointer(tmp_path, max_to_keep=2)
+  first = checkpointer.save(1, {}, {}, _link_or_write)
+  second = checkpointer.save(2, {}, {}, _link_or_write)
+  assert (first / "extra").samefile(second / "extra")
+  assert _manifest(first) == _manifest(second)
+  # What has gone bad since is not taken for good.
+  (second / "extra").write_text("CONTENT")
+  third = checkpointer.save(3, {}, {}, _link_or_write)
+  assert _manifest(third) == _manifest(second)
+  with pytest.raises(checkpointing.CheckpointError, match="extra is damaged"):
+    checkpointing.Checkpoint(third)
+
+
+def test_what_is_linked_to_a_broken_checkpoint_is_read(tmp_path):
+  checkpointer = checkpointing.Checkpointer(tmp_path)
+  first = checkpointer.save(1, {}, {}, _link_or_write)
+  manifest = _manifest(first)
+  _halve_metadata(first)
+  second = checkpointer.save(2, {}, {}, _link_or_write)
+  assert _manifest(second) == manifest
+  assert _latest(tmp_path).path == second
+
+
+def _fail_after_half(path, previous):
   (path / "half").write_text("half")
   raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -481,7 +516,7 @@ def save_forever():
   step = 0 if latest is None else latest.step
   while True:
     step += 1
-    def write_extra(path):
+    def write_extra(path, previous):
       (path / "replay").mkdir()
       (path / "replay" / "chunk").write_text(str(step) * 10_000)
     tree = {"a": np.full(50_000, step), "b": step}

@@ -1,38 +1,57 @@
-"""The n-step adder against paper and against Acme's, through real Reverb."""
-
-import acme_qsm.acme_compat  # noqa: F401  # isort: skip
+"""The adders against paper: into this process's replay, and into Reverb."""
 
 import dm_env
 import numpy as np
 import pytest
-import reverb
-from acme import specs
-from acme.adders import reverb as acme_adders
 
-from acme_qsm import environments
 from acme_qsm import types
-from acme_qsm.replay.adder import NStepTransitionAdder
+from acme_qsm.replay.adder import EmbeddedAdder
 from acme_qsm.replay.codec import TransitionCodec
+from acme_qsm.replay.embedded import EmbeddedReplay
+from acme_qsm.replay.pacing import Pace
+from acme_qsm.replay.reverb_adder import NStepTransitionAdder
 from acme_qsm.replay.reverb_tables import make_signature
 from acme_qsm.replay.reverb_tables import TABLE
+from tests.replay.contents import make_queue
+from tests.replay.contents import rows_of
+from tests.replay.contents import take_all
 
 REWARDS = (1.0, 10.0, 100.0, 1000.0, 10000.0)
 
 
-def make_queue(name, signature):
-  """A table that gives every item once, in order."""
-  return reverb.Table.queue(name, max_size=10_000, signature=signature)
+class EmbeddedRecorder:
+  """An adder, and what it has written into this process's replay."""
+
+  def __init__(self, codec):
+    self._replay = EmbeddedReplay(codec.size, 1_000, Pace(1.0, 1, 0.0, 1.0))
+    self._num_taken = 0
+    self.adder = EmbeddedAdder(self._replay, codec, n_step=3, discount=0.5)
+
+  def size(self):
+    return self._replay.size()
+
+  def take_all(self):
+    """What was written since it was asked last, in order."""
+    rows = rows_of(self._replay)[self._num_taken :]
+    self._num_taken += len(rows)
+    return rows
 
 
-def take_all(client, table=TABLE):
-  """Takes all that the table holds out of it, in order."""
-  size = client.server_info()[table].current_size
-  if not size:
-    return []
-  samples = client.sample(
-    table, size, emit_timesteps=False, unpack_as_table_signature=True
-  )
-  return [sample.data for sample in samples]
+class ReverbRecorder:
+  """An adder, and what it has written into Reverb."""
+
+  def __init__(self, codec, serve):
+    self._client = serve(make_queue(TABLE, make_signature(codec)))
+    self.adder = NStepTransitionAdder(
+      self._client, codec, n_step=3, discount=0.5
+    )
+
+  def size(self):
+    return self._client.server_info()[TABLE].current_size
+
+  def take_all(self):
+    """Takes all that the table holds out of it, in order."""
+    return take_all(self._client)
 
 
 @pytest.fixture
@@ -40,14 +59,16 @@ def codec(make_spec):
   return TransitionCodec(make_spec())
 
 
-@pytest.fixture
-def client(serve, codec):
-  return serve(make_queue(TABLE, make_signature(codec)))
+@pytest.fixture(params=["embedded", "reverb"])
+def recorder(request, codec, serve):
+  if request.param == "embedded":
+    return EmbeddedRecorder(codec)
+  return ReverbRecorder(codec, serve)
 
 
 @pytest.fixture
-def adder(client, codec):
-  return NStepTransitionAdder(client, codec, n_step=3, discount=0.5)
+def adder(recorder):
+  return recorder.adder
 
 
 def observe(t, episode=0):
@@ -96,11 +117,11 @@ def expect(codec, *rows, episode=0):
 
 
 @pytest.mark.parametrize("last_discount", [1.0, 0.0])
-def test_an_episode_worked_out_by_hand(adder, client, codec, last_discount):
+def test_an_episode_worked_out_by_hand(recorder, adder, codec, last_discount):
   add_episode(adder, last_discount=last_discount)
   # A time limit leaves the discount at 1: there, too, goes on what would be.
   np.testing.assert_array_equal(
-    take_all(client),
+    recorder.take_all(),
     expect(
       codec,
       (0, 1, 1.0, 1.0),
@@ -114,14 +135,14 @@ def test_an_episode_worked_out_by_hand(adder, client, codec, last_discount):
   )
 
 
-def test_the_environments_discounts_multiply(adder, client, codec):
+def test_the_environments_discounts_multiply(recorder, adder, codec):
   adder.add_first(first())
   adder.add(act(0), after(0, 1.0, discount=0.5))
   adder.add(act(1), after(1, 10.0, discount=0.25))
   adder.add(act(2), after(2, 100.0, last_discount=1.0))
   adder.flush()
   np.testing.assert_array_equal(
-    take_all(client),
+    recorder.take_all(),
     expect(
       codec,
       (0, 1, 1.0, 0.5),
@@ -133,27 +154,111 @@ def test_the_environments_discounts_multiply(adder, client, codec):
   )
 
 
-def test_an_episode_shorter_than_n(adder, client, codec):
+def test_an_episode_shorter_than_n(recorder, adder, codec):
   add_episode(adder, rewards=(1.0, 10.0), last_discount=0.0)
   np.testing.assert_array_equal(
-    take_all(client),
+    recorder.take_all(),
     expect(codec, (0, 1, 1.0, 1.0), (0, 2, 6.0, 0.0), (1, 2, 10.0, 0.0)),
   )
 
 
-def test_episodes_do_not_leak_into_each_other(adder, client, codec):
+def test_episodes_do_not_leak_into_each_other(recorder, adder, codec):
   add_episode(adder, rewards=(1.0, 10.0, 100.0, 1000.0))
-  take_all(client)
+  recorder.take_all()
   add_episode(adder, rewards=(3.0, 5.0), last_discount=0.0, episode=1)
   np.testing.assert_array_equal(
-    take_all(client),
+    recorder.take_all(),
     expect(
       codec, (0, 1, 3.0, 1.0), (0, 2, 5.5, 0.0), (1, 2, 5.0, 0.0), episode=1
     ),
   )
 
 
-def test_items_of_several_transitions(serve, codec):
+def test_reset_forgets_the_episode_and_keeps_what_was_written(
+  recorder, adder, codec
+):
+  adder.add_first(first())
+  for t in range(4):
+    adder.add(act(t), after(t, REWARDS[t]))
+  adder.reset()
+  np.testing.assert_array_equal(
+    recorder.take_all(),
+    expect(
+      codec,
+      (0, 1, 1.0, 1.0),
+      (0, 2, 6.0, 0.5),
+      (0, 3, 31.0, 0.25),
+      (1, 4, 310.0, 0.25),
+    ),
+  )
+  with pytest.raises(ValueError, match="add_first"):
+    adder.add(act(4), after(4, 0.0))
+  add_episode(adder, rewards=(3.0,), episode=1)
+  np.testing.assert_array_equal(
+    recorder.take_all(), expect(codec, (0, 1, 3.0, 1.0), episode=1)
+  )
+
+
+def test_a_new_first_step_forgets_the_episode_before(recorder, adder, codec):
+  adder.add_first(first())
+  adder.add(act(0), after(0, 1.0))
+  adder.flush()
+  recorder.take_all()
+  add_episode(adder, rewards=(3.0,), episode=1)
+  np.testing.assert_array_equal(
+    recorder.take_all(), expect(codec, (0, 1, 3.0, 1.0), episode=1)
+  )
+
+
+def test_steps_out_of_order_are_refused(recorder, adder):
+  with pytest.raises(ValueError, match="add_first must be called"):
+    adder.add(act(0), after(0, 1.0))
+  with pytest.raises(ValueError, match="first time step"):
+    adder.add_first(after(0, 1.0))
+  add_episode(adder, rewards=(1.0,))
+  with pytest.raises(ValueError, match="add_first must be called"):
+    adder.add(act(0), after(0, 1.0))
+  adder.flush()
+  assert len(recorder.take_all()) == 1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+  "field", ["observation", "action", "reward", "discount"]
+)
+def test_what_is_not_finite_is_not_written(recorder, adder, field, value):
+  adder.add_first(first())
+  for t in range(2):
+    adder.add(act(t), after(t, REWARDS[t]))
+  adder.flush()
+  size = recorder.size()
+  assert size == 2
+
+  action, timestep = act(2), after(2, REWARDS[2], last_discount=1.0)
+  if field == "action":
+    action = np.full_like(action, value)
+  elif field == "observation":
+    timestep = timestep._replace(observation=np.float32([0.0, value]))
+  else:
+    timestep = timestep._replace(**{field: np.float32(value)})
+  with pytest.raises(types.NonFiniteError, match=rf"^{field} .* step 3 of"):
+    adder.add(action, timestep)
+  adder.flush()
+  assert recorder.size() == size
+
+
+def test_a_first_observation_that_is_not_finite(recorder, adder):
+  timestep = dm_env.restart(np.float32([np.nan, 0.0]))
+  with pytest.raises(types.NonFiniteError, match=r"observation .* step 0 of"):
+    adder.add_first(timestep)
+  # There is then no episode to add to.
+  with pytest.raises(ValueError, match="add_first must be called"):
+    adder.add(act(0), after(0, 1.0))
+  adder.flush()
+  assert recorder.size() == 0
+
+
+def test_reverbs_items_of_several_transitions(serve, codec):
   client = serve(make_queue(TABLE, make_signature(codec, 2)))
   adder = NStepTransitionAdder(
     client, codec, n_step=1, discount=0.5, transitions_per_item=2
@@ -173,149 +278,3 @@ def test_items_of_several_transitions(serve, codec):
   np.testing.assert_array_equal(
     take_all(client), [np.concatenate([first_rows[2], later_rows[0]])]
   )
-
-
-def test_reset_forgets_the_episode_and_keeps_what_was_written(
-  adder, client, codec
-):
-  adder.add_first(first())
-  for t in range(4):
-    adder.add(act(t), after(t, REWARDS[t]))
-  adder.reset()
-  np.testing.assert_array_equal(
-    take_all(client),
-    expect(
-      codec,
-      (0, 1, 1.0, 1.0),
-      (0, 2, 6.0, 0.5),
-      (0, 3, 31.0, 0.25),
-      (1, 4, 310.0, 0.25),
-    ),
-  )
-  with pytest.raises(ValueError, match="add_first"):
-    adder.add(act(4), after(4, 0.0))
-  add_episode(adder, rewards=(3.0,), episode=1)
-  np.testing.assert_array_equal(
-    take_all(client), expect(codec, (0, 1, 3.0, 1.0), episode=1)
-  )
-
-
-def test_a_new_first_step_forgets_the_episode_before(adder, client, codec):
-  adder.add_first(first())
-  adder.add(act(0), after(0, 1.0))
-  adder.flush()
-  take_all(client)
-  add_episode(adder, rewards=(3.0,), episode=1)
-  np.testing.assert_array_equal(
-    take_all(client), expect(codec, (0, 1, 3.0, 1.0), episode=1)
-  )
-
-
-def test_steps_out_of_order_are_refused(adder, client):
-  with pytest.raises(ValueError, match="add_first must be called"):
-    adder.add(act(0), after(0, 1.0))
-  with pytest.raises(ValueError, match="first time step"):
-    adder.add_first(after(0, 1.0))
-  add_episode(adder, rewards=(1.0,))
-  with pytest.raises(ValueError, match="add_first must be called"):
-    adder.add(act(0), after(0, 1.0))
-  adder.flush()
-  assert len(take_all(client)) == 1
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize(
-  "field", ["observation", "action", "reward", "discount"]
-)
-def test_what_is_not_finite_is_not_written(adder, client, field, value):
-  adder.add_first(first())
-  for t in range(2):
-    adder.add(act(t), after(t, REWARDS[t]))
-  adder.flush()
-  size = client.server_info()[TABLE].current_size
-  assert size == 2
-
-  action, timestep = act(2), after(2, REWARDS[2], last_discount=1.0)
-  if field == "action":
-    action = np.full_like(action, value)
-  elif field == "observation":
-    timestep = timestep._replace(observation=np.float32([0.0, value]))
-  else:
-    timestep = timestep._replace(**{field: np.float32(value)})
-  with pytest.raises(types.NonFiniteError, match=rf"^{field} .* step 3 of"):
-    adder.add(action, timestep)
-  adder.flush()
-  assert client.server_info()[TABLE].current_size == size
-
-
-def test_a_first_observation_that_is_not_finite(adder, client):
-  timestep = dm_env.restart(np.float32([np.nan, 0.0]))
-  with pytest.raises(types.NonFiniteError, match=r"observation .* step 0 of"):
-    adder.add_first(timestep)
-  # There is then no episode to add to.
-  with pytest.raises(ValueError, match="add_first must be called"):
-    adder.add(act(0), after(0, 1.0))
-  adder.flush()
-  assert client.server_info()[TABLE].current_size == 0
-
-
-@pytest.fixture(scope="module")
-def real_episode():
-  """25 steps of a real task: [(action, time step)], the first without action.
-
-  In the middle one step discounts, so that the product of discounts shows.
-  """
-  environment = environments.make("cartpole:swingup", seed=3)
-  rng = np.random.default_rng(0)
-  steps = [(None, environment.reset())]
-  for _ in range(25):
-    action = rng.uniform(-1, 1, environment.action_spec().shape)
-    action = action.astype(np.float32)
-    steps.append((action, environment.step(action)))
-  action, timestep = steps[10]
-  steps[10] = (action, timestep._replace(discount=np.float32(0.75)))
-  return specs.make_environment_spec(environment), steps
-
-
-@pytest.mark.parametrize(
-  ("n_step", "last_discount"), [(1, 1.0), (3, 1.0), (3, 0.0), (40, 0.0)]
-)
-def test_a_real_episode_gives_the_items_of_acmes_adder(
-  serve, real_episode, n_step, last_discount
-):
-  spec, steps = real_episode
-  action, timestep = steps[-1]
-  last = timestep._replace(
-    step_type=dm_env.StepType.LAST, discount=np.float32(last_discount)
-  )
-  steps = [*steps[:-1], (action, last)]
-  codec = TransitionCodec(spec)
-  client = serve(
-    make_queue(TABLE, make_signature(codec)),
-    make_queue("acme", acme_adders.NStepTransitionAdder.signature(spec)),
-  )
-  acme_adder = acme_adders.NStepTransitionAdder(
-    client, n_step, 0.9, priority_fns={"acme": None}
-  )
-  adder = NStepTransitionAdder(client, codec, n_step=n_step, discount=0.9)
-  for each in (acme_adder, adder):
-    each.add_first(steps[0][1])
-    for action, timestep in steps[1:]:
-      each.add(action, timestep)
-  acme_adder.reset()
-  adder.flush()
-
-  theirs = [codec.pack(data[:5]) for data in take_all(client, "acme")]
-  ours = take_all(client)
-  num_steps = len(steps) - 1
-  assert len(theirs) == num_steps + min(n_step, num_steps) - 1
-  theirs, ours = sort_rows(theirs, spec), sort_rows(ours, spec)
-  assert ours.shape == theirs.shape
-  np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=0.0)
-
-
-def sort_rows(rows, spec):
-  """Sorts by what is no result of arithmetic: the observations."""
-  (size,) = spec.observations.shape
-  rows = np.stack(rows)
-  return rows[np.lexsort((*rows[:, :size].T, *rows[:, -size:].T))]

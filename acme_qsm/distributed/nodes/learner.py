@@ -211,7 +211,7 @@ class _Learner:
       self._run.records.save(
         self._learner,
         state,
-        lambda folder: self._save_replay(folder, patience),
+        lambda folder, _: self._save_replay(folder, patience),
       )
     except (OSError, RuntimeError, reverb_errors.ReverbError) as error:
       self._num_save_failures += 1

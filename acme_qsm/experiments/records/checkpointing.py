@@ -152,7 +152,7 @@ class Checkpointer:
     step: int,
     items: Mapping[str, Any],
     metadata: Mapping[str, Any],
-    write_extra: Callable[[Path], None] | None = None,
+    write_extra: Callable[[Path, Path | None], None] | None = None,
   ) -> Path:
     """Saves a checkpoint and removes those that it makes superfluous.
 
@@ -164,8 +164,10 @@ class Checkpointer:
       items: trees of arrays, typed PRNG keys and numbers, by names made of
         letters, digits and underscores.
       metadata: what JSON can hold.
-      write_extra: puts more files or folders into the folder that it is given.
-        They become part of the checkpoint.
+      write_extra: (folder, previous) puts more files or folders into the new
+        folder. They become part of the checkpoint. Of the previous one's folder
+        (None at first) it may link files that have not changed, under the same
+        names: they are not read again.
 
     Returns:
       The checkpoint's folder.
@@ -194,9 +196,10 @@ class Checkpointer:
     self._directory.mkdir(parents=True, exist_ok=True)
     # What a killed process left may be what fills the disk.
     self._remove_temporaries()
+    found = self._find()
     revisions = [
       revision
-      for other_step, revision in map(_parse_name, self._find())
+      for other_step, revision in map(_parse_name, found)
       if other_step == step
     ]
     name = f"step_{step:012d}"
@@ -212,11 +215,14 @@ class Checkpointer:
         np.savez(buffer, **item_arrays)
         (temporary / f"{item}.npz").write_bytes(buffer.getbuffer())
       if write_extra is not None:
-        write_extra(temporary)
+        write_extra(temporary, found[-1] if found else None)
+      known = _describe_links(temporary, found[-1]) if found else {}
       for file in sorted(temporary.rglob("*")):
         if file.is_file():
           relative = file.relative_to(temporary).as_posix()
-          content["manifest"][relative] = _describe_file(file)
+          content["manifest"][relative] = known.get(relative) or _describe_file(
+            file
+          )
       with (temporary / _METADATA).open("x") as file:
         json.dump(content, file, indent=2, allow_nan=False)
       for file in temporary.rglob("*"):
@@ -332,6 +338,20 @@ def _describe_file(path: Path) -> dict[str, Any]:
       digest.update(chunk)
       size += len(chunk)
   return {"size": size, "sha256": digest.hexdigest()}
+
+
+def _describe_links(folder: Path, previous: Path) -> dict[str, Any]:
+  """Returns the entries of files that are links to those of a checkpoint."""
+  try:
+    content = json.loads((previous / _METADATA).read_bytes())
+    return {
+      name: entry
+      for name, entry in content["manifest"].items()
+      if (folder / name).is_file() and (previous / name).samefile(folder / name)
+    }
+  except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    # It is broken; what is linked all the same is read.
+    return {}
 
 
 def _sync(path: Path) -> None:

@@ -50,14 +50,15 @@ class RunRecords:
     self,
     learner: Any,
     state: RunState,
-    save_replay: Callable[[pathlib.Path], None],
+    save_replay: Callable[[pathlib.Path, pathlib.Path | None], None],
   ) -> None:
     """Writes a checkpoint, if the run keeps any.
 
     Args:
       learner: its state is saved.
       state: how far the run is.
-      save_replay: writes replay's content into a new folder.
+      save_replay: (folder, previous) writes replay's content into a new
+        folder; previous is where the checkpoint before has it, None at first.
 
     Raises:
       NonFiniteError: if a number of the learner's is a NaN or an infinity.
@@ -69,7 +70,9 @@ class RunRecords:
         state.actor_steps,
         {"learner": learner.save()},
         state.to_metadata(),
-        lambda folder: save_replay(folder / "replay"),
+        lambda folder, previous: save_replay(
+          folder / "replay", previous / "replay" if previous else None
+        ),
       )
 
   def rewind(self, checkpoint: Checkpoint | None) -> None:

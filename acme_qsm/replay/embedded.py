@@ -1,0 +1,358 @@
+"""Replay in the memory of the process that acts and learns.
+
+The smallest ring that does: flashbax, made for this, needs flax and tensorstore
+and keeps replay on the device. Needs numpy alone.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import tokenize
+import uuid
+from collections.abc import Iterator
+from typing import Any
+from typing import BinaryIO
+from typing import NamedTuple
+
+import numpy as np
+
+from acme_qsm.replay.pacing import Pace
+from acme_qsm.types import NonFiniteError
+
+_METADATA = "embedded_replay.json"
+_VERSION = 1
+_DTYPE = np.dtype("<f4")
+# Of a file of transitions. A checkpoint writes at most two that are not new
+# altogether: small files waste little, and there should not be many.
+_FILE_BYTES = 8 << 20
+
+
+class Sample(NamedTuple):
+  """Transitions drawn from replay.
+
+  Attributes:
+    data: [B, D] packed transitions, float32; an array of its own.
+    indices: [B] which ones they are, counted from 0 for the first ever
+      inserted.
+  """
+
+  data: np.ndarray
+  indices: np.ndarray
+
+
+class _File(NamedTuple):
+  """A file of transitions, by their numbers; no name is used twice."""
+
+  name: str
+  begin: int
+  end: int
+
+
+class EmbeddedReplay:
+  """A ring of packed transitions, each as likely to be drawn as the others.
+
+  When it is full, each insert overwrites the oldest. Rows that have not been
+  written take no memory. One thread at a time may use it.
+  """
+
+  def __init__(self, row_size: int, max_size: int, pace: Pace, seed: int = 0):
+    """Initialises an empty replay.
+
+    Args:
+      row_size: D, the numbers of a packed transition.
+      max_size: transitions at most.
+      pace: samples per insert of a transition.
+      seed: of the draws.
+
+    Raises:
+      ValueError: if a size is not positive.
+    """
+    if row_size < 1 or max_size < 1:
+      raise ValueError(
+        "Replay needs a positive size, got "
+        f"{max_size} transitions of {row_size} numbers."
+      )
+    self._rows = np.empty((max_size, row_size), _DTYPE)
+    self._pace = pace
+    self._random = np.random.default_rng(seed)
+    self._num_inserts = 0
+    self._num_samples = 0
+    self._size = 0
+    # What the last checkpoint's files hold, by the end of what each holds.
+    self._files: dict[int, _File] = {}
+
+  @property
+  def client(self) -> "EmbeddedReplay":
+    """What an agent's parts reach it by."""
+    return self
+
+  def num_inserts(self) -> int:
+    """The transitions ever inserted."""
+    return self._num_inserts
+
+  def num_samples(self) -> int:
+    """The transitions ever drawn."""
+    return self._num_samples
+
+  def num_samples_due(self) -> float:
+    """How many samples the inserts so far call for, 0 below the least size."""
+    return self._pace.num_samples_due(self._num_inserts)
+
+  def size(self) -> int:
+    """The number of transitions that it holds."""
+    return self._size
+
+  def insert(self, rows: np.ndarray) -> None:
+    """Inserts transitions.
+
+    Args:
+      rows: [k, D] packed transitions, the oldest first; they are copied.
+
+    Raises:
+      ValueError: if they have another shape.
+      NonFiniteError: if one has a NaN or an infinity; none is inserted then.
+    """
+    rows = np.asarray(rows, _DTYPE)
+    max_size, row_size = self._rows.shape
+    if rows.ndim != 2 or rows.shape[1] != row_size:
+      raise ValueError(
+        f"Replay holds rows of {row_size} numbers, got shape {rows.shape}."
+      )
+    if not np.isfinite(rows).all():
+      raise NonFiniteError("A transition has a NaN or an infinity.")
+    end = self._num_inserts + len(rows)
+    kept = rows[-max_size:]
+    for view in self._views(end - len(kept), end):
+      view[:] = kept[: len(view)]
+      kept = kept[len(view) :]
+    self._num_inserts = end
+    self._size = min(self._size + len(rows), max_size)
+
+  def sample(self, batch_size: int) -> Sample:
+    """Draws transitions, with replacement.
+
+    Args:
+      batch_size: B, how many.
+
+    Returns:
+      The transitions.
+
+    Raises:
+      ValueError: if there are none.
+    """
+    if not self._size:
+      raise ValueError("Replay is empty.")
+    indices = self._random.integers(self._size, size=batch_size)
+    indices += self._num_inserts - self._size
+    # No buffer that is used again: JAX may read the array where it is, when it
+    # gets to it.
+    data = self._rows.take(indices % len(self._rows), axis=0)
+    self._num_samples += batch_size
+    return Sample(data, indices)
+
+  def batches(self, batch_size: int) -> Iterator[Sample]:
+    """Draws batches without end, each when it is asked for."""
+    while True:
+      yield self.sample(batch_size)
+
+  def save(
+    self, folder: pathlib.Path, previous: pathlib.Path | None = None
+  ) -> None:
+    """Writes the content, and where its draws are, into a new folder.
+
+    Files of transitions that an earlier save wrote and that have not changed
+    become hard links.
+
+    Args:
+      folder: where to; its parent exists.
+      previous: the folder of an earlier save, on the same file system.
+
+    Raises:
+      OSError: if it cannot be written.
+    """
+    folder.mkdir()
+    _, row_size = self._rows.shape
+    file_rows = max(1, _FILE_BYTES // (row_size * _DTYPE.itemsize))
+    oldest = self._num_inserts - self._size
+    # Where files end depends on the transitions' numbers alone, so that those
+    # that are full stay.
+    files = [
+      self._save_file(
+        max(begin, oldest),
+        min(begin + file_rows, self._num_inserts),
+        folder,
+        previous,
+      )
+      for begin in range(
+        oldest // file_rows * file_rows, self._num_inserts, file_rows
+      )
+    ]
+    content = {
+      "version": _VERSION,
+      "row_size": row_size,
+      "max_size": len(self._rows),
+      "size": self._size,
+      "num_inserts": self._num_inserts,
+      "num_samples": self._num_samples,
+      "random": self._random.bit_generator.state,
+      "files": [file._asdict() for file in files],
+    }
+    (folder / _METADATA).write_text(json.dumps(content, indent=2))
+    self._files = {file.end: file for file in files}
+
+  def restore(self, folder: pathlib.Path) -> None:
+    """Goes on from what a replay has saved.
+
+    Of more transitions than it can hold, it takes the newest.
+
+    Args:
+      folder: the folder.
+
+    Raises:
+      ValueError: says what is missing, damaged or does not fit; the replay is
+        as it was then.
+    """
+    max_size, row_size = self._rows.shape
+    try:
+      saved = _Saved(folder)
+      if saved.row_size != row_size:
+        raise ValueError(
+          f"it holds transitions of {saved.row_size} numbers instead of "
+          f"{row_size}."
+        )
+      random = np.random.default_rng(0)
+      random.bit_generator.state = saved.random
+      if self._size:
+        raise ValueError("only an empty replay can go on from it.")
+      size = min(saved.size, max_size)
+      for file in saved.files:
+        begin = max(file.begin, saved.num_inserts - size)
+        if begin < file.end:
+          self._restore_file(folder, file, begin)
+    except (
+      OSError,
+      ValueError,
+      KeyError,
+      TypeError,
+      OverflowError,
+      # Of a damaged header.
+      SyntaxError,
+      tokenize.TokenError,
+    ) as error:
+      raise ValueError(f"Replay in {folder}: {error}") from error
+    self._random = random
+    self._num_inserts = saved.num_inserts
+    self._num_samples = saved.num_samples
+    self._size = size
+    self._files = {file.end: file for file in saved.files}
+
+  def stop(self) -> None:
+    """Ends nothing: its memory goes with it."""
+
+  def _views(self, begin: int, end: int) -> list[np.ndarray]:
+    """Where the transitions of these numbers are, in order."""
+    start = begin % len(self._rows)
+    view = self._rows[start : start + end - begin]
+    left = end - begin - len(view)
+    return [view, self._rows[:left]] if left else [view]
+
+  def _save_file(
+    self,
+    begin: int,
+    end: int,
+    folder: pathlib.Path,
+    previous: pathlib.Path | None,
+  ) -> _File:
+    """Writes or links a file that holds the transitions of these numbers."""
+    known = self._files.get(end)
+    if previous is not None and known is not None and known.begin <= begin:
+      # Not there, or a file system without links: it is written then.
+      with contextlib.suppress(OSError):
+        os.link(previous / known.name, folder / known.name)
+        return known
+    file = _File(f"{begin:012d}_{uuid.uuid4().hex}.npy", begin, end)
+    with (folder / file.name).open("xb") as stream:
+      np.lib.format.write_array_header_1_0(
+        stream, _header((end - begin, self._rows.shape[1]))
+      )
+      for view in self._views(begin, end):
+        stream.write(view.data)
+    return file
+
+  def _restore_file(
+    self, folder: pathlib.Path, file: _File, begin: int
+  ) -> None:
+    """Reads a file's transitions from one on into their places."""
+    _, row_size = self._rows.shape
+    with (folder / file.name).open("rb") as stream:
+      _require_header(stream, file, row_size)
+      skipped = (begin - file.begin) * row_size * _DTYPE.itemsize
+      stream.seek(skipped, os.SEEK_CUR)
+      for view in self._views(begin, file.end):
+        if stream.readinto(view.data.cast("B")) != view.nbytes:
+          raise ValueError(f"{file.name} ends too early.")
+        if not np.isfinite(view).all():
+          raise ValueError(f"{file.name} has a NaN or an infinity.")
+
+
+def wrote(folder: pathlib.Path) -> bool:
+  """Whether what is in a folder was saved by an `EmbeddedReplay`."""
+  return (folder / _METADATA).is_file()
+
+
+class _Saved:
+  """What the JSON of a saved replay says."""
+
+  def __init__(self, folder: pathlib.Path):
+    """Reads it; raises ValueError, KeyError, TypeError or OSError."""
+    content = json.loads((folder / _METADATA).read_bytes())
+    if content["version"] != _VERSION:
+      raise ValueError(
+        f"it has version {content['version']!r}; this release reads "
+        f"{_VERSION}. Go on with the release that wrote it."
+      )
+    self.row_size = _count(content, "row_size")
+    self.size = _count(content, "size")
+    self.num_inserts = _count(content, "num_inserts")
+    self.num_samples = _count(content, "num_samples")
+    self.random: Any = content["random"]
+    self.files = [
+      _File(str(file["name"]), _count(file, "begin"), _count(file, "end"))
+      for file in content["files"]
+    ]
+    at = self.num_inserts - self.size
+    for file in self.files:
+      if pathlib.PurePath(file.name).name != file.name:
+        raise ValueError(f"{file.name!r} is no file's name.")
+      if not file.begin <= at < file.end:
+        raise ValueError(f"transition {at} is missing.")
+      at = file.end
+    if at != self.num_inserts:
+      raise ValueError(f"its files end at transition {at}.")
+
+
+def _count(content: Any, name: str) -> int:
+  value = content[name]
+  if type(value) is not int or not 0 <= value < 1 << 63:
+    raise ValueError(f"{name} is {value!r}.")
+  return value
+
+
+def _header(shape: tuple[int, int]) -> dict[str, Any]:
+  return {"descr": _DTYPE.str, "fortran_order": False, "shape": shape}
+
+
+def _require_header(stream: BinaryIO, file: _File, row_size: int) -> None:
+  """Raises ValueError unless a file is as long and of the type that it must."""
+  shape = (file.end - file.begin, row_size)
+  np.lib.format.read_magic(stream)
+  found = np.lib.format.read_array_header_1_0(stream)
+  if found != (shape, False, _DTYPE):
+    raise ValueError(
+      f"{file.name} holds {found[2]} {found[0]} instead of {_DTYPE} {shape}."
+    )
+  expected = stream.tell() + shape[0] * shape[1] * _DTYPE.itemsize
+  length = os.fstat(stream.fileno()).st_size
+  if length != expected:
+    raise ValueError(f"{file.name} has {length} bytes instead of {expected}.")
