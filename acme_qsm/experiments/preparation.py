@@ -6,10 +6,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
 
-import acme_qsm.acme_compat  # noqa: F401  # isort: skip
-
-from acme import specs
-
+from acme_qsm import specs
 from acme_qsm.experiments import environments
 from acme_qsm.experiments.config import ExperimentConfig
 from acme_qsm.experiments.config import ExperimentError
