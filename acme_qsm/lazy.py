@@ -26,8 +26,8 @@ def load(module: str, what: str) -> Any:
     if error.name and error.name.split(".")[0] in ("acme_qsm", "jax"):
       raise
     raise ModuleNotFoundError(
-      f"{what} needs the package {error.name!r}: install the extra `acme` (in a "
-      "clone, on Python 3.10: uv pip install '.[acme]').",
+      f"{what} needs the package {error.name!r}: install the extra `acme` (in "
+      "a clone, on Python 3.10: uv pip install '.[acme]').",
       name=error.name,
     ) from error
 

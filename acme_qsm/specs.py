@@ -71,8 +71,7 @@ def validate_environment_spec(
   if not (np.allclose(minimum, -1.0) and np.allclose(maximum, 1.0)):
     raise ValueError(
       f"actions must be scaled to [-1, 1], got minimum={minimum}, maximum="
-      f"{maximum}; "
-      + _wrap_in("CanonicalActions", "CanonicalSpecWrapper")
+      f"{maximum}; " + _wrap_in("CanonicalActions", "CanonicalSpecWrapper")
     )
   _require_single_precision("actions", actions)
   if not hasattr(observations, "shape") or not hasattr(observations, "dtype"):

@@ -178,9 +178,7 @@ class Actor:
     )
     return np.asarray(actions)[0]
 
-  def observe(
-    self, action: np.ndarray, next_timestep: dm_env.TimeStep
-  ) -> None:
+  def observe(self, action: np.ndarray, next_timestep: dm_env.TimeStep) -> None:
     """Records a step."""
     if self._adder is not None:
       self._adder.add(action, next_timestep)

@@ -169,7 +169,9 @@ class DiffusionBuilder:
       variable_source,
       "evaluation_policy" if policy.evaluation else "acting_policy",
       # Who records nothing evaluates, and asks once per evaluation.
-      update_period=self.config.variable_update_period if adder else 1,
+      update_period=self.config.variable_update_period
+      if adder is not None
+      else 1,
     )
     return Actor(policy, random_key, variable_client, adder)
 

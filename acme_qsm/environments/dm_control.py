@@ -18,6 +18,7 @@ TASKS: tuple[str, ...] = tuple(
 )
 """Every task of the dm_control suite, as `domain:task`."""
 
+
 def validate_task(task: str) -> None:
   """Raises ValueError, with the nearest names, unless the task exists."""
   configuration.require_known("task", task, TASKS)

@@ -1,4 +1,4 @@
-"""Items of several transitions, of which each sample is one. Needs JAX alone."""
+"""Draws a transition of each sampled item of several. Needs JAX alone."""
 
 from collections.abc import Iterator
 from typing import Any

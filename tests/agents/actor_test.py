@@ -50,12 +50,6 @@ def finish(client):
   client._request.exception(DEADLINE)
 
 
-def make_core(make_spec, config):
-  networks = acme_qsm.make_networks(make_spec(), config)
-  learner_core = acme_qsm.make_learner_core(networks, config)
-  return networks, learner_core.init(jax.random.key(3))
-
-
 @pytest.mark.parametrize("evaluation", [False, True])
 @pytest.mark.parametrize("make_key", [jax.random.PRNGKey, jax.random.key])
 def test_actions_are_those_of_acmes_actor(
@@ -110,14 +104,14 @@ def test_a_batch_of_environments_is_acted_for_at_once(make_spec, make_config):
 
 
 def test_what_happens_is_recorded():
-  class Recorder:
-    calls = []
+  calls = []
 
+  class Recorder:
     def add_first(self, timestep):
-      self.calls.append(timestep)
+      calls.append(timestep)
 
     def add(self, action, next_timestep):
-      self.calls.append((action, next_timestep))
+      calls.append((action, next_timestep))
 
   actor = Actor(
     lambda params, key, observations: observations * params,
@@ -130,9 +124,9 @@ def test_what_happens_is_recorded():
   actor.observe_first(first)
   action = actor.select_action(first.observation)
   actor.observe(action, then)
-  assert Recorder.calls[0] is first
-  assert Recorder.calls[1][0] is action
-  assert Recorder.calls[1][1] is then
+  assert calls[0] is first
+  assert calls[1][0] is action
+  assert calls[1][1] is then
 
 
 def test_who_waits_has_the_newest_at_every_period():

@@ -106,7 +106,7 @@ def assert_same_episodes(environment, expected, num_episodes):
     ("cheetah:run", 4),
     # A scalar among the observations; an episode ends within a repeat.
     ("walker:walk", 7),
-    # Bounds that are none of -1 and 1.
+    # Bounds other than -1 and 1.
     ("quadruped:walk", 3),
   ],
 )

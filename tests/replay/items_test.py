@@ -10,6 +10,8 @@ from acme_qsm.replay.items import draw_of_items
 
 
 class Sample(NamedTuple):
+  """What Reverb gives."""
+
   info: int
   data: Any
 
