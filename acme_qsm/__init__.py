@@ -1,6 +1,6 @@
 """Diffusion-model policies trained from rewards, Acme style.
 
-What is named here is loaded when first touched. The builders need the `acme`
+What is named here is loaded when first touched. `AcmeBuilder` needs the `acme`
 extra; all else runs on JAX alone.
 """
 

@@ -1,9 +1,35 @@
-"""Package names that are loaded when first touched."""
+"""Modules that are loaded when first needed."""
 
 import importlib
 from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
+
+
+def load(module: str, what: str) -> Any:
+  """Imports a module that not every installation can.
+
+  Args:
+    module: its name.
+    what: what needs it, to be told to who cannot have it.
+
+  Returns:
+    The module.
+
+  Raises:
+    ModuleNotFoundError: if it needs a package that is not there; says what
+      needs it, and names the extra that brings it.
+  """
+  try:
+    return importlib.import_module(module)
+  except ModuleNotFoundError as error:
+    if error.name and error.name.split(".")[0] in ("acme_qsm", "jax"):
+      raise
+    raise ModuleNotFoundError(
+      f"{what} needs the package {error.name!r}: install the extra `acme` (in "
+      "a clone, on Python 3.10: uv pip install '.[acme]').",
+      name=error.name,
+    ) from error
 
 
 def attach(
@@ -20,23 +46,14 @@ def attach(
       tells the last part of the module's own name.
 
   Returns:
-    `__getattr__` and `__dir__`, to be assigned in the package. A module that
-    cannot be found is reported with the extra that brings it.
+    `__getattr__` and `__dir__`, to be assigned in the package; they load as
+    `load` does.
   """
 
   def get(name: str) -> Any:
     if name not in modules:
       raise AttributeError(f"module {package!r} has no attribute {name!r}")
-    try:
-      module = importlib.import_module(modules[name])
-    except ModuleNotFoundError as error:
-      if error.name and error.name.split(".")[0] in ("acme_qsm", "jax"):
-        raise
-      raise ModuleNotFoundError(
-        f"{package}.{name} needs the package {error.name!r}: install the extra "
-        "`acme` (in a clone, on Python 3.10: uv pip install '.[acme]').",
-        name=error.name,
-      ) from error
+    module = load(modules[name], f"{package}.{name}")
     if modules[name].rpartition(".")[2] == name:
       return module
     return getattr(module, name)

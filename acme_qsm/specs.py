@@ -1,10 +1,27 @@
-"""Checks that an environment is one that the library can act in."""
+"""Specs of environments, and whether the library can act in them."""
 
 from typing import Any
 
 import numpy as np
 
 from acme_qsm import types
+
+
+def make_environment_spec(environment: Any) -> types.EnvironmentSpec:
+  """Asks an environment for its specs.
+
+  Args:
+    environment: a dm_env environment.
+
+  Returns:
+    All of its specs.
+  """
+  return types.EnvironmentSpec(
+    observations=environment.observation_spec(),
+    actions=environment.action_spec(),
+    rewards=environment.reward_spec(),
+    discounts=environment.discount_spec(),
+  )
 
 
 def validate_environment_spec(
@@ -54,13 +71,13 @@ def validate_environment_spec(
   if not (np.allclose(minimum, -1.0) and np.allclose(maximum, 1.0)):
     raise ValueError(
       f"actions must be scaled to [-1, 1], got minimum={minimum}, maximum="
-      f"{maximum}; wrap the environment in acme.wrappers.CanonicalSpecWrapper."
+      f"{maximum}; " + _wrap_in("CanonicalActions", "CanonicalSpecWrapper")
     )
   _require_single_precision("actions", actions)
   if not hasattr(observations, "shape") or not hasattr(observations, "dtype"):
     raise ValueError(
       f"observations must be one array, got {type(observations).__name__}; "
-      "wrap the environment in acme.wrappers.ConcatObservationWrapper."
+      + _wrap_in("ConcatenatedObservations", "ConcatObservationWrapper")
     )
   _require_single_precision("observations", observations)
   if flat_observation:
@@ -79,6 +96,13 @@ def validate_environment_spec(
 def _require_single_precision(name: str, spec: Any) -> None:
   if np.dtype(spec.dtype) == np.float64:
     raise ValueError(
-      f"{name} must be in single precision, got dtype float64; wrap the "
-      "environment in acme.wrappers.SinglePrecisionWrapper."
+      f"{name} must be in single precision, got dtype float64; "
+      + _wrap_in("SinglePrecision", "SinglePrecisionWrapper")
     )
+
+
+def _wrap_in(ours: str, acmes: str) -> str:
+  return (
+    f"wrap the environment in acme_qsm.environments.wrappers.{ours} or "
+    f"acme.wrappers.{acmes}."
+  )

@@ -59,17 +59,23 @@ class ArraySpec:
   maximum: Any = None
 
 
-@dataclasses.dataclass(frozen=True)
-class EnvironmentSpec:
-  """An environment's spec, for those without Acme's.
+class EnvironmentSpec(NamedTuple):
+  """An environment's specs, dm_env's or others like them.
+
+  The fields are those of `acme.specs.EnvironmentSpec`, so either can be passed
+  where the other is expected.
 
   Attributes:
     observations: the observations' spec.
     actions: the actions' spec, with `minimum` and `maximum`.
+    rewards: the rewards' spec; None if nothing is known of them.
+    discounts: the discounts' spec; None if nothing is known of them.
   """
 
   observations: Any
   actions: Any
+  rewards: Any = None
+  discounts: Any = None
 
 
 class EnvironmentSpecLike(Protocol):

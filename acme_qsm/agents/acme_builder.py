@@ -67,15 +67,15 @@ class AcmeBuilder:
     self._make_policy = make_policy
     self._builder = make_builder(logger_fn=self._take_logger)
     name = type(self._builder).__name__
-    if not isinstance(self._builder, builders.GenericActorLearnerBuilder):
-      raise TypeError(
-        "make_builder must make an Acme builder, a "
-        f"GenericActorLearnerBuilder; it made a {name}."
-      )
     if hasattr(self._builder, "make_policy"):
       raise TypeError(
         f"{name} makes policies: it needs no AcmeBuilder and can itself be an "
         "experiment's builder."
+      )
+    if not isinstance(self._builder, builders.GenericActorLearnerBuilder):
+      raise TypeError(
+        "make_builder must make an Acme builder, a "
+        f"GenericActorLearnerBuilder; it made a {name}."
       )
 
   @property

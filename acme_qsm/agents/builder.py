@@ -1,41 +1,48 @@
 """Builds the parts of a diffusion policy's agent for an Acme experiment."""
 
+import dataclasses
+import typing
 from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
 
-import acme_qsm.acme_compat  # noqa: F401  # isort: skip
-
 import jax
-import reverb
-from acme import adders
-from acme import core
-from acme import specs
-from acme.agents.jax import actor_core
-from acme.agents.jax import actors
-from acme.agents.jax import builders
-from acme.jax import variable_utils
-from acme.utils import counting
-from acme.utils import loggers
 
+from acme_qsm import lazy
 from acme_qsm import methods
+from acme_qsm import types
+from acme_qsm.agents.actor import Actor
+from acme_qsm.agents.actor import Adder
+from acme_qsm.agents.actor import VariableClient
+from acme_qsm.agents.actor import VariableSource
+from acme_qsm.agents.learner import Counter
 from acme_qsm.agents.learner import DiffusionLearner
+from acme_qsm.agents.learner import Logger
+from acme_qsm.agents.learner import Sample
 from acme_qsm.core import ActorCriticConfig
 from acme_qsm.core import Policy
 from acme_qsm.methods.qsm import QSMConfig
-from acme_qsm.replay import reverb_tables
-from acme_qsm.replay.adder import NStepTransitionAdder
+from acme_qsm.replay import memory
+from acme_qsm.replay.adder import EmbeddedAdder
 from acme_qsm.replay.codec import TransitionCodec
+from acme_qsm.replay.embedded import EmbeddedReplay
+from acme_qsm.replay.items import draw_of_items
 from acme_qsm.replay.pacing import make_pace
 from acme_qsm.specs import validate_environment_spec
 
+if typing.TYPE_CHECKING:
+  import reverb
 
-class DiffusionBuilder(builders.ActorLearnerBuilder):
+  from acme_qsm.replay.reverb_adder import NStepTransitionAdder
+
+
+class DiffusionBuilder:
   """Any method of `acme_qsm.methods` for Acme.
 
-  Underneath stand dm-acme 0.4.0's classes; the methods take the arguments of
-  Acme's later `run_experiment` and `make_distributed_experiment`, in their
-  order.
+  A plain class with the methods of the builders of Acme's later
+  `run_experiment` and `make_distributed_experiment`, their arguments in that
+  order. What makes replay in Reverb needs the extra `acme`, all else does not;
+  replay in the memory of one process is `make_embedded_replay`'s.
 
   Attributes:
     config: the method's configuration.
@@ -55,9 +62,11 @@ class DiffusionBuilder(builders.ActorLearnerBuilder):
     self.agent = methods.name_of(config)
 
   def make_replay_tables(
-    self, environment_spec: specs.EnvironmentSpec, policy: Policy | None = None
-  ) -> list[reverb.Table]:
-    """Makes the table of transitions, sampled uniformly.
+    self,
+    environment_spec: types.EnvironmentSpecLike,
+    policy: Policy | None = None,
+  ) -> "list[reverb.Table]":
+    """Makes Reverb's table of transitions, sampled uniformly.
 
     Args:
       environment_spec: sets the table's signature.
@@ -69,12 +78,13 @@ class DiffusionBuilder(builders.ActorLearnerBuilder):
 
     Raises:
       ValueError: if the spec is not one that the library can act in.
+      ModuleNotFoundError: without Reverb.
     """
     del policy
     validate_environment_spec(environment_spec, flat_observation=False)
     config = self.config
     return [
-      reverb_tables.make_table(
+      _load_reverb_tables().make_table(
         TransitionCodec(environment_spec),
         make_pace(config),
         config.max_replay_size,
@@ -82,34 +92,69 @@ class DiffusionBuilder(builders.ActorLearnerBuilder):
       )
     ]
 
-  def make_dataset_iterator(
-    self, replay_client: reverb.Client
-  ) -> Iterator[reverb.ReplaySample]:
-    """Makes an iterator over batches of replay's items.
+  def make_embedded_replay(
+    self, environment_spec: types.EnvironmentSpecLike, seed: int
+  ) -> EmbeddedReplay:
+    """Makes replay in this process's memory, sampled uniformly.
+
+    What `make_replay_tables` is to Reverb; `make_adder` and
+    `make_dataset_iterator` take it in place of a client.
 
     Args:
-      replay_client: the replay server's client.
+      environment_spec: tells the size of a transition.
+      seed: of the draws.
+
+    Returns:
+      The replay, empty; `transitions_per_item` means nothing to it.
+
+    Raises:
+      ValueError: if the spec is not one that the library can act in, or replay
+        does not fit into memory when it is full.
+    """
+    validate_environment_spec(environment_spec, flat_observation=False)
+    config = dataclasses.replace(self.config, transitions_per_item=1)
+    row_size = TransitionCodec(environment_spec).size
+    memory.require_memory(
+      config.max_replay_size, 4 * row_size, memory.available_memory()
+    )
+    return EmbeddedReplay(
+      row_size, config.max_replay_size, make_pace(config), seed
+    )
+
+  def make_dataset_iterator(
+    self, replay_client: "EmbeddedReplay | reverb.Client"
+  ) -> Iterator[Sample]:
+    """Makes an iterator over batches from replay.
+
+    Args:
+      replay_client: the replay server's client, or the replay in this process.
 
     Returns:
       An iterator over samples whose `data` is a numpy array [batch_size *
-      num_sgd_steps_per_step, transitions_per_item * D]; of each item the
-      learner draws one transition. The next batch is fetched while one is in
-      use.
+      num_sgd_steps_per_step, D] of packed transitions. Reverb's are items,
+      transitions_per_item * D; of each the learner draws one transition; and
+      its next batch is fetched while one is in use.
+
+    Raises:
+      ModuleNotFoundError: without Reverb, if it is to come from there.
     """
-    return reverb_tables.make_dataset_iterator(
-      replay_client, self.config.batch_size * self.config.num_sgd_steps_per_step
+    batch_size = self.config.batch_size * self.config.num_sgd_steps_per_step
+    if isinstance(replay_client, EmbeddedReplay):
+      return replay_client.batches(batch_size)
+    return _load_reverb_tables().make_dataset_iterator(
+      replay_client, batch_size
     )
 
   def make_adder(
     self,
-    replay_client: reverb.Client,
-    environment_spec: specs.EnvironmentSpec | None = None,
+    replay_client: "EmbeddedReplay | reverb.Client",
+    environment_spec: types.EnvironmentSpecLike | None = None,
     policy: Policy | None = None,
-  ) -> adders.Adder:
+  ) -> "EmbeddedAdder | NStepTransitionAdder":
     """Makes an adder of n-step transitions.
 
     Args:
-      replay_client: the replay server's client.
+      replay_client: the replay server's client, or the replay in this process.
       environment_spec: the environment's spec.
       policy: ignored.
 
@@ -118,24 +163,34 @@ class DiffusionBuilder(builders.ActorLearnerBuilder):
 
     Raises:
       ValueError: without an environment_spec.
+      ModuleNotFoundError: without Reverb, if it is to write there.
     """
     del policy
-    return NStepTransitionAdder(
+    codec = TransitionCodec(_require_spec(environment_spec))
+    config = self.config
+    if isinstance(replay_client, EmbeddedReplay):
+      return EmbeddedAdder(
+        replay_client, codec, n_step=config.n_step, discount=config.discount
+      )
+    reverb_adder = lazy.load(
+      "acme_qsm.replay.reverb_adder", "An adder to Reverb"
+    )
+    return reverb_adder.NStepTransitionAdder(
       replay_client,
-      TransitionCodec(_require_spec(environment_spec)),
-      n_step=self.config.n_step,
-      discount=self.config.discount,
-      transitions_per_item=self.config.transitions_per_item,
+      codec,
+      n_step=config.n_step,
+      discount=config.discount,
+      transitions_per_item=config.transitions_per_item,
     )
 
-  def make_actor(  # pyright: ignore[reportIncompatibleMethodOverride]
+  def make_actor(
     self,
     random_key: jax.Array,
     policy: Policy,
-    environment_spec: specs.EnvironmentSpec | None = None,
-    variable_source: core.VariableSource | None = None,
-    adder: adders.Adder | None = None,
-  ) -> core.Actor:
+    environment_spec: types.EnvironmentSpecLike | None = None,
+    variable_source: VariableSource | None = None,
+    adder: Adder | None = None,
+  ) -> Actor:
     """Makes an actor, which runs on the CPU.
 
     Args:
@@ -155,42 +210,38 @@ class DiffusionBuilder(builders.ActorLearnerBuilder):
     del environment_spec
     if variable_source is None:
       raise ValueError("An actor needs a variable_source for its parameters.")
-    variable_client = variable_utils.VariableClient(
+    variable_client = VariableClient(
       variable_source,
       "evaluation_policy" if policy.evaluation else "acting_policy",
       # Who records nothing evaluates, and asks once per evaluation.
-      update_period=self.config.variable_update_period if adder else 1,
-      # What is on the CPU already need not be put there.
-      device=None if jax.default_backend() == "cpu" else "cpu",
+      update_period=self.config.variable_update_period
+      if adder is not None
+      else 1,
     )
-    return actors.GenericActor(
-      actor_core.batched_feed_forward_to_actor_core(policy),
-      random_key,
-      variable_client,
-      adder,
-      backend="cpu",
-    )
+    return Actor(policy, random_key, variable_client, adder)
 
-  def make_learner(  # pyright: ignore[reportIncompatibleMethodOverride]
+  def make_learner(
     self,
     random_key: jax.Array,
     networks: Any,
-    dataset: Iterator[reverb.ReplaySample],
-    logger_fn: Callable[..., loggers.Logger] | None = None,
-    environment_spec: specs.EnvironmentSpec | None = None,
-    replay_client: reverb.Client | None = None,
-    counter: counting.Counter | None = None,
+    dataset: Iterator[Sample],
+    logger_fn: Callable[..., Logger] | None = None,
+    environment_spec: types.EnvironmentSpecLike | None = None,
+    replay_client: Any = None,
+    counter: Counter | None = None,
   ) -> DiffusionLearner:
     """Makes the learner.
 
     Args:
       random_key: PRNG key of the parameters and of training.
       networks: the method's networks.
-      dataset: from `make_dataset_iterator`; a step takes one element.
+      dataset: from `make_dataset_iterator`, or another iterator over samples
+        whose `data` are packed transitions (see `TransitionCodec`) [batch_size
+        * num_sgd_steps_per_step, D] or items of several; a step takes one.
       logger_fn: (label, steps_key) -> logger; None to log nothing.
       environment_spec: the environment's spec.
       replay_client: ignored.
-      counter: counts learner steps.
+      counter: counts learner steps; None to count them in the log alone.
 
     Returns:
       The learner.
@@ -199,13 +250,12 @@ class DiffusionBuilder(builders.ActorLearnerBuilder):
       ValueError: without an environment_spec.
     """
     del replay_client
+    codec = TransitionCodec(_require_spec(environment_spec))
     return DiffusionLearner(
       methods.make_learner_core(networks, self.config),
       random_key,
-      reverb_tables.draw_of_items(
-        dataset, self.config.transitions_per_item, random_key
-      ),
-      TransitionCodec(_require_spec(environment_spec)).unpack,
+      draw_of_items(dataset, codec.size, random_key),
+      codec.unpack,
       num_sgd_steps_per_step=self.config.num_sgd_steps_per_step,
       counter=counter,
       logger=logger_fn("learner", "learner_steps") if logger_fn else None,
@@ -214,7 +264,7 @@ class DiffusionBuilder(builders.ActorLearnerBuilder):
   def make_policy(
     self,
     networks: Any,
-    environment_spec: specs.EnvironmentSpec | None = None,
+    environment_spec: types.EnvironmentSpecLike | None = None,
     evaluation: bool = False,
   ) -> Policy:
     """Makes the policy: see `acme_qsm.make_policy`.
@@ -243,9 +293,13 @@ class QSMBuilder(DiffusionBuilder):
     super().__init__(config or QSMConfig())
 
 
+def _load_reverb_tables() -> Any:
+  return lazy.load("acme_qsm.replay.reverb_tables", "Replay in Reverb")
+
+
 def _require_spec(
-  environment_spec: specs.EnvironmentSpec | None,
-) -> specs.EnvironmentSpec:
+  environment_spec: types.EnvironmentSpecLike | None,
+) -> types.EnvironmentSpecLike:
   if environment_spec is None:
     raise ValueError("The builder needs the environment_spec.")
   return environment_spec

@@ -1,29 +1,55 @@
 """The Acme learner: a thin shell around the pure training step."""
 
+import collections
+import itertools
 import time
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
-
-import acme_qsm.acme_compat  # noqa: F401  # isort: skip
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import reverb
-from acme import core
-from acme.utils import counting
-from acme.utils import loggers
 
 from acme_qsm import types
 from acme_qsm.core import LearnerCore
 from acme_qsm.core import TrainingState
 
 
-class DiffusionLearner(core.Learner):
+class Sample(Protocol):
+  """What replay gives for a learner step, such as `reverb.ReplaySample`.
+
+  Attributes:
+    data: packed transitions.
+  """
+
+  @property
+  def data(self) -> Any: ...  # noqa: D102
+
+
+class Counter(Protocol):
+  """Who counts, such as Acme's counter."""
+
+  def increment(self, **counts: float) -> Mapping[str, float]:
+    """Adds to the counts; returns all of them."""
+    ...
+
+
+class Logger(Protocol):
+  """Who keeps rows of values, such as Acme's loggers."""
+
+  def write(self, data: Mapping[str, Any], /) -> None:
+    """Keeps a row."""
+    ...
+
+
+class DiffusionLearner:
   """Runs the training step on batches from replay.
 
+  Has the methods of Acme's learners.
   `save` and `restore` exchange the whole `TrainingState`, as numpy arrays.
   """
 
@@ -31,33 +57,33 @@ class DiffusionLearner(core.Learner):
     self,
     learner_core: LearnerCore,
     random_key: jax.Array,
-    dataset: Iterator[reverb.ReplaySample],
+    dataset: Iterator[Sample],
     unpack: Callable[[jax.Array], types.Transition],
     *,
     num_sgd_steps_per_step: int = 1,
     diagnostics_period: int = 100,
-    counter: counting.Counter | None = None,
-    logger: loggers.Logger | None = None,
+    counter: Counter | None = None,
+    logger: Logger | None = None,
   ):
     """Initialises the learner.
 
     Args:
       learner_core: the pure functions.
       random_key: PRNG key of the parameters and of all that follows.
-      dataset: an iterator over replay samples, num_sgd_steps_per_step batches
-        at once.
+      dataset: an iterator over samples, num_sgd_steps_per_step batches at
+        once.
       unpack: turns a sample's `data` into transitions, on the device.
       num_sgd_steps_per_step: gradient steps per call of `step`.
       diagnostics_period: calls of `step` per call of the core's `diagnostics`,
         the first included; what it says is logged until it says more.
-      counter: counts `steps` and `walltime`.
+      counter: counts `steps` and `walltime`; None to count them here.
       logger: gets each step's metrics and counts.
     """
     self._core = learner_core
     self._dataset = dataset
     self._unpack = unpack
     self._num_sgd_steps = num_sgd_steps_per_step
-    self._counter = counter or counting.Counter(prefix="learner")
+    self._counter = counter or _Counter()
     self._logger = logger
     self._state = jax.jit(learner_core.init)(random_key)
     # Nothing is donated: on a CPU, a call that donates returns only when it is
@@ -94,6 +120,12 @@ class DiffusionLearner(core.Learner):
     """The core's diagnostics of the first batch."""
     first = data[: data.shape[0] // self._num_sgd_steps]
     return self._core.diagnostics(state, self._unpack(first))
+
+  def run(self, num_steps: int | None = None) -> None:
+    """Calls `step` that often; None to go on until it raises."""
+    calls = itertools.count() if num_steps is None else range(num_steps)
+    for _ in calls:
+      self.step()
 
   def step(self) -> None:
     """Makes num_sgd_steps_per_step gradient steps.
@@ -178,3 +210,16 @@ class DiffusionLearner(core.Learner):
     self._state = state
     self._num_calls = 0  # The last diagnostics are of another state.
     self._metrics_are_finite = True
+
+
+class _Counter:
+  """Counts a learner's steps and seconds."""
+
+  def __init__(self):
+    self._counts = collections.Counter()
+
+  def increment(self, **counts: float) -> dict[str, Any]:
+    self._counts.update(
+      {f"learner_{name}": count for name, count in counts.items()}
+    )
+    return dict(self._counts)

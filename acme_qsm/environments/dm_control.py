@@ -1,16 +1,12 @@
 """dm_control's tasks as environments in the form that agents here expect."""
 
 import warnings
-from typing import Any
-
-import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 
 import dm_env
 import numpy as np
-from acme import wrappers
-from dm_env import specs
 
 from acme_qsm import configuration
+from acme_qsm.environments import wrappers
 
 with warnings.catch_warnings():
   # Without a display, GLFW warns when it is imported; training never renders.
@@ -21,45 +17,6 @@ TASKS: tuple[str, ...] = tuple(
   f"{domain}:{name}" for domain, name in suite.ALL_TASKS
 )
 """Every task of the dm_control suite, as `domain:task`."""
-
-# What dm_control gives as the bounds of an actuator without any.
-_UNBOUNDED = 1e10
-
-
-class _UnitBounds(wrappers.EnvironmentWrapper):
-  """Bounds what MuJoCo leaves unbounded (its +-1e10) to [-1, 1]."""
-
-  def action_spec(self) -> Any:
-    """The actions' spec, with bounds."""
-    spec: Any = self._environment.action_spec()
-    unbounded = (spec.minimum <= -_UNBOUNDED) | (spec.maximum >= _UNBOUNDED)
-    return spec.replace(
-      minimum=np.where(unbounded, -1.0, spec.minimum),
-      maximum=np.where(unbounded, 1.0, spec.maximum),
-    )
-
-
-class _UnitRewards(wrappers.EnvironmentWrapper):
-  """States that rewards are in [0, 1], as dm_control's tasks only document."""
-
-  def reward_spec(self) -> specs.BoundedArray:
-    """The rewards' spec, with bounds."""
-    return specs.BoundedArray((), np.float64, 0.0, 1.0, name="reward")
-
-
-class _ActionRepeat(wrappers.ActionRepeatWrapper):
-  """Repeats actions; the sum of the rewards has bounds if each has."""
-
-  def reward_spec(self) -> Any:
-    """The spec of a sum of rewards."""
-    spec = self._environment.reward_spec()
-    if not isinstance(spec, specs.BoundedArray):
-      return spec
-    # Of a sum that may have fewer terms: an episode can end in the middle.
-    return spec.replace(
-      minimum=np.minimum(spec.minimum, spec.minimum * self._num_repeats),
-      maximum=np.maximum(spec.maximum, spec.maximum * self._num_repeats),
-    )
 
 
 def validate_task(task: str) -> None:
@@ -104,11 +61,12 @@ def make(task: str, seed: int, *, action_repeat: int = 1) -> dm_env.Environment:
   environment = suite.load(
     domain, name, task_kwargs={"random": np.random.RandomState(seed)}
   )
-  environment = wrappers.ConcatObservationWrapper(environment)
-  environment = _UnitBounds(environment)
-  environment = wrappers.CanonicalSpecWrapper(environment, clip=True)
   if domain != "lqr":
-    environment = _UnitRewards(environment)
+    environment = wrappers.UnitRewards(environment)
+  # Around the task itself: what else there is to do is done once per action.
   if action_repeat > 1:
-    environment = _ActionRepeat(environment, action_repeat)
-  return wrappers.SinglePrecisionWrapper(environment)
+    environment = wrappers.ActionRepeat(environment, action_repeat)
+  environment = wrappers.ConcatenatedObservations(environment)
+  environment = wrappers.UnitBounds(environment)
+  environment = wrappers.CanonicalActions(environment)
+  return wrappers.SinglePrecision(environment)

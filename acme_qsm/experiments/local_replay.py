@@ -1,18 +1,25 @@
-"""Replay and learning for a run in one process, in turn with acting.
+"""Replay and learning for a run in one process, in turn with acting."""
 
-What knows of Reverb is `ReverbReplay` alone.
-"""
-
+import functools
 import pathlib
+from collections.abc import Callable
 from collections.abc import Iterator
-from collections.abc import Sequence
 from typing import Any
+from typing import get_args
+from typing import Literal
 from typing import Protocol
 
 import jax
 
+from acme_qsm import lazy
 from acme_qsm.experiments.parts import AgentParts
-from acme_qsm.replay import reverb_server
+from acme_qsm.experiments.records.checkpointing import Checkpoint
+from acme_qsm.experiments.records.checkpointing import CheckpointError
+from acme_qsm.experiments.records.workdir import Workdir
+from acme_qsm.replay import embedded
+from acme_qsm.replay.embedded import EmbeddedReplay
+
+ReplayKind = Literal["auto", "embedded", "reverb"]
 
 
 class Replay(Protocol):
@@ -52,39 +59,63 @@ class Replay(Protocol):
     ...
 
 
-class ReverbReplay(reverb_server.LocalReplay):
-  """A Reverb server in this process."""
+def prepare(
+  kind: ReplayKind, parts: AgentParts, seed: int
+) -> Callable[[Workdir | None, Checkpoint | None], Replay]:
+  """Makes replay ready to start, which nothing is wrong with then.
 
-  def __init__(
-    self,
-    tables: Sequence[Any],
-    workdir: pathlib.Path | None,
-    checkpoint: pathlib.Path | None,
-    run_id: str,
-  ):
-    """Starts the server.
+  Args:
+    kind: which replay; "auto" for the embedded one if the builder makes it, or
+      else Reverb.
+    parts: the agent's parts.
+    seed: of an embedded replay's draws.
 
-    Args:
-      tables: the tables.
-      workdir: the run's work directory, None to keep no checkpoints.
-      checkpoint: a checkpoint's folder, to start from.
-      run_id: the run's.
-    """
-    self._staging = reverb_server.staging_folder(workdir) if workdir else None
-    super().__init__(
-      tables,
-      staging=self._staging,
-      checkpoint=checkpoint / "replay" if checkpoint else None,
-      run_id=run_id,
+  Returns:
+    (the run's work directory, the checkpoint to go on from) -> the replay,
+    started; raises CheckpointError if it cannot go on from there.
+
+  Raises:
+    ValueError: if the agent cannot have that replay, or memory does not hold
+      it.
+  """
+  if kind not in get_args(ReplayKind):
+    raise ValueError(
+      f"replay must be one of {get_args(ReplayKind)}, got {kind!r}."
     )
+  embeds = parts.makes_embedded_replay()
+  if kind == "embedded" and not embeds:
+    raise ValueError(
+      "replay must be 'reverb': this agent's builder makes Reverb's tables, "
+      "and no embedded replay."
+    )
+  if kind == "reverb" or not embeds:
+    # Not everyone has Reverb.
+    local_reverb = lazy.load(
+      "acme_qsm.experiments.local_reverb", "This agent's replay"
+    )
+    return local_reverb.prepare(parts.tables())
+  return functools.partial(_start_embedded, parts.embedded_replay(seed))
 
-  def save(
-    self, folder: pathlib.Path, previous: pathlib.Path | None = None
-  ) -> None:
-    """Writes its content into a new folder; previous is not used."""
-    del previous
-    assert self._staging is not None
-    reverb_server.save(self.client, self._staging, folder)
+
+def _start_embedded(
+  replay: EmbeddedReplay,
+  workdir: Workdir | None,
+  checkpoint: Checkpoint | None,
+) -> EmbeddedReplay:
+  del workdir
+  if checkpoint is None:
+    return replay
+  folder = checkpoint.path / "replay"
+  if not embedded.wrote(folder):
+    raise CheckpointError(
+      f"Reverb wrote the replay in {checkpoint.path}: go on with --replay "
+      "reverb."
+    )
+  try:
+    replay.restore(folder)
+  except ValueError as error:
+    raise CheckpointError(str(error)) from error
+  return replay
 
 
 class Batches:

@@ -1,6 +1,7 @@
 """Acting, learning and evaluating in turn, in one process."""
 
 import contextlib
+from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
 
@@ -72,9 +73,11 @@ def run_experiment(
     raise ExperimentError(f"num_envs must be at least 1, got {num_envs}.")
   prepared = preparation.prepare(experiment, eval_every, num_eval_episodes)
   with preparation.as_experiment_error():
-    prepared_replay = local_replay.prepare(replay, prepared)
+    start_replay = local_replay.prepare(
+      replay, prepared.parts, Seeds(experiment.seed).replay()
+    )
   with contextlib.ExitStack() as stack:
-    _LocalRun(prepared, prepared_replay, num_envs, stack).run()
+    _LocalRun(prepared, start_replay, num_envs, stack).run()
 
 
 class _LocalRun:
@@ -83,7 +86,7 @@ class _LocalRun:
   def __init__(
     self,
     prepared: preparation.Prepared,
-    prepared_replay: local_replay.PreparedReplay,
+    start_replay: Callable[..., local_replay.Replay],
     num_envs: int,
     stack: contextlib.ExitStack,
   ):
@@ -109,7 +112,7 @@ class _LocalRun:
     self._counts = Counts(state.counts)
     self._saved_steps = state.actor_steps
 
-    self._replay = prepared_replay.start(workdir, checkpoint)
+    self._replay = start_replay(workdir, checkpoint)
     stack.callback(self._replay.stop)
     self._records.rewind(checkpoint)
     self._make_learner(prepared, checkpoint, stack)

@@ -42,6 +42,24 @@ class AgentParts:
     """Makes replay's tables."""
     return self._builder.make_replay_tables(self.environment_spec, self.policy)
 
+  def makes_embedded_replay(self) -> bool:
+    """Whether the builder makes replay in this process's memory.
+
+    One that makes other tables than the builder that it extends, and nothing
+    else, is for Reverb.
+    """
+    makers = [
+      name
+      for owner in type(self._builder).__mro__
+      for name in ("make_embedded_replay", "make_replay_tables")
+      if name in vars(owner)
+    ]
+    return makers[:1] == ["make_embedded_replay"]
+
+  def embedded_replay(self, seed: int) -> Any:
+    """Makes replay in this process's memory."""
+    return self._builder.make_embedded_replay(self.environment_spec, seed)
+
   def dataset(self, client: Any) -> Iterator[Any]:
     """Makes an iterator over what the learner takes from replay."""
     return self._builder.make_dataset_iterator(client)

@@ -5,10 +5,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-import acme_qsm.acme_compat  # noqa: F401  # isort: skip
-
-from acme import specs
-
+from acme_qsm import specs
 from acme_qsm.experiments import environments
 from acme_qsm.experiments.config import ExperimentConfig
 from acme_qsm.experiments.config import ExperimentError

@@ -68,6 +68,14 @@ class Seeds:
     """
     return self._seed("environment", actor_steps, index, restarts, number)
 
+  def replay(self) -> int:
+    """Seed of the draws from replay; a checkpoint holds what follows.
+
+    Returns:
+      A seed in 0 .. 2^32 - 1.
+    """
+    return self._seed("replay")
+
   def evaluator_key(self, actor_steps: int, restarts: int = 0) -> jax.Array:
     """Key of an evaluator's actions.
 

@@ -25,15 +25,10 @@ def clipped_double_q_loss(
   Returns:
     The loss of each example [B]; no gradient flows into the target.
   """
-  # Not at the top: rlax loads TensorFlow where that is installed.
-  import rlax
-
   chex.assert_rank([q_values, next_q_values, reward, discount], [2, 2, 1, 1])
   chex.assert_equal_shape([reward, discount, q_values[0], next_q_values[0]])
-  td_error = jax.vmap(rlax.td_learning, in_axes=(0, None, None, None))
-  td_errors = jax.vmap(td_error, in_axes=(1, 0, 0, 0), out_axes=1)(
-    q_values, reward, discount, jnp.min(next_q_values, axis=0)
-  )
+  target = reward + discount * jnp.min(next_q_values, axis=0)
+  td_errors = jax.lax.stop_gradient(target) - q_values
   return jnp.sum(jnp.square(td_errors), axis=0)
 
 

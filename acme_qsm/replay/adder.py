@@ -109,12 +109,3 @@ class EmbeddedAdder(TransitionAdder):
 
   def _write(self, rows: np.ndarray) -> None:
     self._replay.insert(rows)
-
-
-# For the builder, until it names the module.
-def __getattr__(name: str) -> Any:
-  if name == "NStepTransitionAdder":
-    from acme_qsm.replay import reverb_adder
-
-    return reverb_adder.NStepTransitionAdder
-  raise AttributeError(name)

@@ -2,12 +2,9 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 
-import jax
-import numpy as np
 import reverb
 import tensorflow as tf
 
@@ -96,36 +93,3 @@ def make_dataset_iterator(
   options.threading.private_threadpool_size = 1
   options.deterministic = True
   return dataset.with_options(options).as_numpy_iterator()
-
-
-def draw_of_items(
-  samples: Iterator[reverb.ReplaySample],
-  transitions_per_item: int,
-  random_key: jax.Array,
-) -> Iterator[reverb.ReplaySample]:
-  """Draws one transition of each sampled item, each as likely as the others.
-
-  The same samples and key give the same draws. That is all that a run's seed
-  reproduces: which items are sampled, and when they come, is up to Reverb.
-
-  Args:
-    samples: of items of several packed transitions.
-    transitions_per_item: how many.
-    random_key: PRNG key of the draws, which it alone determines; it is not
-      used up by them.
-
-  Returns:
-    The samples, their `data` [batch, D] of one packed transition each.
-  """
-  if transitions_per_item == 1:
-    return samples
-  # On the host: it is numpy's to pick rows of what comes from Reverb.
-  random = np.random.default_rng(np.asarray(jax.random.key_data(random_key)))
-
-  def draw(sample: reverb.ReplaySample) -> reverb.ReplaySample:
-    data: Any = sample.data
-    items = data.reshape(len(data), transitions_per_item, -1)
-    drawn = random.integers(transitions_per_item, size=len(items))
-    return sample._replace(data=items[np.arange(len(items)), drawn])
-
-  return map(draw, samples)

@@ -28,6 +28,7 @@ from acme_qsm import methods
 from acme_qsm.agents.builder import QSMBuilder
 from acme_qsm.replay import reverb_tables
 from acme_qsm.replay.codec import TransitionCodec
+from acme_qsm.replay.items import draw_of_items
 
 # What waiting for anything may take, in seconds: far more than it does.
 DEADLINE = 120.0
@@ -154,8 +155,10 @@ def test_arguments_that_later_acme_may_leave_out_are_optional():
   assert parameters["evaluation"].default is False
 
 
-def test_the_builder_is_acmes(builder):
-  assert isinstance(builder, builders.ActorLearnerBuilder)
+def test_the_builder_has_the_methods_of_acmes(builder):
+  abstract = builders.ActorLearnerBuilder.__abstractmethods__
+  assert len(abstract) == 5
+  assert abstract <= set(dir(builder))
   assert acme_qsm.QSMBuilder is QSMBuilder
   assert QSMBuilder().config == acme_qsm.QSMConfig()
   # As it goes to other processes.
@@ -220,9 +223,7 @@ def test_every_transition_is_as_likely_as_the_others(
     adder.add(np.full(2, i / 12, np.float32), wrap_next(spec))
   adder.flush()
   dataset = builder.make_dataset_iterator(client)
-  drawn = reverb_tables.draw_of_items(
-    dataset, transitions_per_item, jax.random.key(0)
-  )
+  drawn = draw_of_items(dataset, TransitionCodec(spec).size, jax.random.key(0))
   batches = np.concatenate([next(drawn).data for _ in range(120)])
   transitions = TransitionCodec(spec).unpack(batches)
   drawn = np.rint(12 * np.asarray(transitions.action)[:, 0])
@@ -489,11 +490,10 @@ def test_evaluators_take_over_new_parameters_at_once(
   actor = builder.make_actor(jax.random.PRNGKey(1), policy, spec, learner)
   actor.update(wait=True)
   actor.observe_first(dm_env.restart(observation))
-  client = actor._variable_client
-  before = jax.tree.leaves(client.params)
+  before = jax.tree.leaves(actor.params)
   learner.step()
   actor.update(wait=True)
-  after = jax.tree.leaves(client.params)
+  after = jax.tree.leaves(actor.params)
   assert any(
     not np.array_equal(a, b) for a, b in zip(before, after, strict=True)
   )

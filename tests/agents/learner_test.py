@@ -115,7 +115,8 @@ def test_three_sgd_steps_at_once_are_three_steps(
   learner = make_learner(
     dataset, num_sgd_steps=3, counter=counter, logger=logger
   )
-  assert isinstance(learner, acme_core.Learner)
+  abstract = acme_core.Learner.__abstractmethods__
+  assert abstract <= set(dir(learner))
 
   state = jax.jit(learner_core.init)(jax.random.PRNGKey(0))
   assert_bit_equal(learner.save(), copy(state))
@@ -149,6 +150,22 @@ def test_a_step_takes_one_element(make_data, make_learner):
   learner.step()
   learner.step()
   assert len(list(dataset)) == 3
+
+
+def test_it_runs_and_counts_by_itself(make_data, make_learner):
+  logger = RecordingLogger()
+  learner = make_learner(
+    [make_data(seed, 2 * BATCH_SIZE) for seed in range(3)],
+    num_sgd_steps=2,
+    logger=logger,
+  )
+  learner.run(2)
+  assert [row["learner_steps"] for row in logger.rows] == [2, 4]
+  assert 0.0 < logger.rows[-1]["learner_walltime"] < 600.0
+  # Until there is nothing more to learn from.
+  with pytest.raises(StopIteration):
+    learner.run()
+  assert int(learner.save().steps) == 6
 
 
 def test_a_restored_learner_goes_on_bit_equally(make_data, make_learner):

@@ -36,6 +36,26 @@ def test_invalid_actions(make_spec, action, message):
     specs.validate_environment_spec(make_spec(**action))
 
 
+@pytest.mark.parametrize(
+  ("observation", "action", "ours", "acmes"),
+  [
+    (None, {"minimum": -2.0}, "CanonicalActions", "CanonicalSpecWrapper"),
+    (
+      {"position": None},
+      {},
+      "ConcatenatedObservations",
+      "ConcatObservationWrapper",
+    ),
+    (None, {"dtype": np.float64}, "SinglePrecision", "SinglePrecisionWrapper"),
+  ],
+)
+def test_what_helps_is_named(make_spec, observation, action, ours, acmes):
+  with pytest.raises(ValueError, match="wrap the environment") as error:
+    specs.validate_environment_spec(make_spec(observation, **action))
+  assert f"acme_qsm.environments.wrappers.{ours} " in str(error.value)
+  assert f"acme.wrappers.{acmes}." in str(error.value)
+
+
 def test_actions_without_bounds(environment_spec, make_spec):
   # As dm_env's Array has them: no such attributes at all.
   class Unbounded:

@@ -1,4 +1,4 @@
-"""The table's limiter never stops a run; which transitions are drawn."""
+"""The table's limiter never stops a run."""
 
 import pathlib
 import subprocess
@@ -6,10 +6,8 @@ import sys
 
 import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 
-import jax
 import numpy as np
 import pytest
-import reverb
 
 from acme_qsm.replay import pacing
 from acme_qsm.replay import reverb_tables
@@ -176,44 +174,3 @@ def test_no_configuration_stops_for_ever(
         run_in_turn(rng, config, limited)
     except AssertionError as error:
       raise AssertionError(f"It stops for ever: {config}") from error
-
-
-def make_samples():
-  """Two batches of four items of three transitions of two numbers."""
-  for i in range(2):
-    data = 100 * i + np.arange(24, dtype=np.float32).reshape(4, 6)
-    yield reverb.ReplaySample(info=i, data=data)
-
-
-def draw(transitions_per_item, seed):
-  return list(
-    reverb_tables.draw_of_items(
-      make_samples(), transitions_per_item, jax.random.key(seed)
-    )
-  )
-
-
-def test_the_same_samples_and_key_give_the_same_draws():
-  draws = [np.stack([each.data for each in draw(3, 0)]) for _ in range(2)]
-  np.testing.assert_array_equal(*draws)
-  # One of 3^8 draws is this by chance.
-  other = np.stack([each.data for each in draw(3, 1)])
-  assert not np.array_equal(draws[0], other)
-  # Whole transitions, each of its own item, and batches are not drawn alike.
-  first, second = draws[0], draws[0][1] - 100
-  assert first.shape == (2, 4, 2)
-  assert np.all(first[0][:, 1] == first[0][:, 0] + 1)
-  np.testing.assert_array_equal(first[0][:, 0] // 6, np.arange(4))
-  assert not np.array_equal(first[0], second)
-
-
-def test_old_and_new_keys_are_taken():
-  old = reverb_tables.draw_of_items(make_samples(), 3, jax.random.PRNGKey(0))
-  for ours, theirs in zip(draw(3, 0), old, strict=True):
-    np.testing.assert_array_equal(ours.data, theirs.data)
-    assert ours.info == theirs.info
-
-
-def test_of_single_transitions_nothing_is_drawn():
-  for drawn, sample in zip(draw(1, 0), make_samples(), strict=True):
-    np.testing.assert_array_equal(drawn.data, sample.data)

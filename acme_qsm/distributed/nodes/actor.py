@@ -135,9 +135,10 @@ class _Actor:
     self._actor.observe(action, timestep)
     for observer in self._run.experiment.observers:
       observer.observe(environment.environment, timestep, action)
-    self._actor.update()
     self._totals[ACTOR_STEPS] += 1
     self._link.totals = dict(self._totals)
+    # Counted first: it may find that the run is over.
+    self._actor.update()
     return timestep
 
   def _log_episode(

@@ -4,8 +4,6 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-import acme_qsm.acme_compat  # noqa: F401  # isort: skip
-
 import dm_env
 
 from acme_qsm.distributed.coordination.link import Link

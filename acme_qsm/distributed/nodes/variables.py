@@ -10,11 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
 
-import acme_qsm.acme_compat  # noqa: F401  # isort: skip
-
 import jax
-from acme import core
 
+from acme_qsm.agents.actor import VariableSource
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.link import Link
 from acme_qsm.distributed.nodes.run import POLL_SECONDS
@@ -40,7 +38,7 @@ class Version(NamedTuple):
 class PublishedVariables:
   """Answers who asks for parameters; each of them is encoded once."""
 
-  def __init__(self, source: core.VariableSource, steps: Callable[[], float]):
+  def __init__(self, source: VariableSource, steps: Callable[[], float]):
     """Initialises the publication.
 
     Args:
@@ -78,7 +76,7 @@ class PublishedVariables:
       return self._encoded[key]
 
 
-class RemoteVariables(core.VariableSource):
+class RemoteVariables:
   """The learner's parameters; the last ones again if it does not answer.
 
   Attributes:

@@ -1,0 +1,132 @@
+"""What a run in one process needs, without Acme and all that comes with it."""
+
+import pathlib
+import subprocess
+import sys
+
+import acme_qsm
+
+MISSING = [
+  "acme",
+  "gym",
+  "gym_notices",
+  "launchpad",
+  "reverb",
+  "rlax",
+  "sonnet",
+  "tensorflow",
+  "tensorflow_probability",
+  "trfl",
+]
+
+CODE = f"""
+import sys
+
+sys.modules.update(dict.fromkeys({MISSING}))
+
+import jax
+import numpy as np
+
+import acme_qsm
+from acme_qsm import environments
+from acme_qsm import experiments
+from acme_qsm import specs
+from acme_qsm import types
+from acme_qsm.experiments import evaluation
+from acme_qsm.experiments import parts
+from acme_qsm.experiments import preparation
+from acme_qsm.replay.codec import TransitionCodec
+from acme_qsm.replay.n_step import NStepTransitions
+
+experiments.ExperimentConfig
+config = acme_qsm.QSMConfig(
+  policy_hidden_sizes=(16,),
+  critic_hidden_sizes=(16,),
+  num_denoising_steps=2,
+  batch_size=8,
+  min_replay_size=8,
+)
+environment = environments.make("cartpole:swingup", 0)
+spec = specs.make_environment_spec(environment)
+specs.validate_environment_spec(spec)
+codec = TransitionCodec(spec)
+builder = acme_qsm.DiffusionBuilder(config)
+networks = acme_qsm.make_networks(spec, config)
+
+
+class Adder:
+  def __init__(self):
+    self.rows = []
+    self._transitions = NStepTransitions(config.n_step, config.discount)
+
+  def add_first(self, timestep):
+    self._transitions.start(timestep.observation)
+
+  def add(self, action, next_timestep):
+    self.rows += map(
+      codec.pack,
+      self._transitions.add(
+        action,
+        next_timestep.reward,
+        next_timestep.discount,
+        next_timestep.observation,
+        next_timestep.last(),
+      ),
+    )
+
+
+class Sample:
+  def __init__(self, data):
+    self.data = data
+
+
+adder = Adder()
+
+
+def batches():
+  random = np.random.default_rng(0)
+  while True:
+    yield Sample(np.stack(adder.rows)[random.integers(len(adder.rows), size=8)])
+
+
+learner = builder.make_learner(
+  jax.random.key(0), networks, batches(), environment_spec=spec
+)
+actor = builder.make_actor(
+  jax.random.key(1), builder.make_policy(networks, spec), spec, learner, adder
+)
+timestep = environment.reset()
+actor.observe_first(timestep)
+for step in range(20):
+  action = actor.select_action(timestep.observation)
+  timestep = environment.step(action)
+  actor.observe(action, timestep)
+  if step >= 10:
+    learner.step()
+    actor.update(wait=True)
+assert int(learner.save().steps) == 10
+assert int(actor.params.steps) == 10
+result = evaluation.evaluate(
+  environments.make("cartpole:swingup", 1),
+  builder.make_actor(
+    jax.random.key(2),
+    builder.make_policy(networks, spec, evaluation=True),
+    spec,
+    learner,
+  ),
+  1,
+)
+assert result["episode_length"] == 1000
+"""
+
+
+def test_acting_and_learning_need_none_of_it():
+  result = subprocess.run(
+    [sys.executable, "-c", CODE],
+    capture_output=True,
+    text=True,
+    check=False,
+    # Where this very package was found.
+    cwd=pathlib.Path(acme_qsm.__file__).parents[1],
+  )
+  assert result.returncode == 0, result.stderr
