@@ -55,8 +55,8 @@ class ActorCriticConfig(NetworksConfig):
     samples_per_insert: transitions sampled per transition inserted, which is
       updates_per_step times batch_size; not read where that is given.
     samples_per_insert_tolerance: how far, as a share of the samples that
-      min_replay_size inserts call for, sampling and inserting may drift apart before one
-      waits for the other.
+      min_replay_size inserts call for, sampling and inserting may drift apart
+      before one waits for the other.
     transitions_per_item: transitions that an actor stores together, as one item
       of replay, of which each sample is one at random. With more, replay takes
       less memory and inserting less time, but an actor's newest transitions

@@ -10,6 +10,7 @@ from acme_qsm.experiments import local_replay
 from acme_qsm.experiments import native_output
 from acme_qsm.experiments import preparation
 from acme_qsm.experiments.config import ExperimentConfig
+from acme_qsm.experiments.config import ExperimentError
 from acme_qsm.experiments.counts import ACTOR_STEPS
 from acme_qsm.experiments.counts import Counter
 from acme_qsm.experiments.counts import Counts

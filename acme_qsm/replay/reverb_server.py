@@ -1,5 +1,6 @@
 """Reverb servers: beside a run's other processes, and within its only one."""
 
+import dataclasses
 import os
 import pathlib
 import shutil
@@ -12,6 +13,7 @@ import reverb
 from reverb import errors as reverb_errors
 from reverb.cc import schema_pb2
 
+from acme_qsm.replay import embedded
 from acme_qsm.replay import reverb_tables
 from acme_qsm.replay.listening import addresses
 from acme_qsm.replay.listening import bind
@@ -23,6 +25,8 @@ _WIDE_INSERTS = 16
 # columns of 32 to 16,000 bytes each.
 _ITEM_BYTES = 500
 _CHUNK_BYTES = 1_070
+# Sent but not yet confirmed, at most, when a server is filled.
+_ITEMS_IN_FLIGHT = 100
 
 
 class ReplayServer:
@@ -43,15 +47,21 @@ class ReplayServer:
       tables: the tables; the first one is what `info` and `size` are about.
       staging: an own folder, for Reverb to write checkpoints to; None to write
         none.
-      checkpoint: a folder that `save` wrote, to start from.
+      checkpoint: a folder that `save` or an embedded replay wrote, to start
+        from; what the latter holds is inserted, which takes a while.
       host: the IP address of this machine to listen on.
       port: the port; None for a free one.
       run_id: the run's, by which `connect` knows the server; empty for none.
 
     Raises:
       RuntimeError: if the checkpoint holds other tables than those given.
-      ValueError: if the address or port cannot be had.
+      ValueError: if the address or port cannot be had, or an embedded replay's
+        checkpoint is damaged or does not fit.
     """
+    content = None
+    if checkpoint is not None and embedded.wrote(checkpoint):
+      content, checkpoint = embedded.read(checkpoint), None
+      tables = [_going_on_from(tables[0], content), *tables[1:]]
     checkpointer = None
     if staging is not None:
       shutil.rmtree(staging, ignore_errors=True)
@@ -70,6 +80,8 @@ class ReplayServer:
     self.client = reverb.Client(self.address)
     self._table = tables[0]
     self._restored = checkpoint is not None
+    if content is not None:
+      _fill(self.client, self._table, content.rows)
 
   def info(self):
     """Reverb's `TableInfo` of the (first) table."""
@@ -197,13 +209,19 @@ class LocalReplay(ReplayServer):
     run_id: str = "",
   ):
     """Starts the server: see `ReplayServer`."""
-    self._pace = reverb_tables.get_pace(tables[0])
     super().__init__(
       [_without_insert_blocking(table) for table in tables],
       staging,
       checkpoint,
       run_id=run_id,
     )
+    # What went on from another kind of replay has its window elsewhere.
+    shift = (
+      self.info().rate_limiter_info.min_diff
+      - tables[0].info.rate_limiter_info.min_diff
+    )
+    pace = reverb_tables.get_pace(tables[0])
+    self._pace = dataclasses.replace(pace, middle=pace.middle + shift)
 
   def num_samples_due(self) -> float:
     """How many samples the inserts so far call for, 0 below the least size."""
@@ -240,6 +258,55 @@ def max_bytes(table: reverb.Table) -> int:
   ]
   item = _ITEM_BYTES + sum(_CHUNK_BYTES + column for column in columns)
   return table.info.max_size * item
+
+
+def _going_on_from(
+  table: reverb.Table, content: embedded.Content
+) -> reverb.Table:
+  """A table in which, once it is filled, as much is due as was before.
+
+  Its own counts start at 0: the window of its limiter moves instead.
+  """
+  per_item = _transitions_per_item(table, content.rows)
+  limiter = table.info.rate_limiter_info
+  ratio = limiter.samples_per_insert
+  difference = content.num_inserts / per_item * ratio - content.num_samples
+  num_items = min(len(content.rows) // per_item, table.info.max_size)
+  shift = num_items * ratio - difference
+  return table.replace(
+    rate_limiter=reverb.rate_limiters.RateLimiter(
+      samples_per_insert=ratio,
+      min_size_to_sample=limiter.min_size_to_sample,
+      min_diff=limiter.min_diff + shift,
+      max_diff=limiter.max_diff + shift,
+    )
+  )
+
+
+def _fill(client: reverb.Client, table: reverb.Table, rows: np.ndarray) -> None:
+  """Inserts transitions [N, D], as many of the newest as fit in whole items."""
+  per_item = _transitions_per_item(table, rows)
+  num_items = min(len(rows) // per_item, table.info.max_size)
+  items = rows[len(rows) - num_items * per_item :].reshape(num_items, -1)
+  with client.trajectory_writer(num_keep_alive_refs=1) as writer:
+    for item in items:
+      writer.append(item)
+      writer.create_item(
+        table.name, priority=1.0, trajectory=writer.history[-1]
+      )
+      writer.flush(_ITEMS_IN_FLIGHT)
+    writer.flush()
+
+
+def _transitions_per_item(table: reverb.Table, rows: np.ndarray) -> int:
+  (item_size,) = table.info.signature.shape
+  per_item, rest = divmod(item_size, rows.shape[1])
+  if rest or not per_item:
+    raise ValueError(
+      f"Replay's transitions are of {rows.shape[1]} numbers, which do not make "
+      f"up an item of {item_size}."
+    )
+  return per_item
 
 
 def _without_insert_blocking(table: reverb.Table) -> reverb.Table:
