@@ -147,6 +147,7 @@ def make_experiment(tmp_path):
     environment_factory=PointEnvironment,
     directory=tmp_path / "run",
     minutes=60.0,
+    max_to_keep=1,
     make_builder=QSMBuilder,
     **kwargs,
   ):
@@ -157,7 +158,10 @@ def make_experiment(tmp_path):
       max_num_actor_steps=num_steps,
       seed=seed,
       checkpointing=CheckpointingConfig(
-        directory=str(directory), add_uid=False, time_delta_minutes=minutes
+        max_to_keep=max_to_keep,
+        directory=str(directory),
+        add_uid=False,
+        time_delta_minutes=minutes,
       ),
       **kwargs,
     )

@@ -214,7 +214,7 @@ class EmbeddedReplay:
         as it was then.
     """
     max_size, row_size = self._rows.shape
-    try:
+    with _as_value_error(folder):
       saved = _Saved(folder)
       if saved.row_size != row_size:
         raise ValueError(
@@ -230,17 +230,6 @@ class EmbeddedReplay:
         begin = max(file.begin, saved.num_inserts - size)
         if begin < file.end:
           self._restore_file(folder, file, begin)
-    except (
-      OSError,
-      ValueError,
-      KeyError,
-      TypeError,
-      OverflowError,
-      # Of a damaged header.
-      SyntaxError,
-      tokenize.TokenError,
-    ) as error:
-      raise ValueError(f"Replay in {folder}: {error}") from error
     self._random = random
     self._num_inserts = saved.num_inserts
     self._num_samples = saved.num_samples
@@ -296,9 +285,63 @@ class EmbeddedReplay:
           raise ValueError(f"{file.name} has a NaN or an infinity.")
 
 
+@contextlib.contextmanager
+def _as_value_error(folder: pathlib.Path) -> Iterator[None]:
+  """Raises what goes wrong with a folder as a ValueError that names it."""
+  try:
+    yield
+  except (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    # Of a damaged header.
+    SyntaxError,
+    tokenize.TokenError,
+  ) as error:
+    raise ValueError(f"Replay in {folder}: {error}") from error
+
+
 def wrote(folder: pathlib.Path) -> bool:
   """Whether what is in a folder was saved by an `EmbeddedReplay`."""
   return (folder / _METADATA).is_file()
+
+
+class Content(NamedTuple):
+  """What an `EmbeddedReplay` has saved.
+
+  Attributes:
+    rows: [N, D] packed transitions, the oldest first.
+    num_inserts: the transitions ever inserted.
+    num_samples: the transitions ever drawn.
+  """
+
+  rows: np.ndarray
+  num_inserts: int
+  num_samples: int
+
+
+def read(folder: pathlib.Path) -> Content:
+  """Reads what an `EmbeddedReplay` has saved.
+
+  Args:
+    folder: the folder.
+
+  Returns:
+    The content.
+
+  Raises:
+    ValueError: says what is missing or damaged.
+  """
+  with _as_value_error(folder):
+    saved = _Saved(folder)
+  replay = EmbeddedReplay(
+    max(saved.row_size, 1), max(saved.size, 1), Pace(1.0, 1, 0.0, 0.0)
+  )
+  replay.restore(folder)
+  rows = [*replay._views(saved.num_inserts - saved.size, saved.num_inserts)]
+  return Content(np.concatenate(rows), saved.num_inserts, saved.num_samples)
 
 
 class _Saved:

@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -291,15 +292,15 @@ def _fill(client: reverb.Client, table: reverb.Table, rows: np.ndarray) -> None:
   with client.trajectory_writer(num_keep_alive_refs=1) as writer:
     for item in items:
       writer.append(item)
-      writer.create_item(
-        table.name, priority=1.0, trajectory=writer.history[-1]
-      )
+      history: Any = writer.history
+      writer.create_item(table.name, priority=1.0, trajectory=history[-1])
       writer.flush(_ITEMS_IN_FLIGHT)
     writer.flush()
 
 
 def _transitions_per_item(table: reverb.Table, rows: np.ndarray) -> int:
-  (item_size,) = table.info.signature.shape
+  signature: Any = table.info.signature
+  (item_size,) = signature.shape
   per_item, rest = divmod(item_size, rows.shape[1])
   if rest or not per_item:
     raise ValueError(

@@ -1,6 +1,7 @@
 """Tests of the local run: what it leaves, and how it goes on."""
 
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -15,15 +16,28 @@ from acme_qsm import make_networks
 from acme_qsm import QSMBuilder
 from acme_qsm import QSMConfig
 from acme_qsm.experiments import ExperimentError
-from acme_qsm.experiments import run_experiment
+from acme_qsm.experiments import run_experiment as run_on_any_replay
 from acme_qsm.experiments.records import checkpointing
 from acme_qsm.experiments.records.loggers import read_csv
+from acme_qsm.replay import embedded
 from acme_qsm.replay import reverb_server
 from acme_qsm.types import NonFiniteError
 
 # n-step returns of 3 steps add two shorter transitions at an episode's end.
 ITEMS_PER_EPISODE = 22
 EPISODE_LENGTH = 20
+
+
+@pytest.fixture(params=["embedded", "reverb"])
+def replay(request):
+  """The kind of replay."""
+  return request.param
+
+
+@pytest.fixture
+def run_experiment(replay):
+  """Runs an experiment on each kind of replay."""
+  return functools.partial(run_on_any_replay, replay=replay)
 
 
 def _latest(path):
@@ -35,7 +49,9 @@ def _expected_learner_steps(num_items, min_replay_size=32):
   return num_items - min_replay_size + 1
 
 
-def test_leaves_everything_in_the_work_directory(tmp_path, make_experiment):
+def test_leaves_everything_in_the_work_directory(
+  tmp_path, make_experiment, run_experiment
+):
   run_experiment(make_experiment(100), eval_every=40, num_eval_episodes=2)
   path = tmp_path / "run"
 
@@ -56,7 +72,7 @@ def test_leaves_everything_in_the_work_directory(tmp_path, make_experiment):
 
 
 def test_makes_the_learner_steps_that_samples_per_insert_call_for(
-  tmp_path, make_experiment
+  tmp_path, make_experiment, run_experiment
 ):
   run_experiment(make_experiment(100), eval_every=100, num_eval_episodes=0)
   metadata = _latest(tmp_path / "run").metadata
@@ -67,7 +83,7 @@ def test_makes_the_learner_steps_that_samples_per_insert_call_for(
 
 
 def test_items_of_several_transitions_change_no_count(
-  tmp_path, make_experiment, small_config
+  tmp_path, make_experiment, small_config, run_experiment
 ):
   config = dataclasses.replace(small_config, transitions_per_item=8)
   # In the middle of an item, which is lost, as is what was on its way.
@@ -87,7 +103,9 @@ def test_what_restarts_lose_does_not_add_up(
 ):
   config = dataclasses.replace(small_config, samples_per_insert_tolerance=10.0)
   for num_steps in range(60, 85, 5):
-    run_experiment(make_experiment(num_steps, config), num_eval_episodes=0)
+    run_on_any_replay(
+      make_experiment(num_steps, config), num_eval_episodes=0, replay="reverb"
+    )
   server = reverb_server.LocalReplay(
     QSMBuilder(config).make_replay_tables(
       specs.make_environment_spec(make_experiment().environment_factory(0))
@@ -103,7 +121,9 @@ def test_what_restarts_lose_does_not_add_up(
   assert 0 <= ahead <= 4 * config.batch_size
 
 
-def test_resumed_run_counts_as_an_uninterrupted_one(tmp_path, make_experiment):
+def test_resumed_run_counts_as_an_uninterrupted_one(
+  tmp_path, make_experiment, run_experiment
+):
   whole, halves = tmp_path / "whole", tmp_path / "halves"
   kwargs = {"eval_every": 20, "num_eval_episodes": 1}
   run_experiment(make_experiment(200, directory=whole), **kwargs)
@@ -134,7 +154,7 @@ def test_resumed_run_counts_as_an_uninterrupted_one(tmp_path, make_experiment):
 
 
 def test_resumed_run_goes_on_with_its_own_learner_and_replay(
-  tmp_path, make_experiment
+  tmp_path, make_experiment, run_experiment
 ):
   path = tmp_path / "run"
   run_experiment(make_experiment(90), eval_every=90, num_eval_episodes=0)
@@ -177,7 +197,7 @@ class _Interrupting:
   [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)],
 )
 def test_a_signal_saves_a_checkpoint_and_the_run_goes_on(
-  tmp_path, make_experiment, number, error
+  tmp_path, make_experiment, number, error, run_experiment
 ):
   path = tmp_path / "run"
   handler = signal.getsignal(number)
@@ -196,7 +216,7 @@ def test_a_signal_saves_a_checkpoint_and_the_run_goes_on(
 
 
 def test_an_evaluation_that_was_interrupted_is_made_up_for(
-  tmp_path, make_experiment
+  tmp_path, make_experiment, run_experiment
 ):
   class InterruptedEvaluation(dm_env.Environment):
     """Sends SIGTERM at the first step of the environment made third.
@@ -247,7 +267,7 @@ def test_an_evaluation_that_was_interrupted_is_made_up_for(
 
 @pytest.mark.parametrize("bad_reward", [np.nan, np.inf])
 def test_a_reward_that_is_not_finite_stops_the_run(
-  tmp_path, make_experiment, bad_reward
+  tmp_path, make_experiment, bad_reward, run_experiment
 ):
   path = tmp_path / "run"
   run_experiment(make_experiment(50), eval_every=50, num_eval_episodes=0)
@@ -271,7 +291,9 @@ def test_a_reward_that_is_not_finite_stops_the_run(
   assert _latest(path).metadata["actor_steps"] == 62
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, make_experiment):
+def test_a_loss_that_is_not_finite_stops_the_run(
+  tmp_path, make_experiment, run_experiment
+):
   path = tmp_path / "run"
   run_experiment(make_experiment(50), eval_every=50, num_eval_episodes=0)
 
@@ -291,7 +313,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, make_experiment):
 
 
 def test_returns_that_do_not_fit_are_warned_of(
-  make_experiment, small_config, capsys
+  make_experiment, small_config, capsys, run_experiment
 ):
   # Its rewards, up to 1 each, have no bounds that are stated.
   config = dataclasses.replace(
@@ -306,7 +328,7 @@ def test_returns_that_do_not_fit_are_warned_of(
   assert "min_value or raise max_value" in line
 
 
-def test_evaluation_has_its_own_environment(make_experiment):
+def test_evaluation_has_its_own_environment(make_experiment, run_experiment):
   seeds = []
 
   def make_environment(seed):
@@ -349,7 +371,7 @@ class _Counted(dm_env.Environment):
     return self._environment.action_spec()
 
 
-def test_environments_are_closed(make_experiment):
+def test_environments_are_closed(make_experiment, run_experiment):
   numbers = []
 
   def make_environment(seed):
@@ -368,7 +390,7 @@ def test_environments_are_closed(make_experiment):
 
 
 def test_without_a_work_directory_nothing_is_written(
-  tmp_path, make_experiment, monkeypatch
+  tmp_path, make_experiment, monkeypatch, run_experiment
 ):
   monkeypatch.chdir(tmp_path)
   experiment = dataclasses.replace(make_experiment(60), checkpointing=None)
@@ -383,7 +405,9 @@ def test_without_a_work_directory_nothing_is_written(
     ({"num_eval_episodes": -1}, "num_eval_episodes must not be negative"),
   ],
 )
-def test_wrong_arguments(tmp_path, make_experiment, kwargs, message):
+def test_wrong_arguments(
+  tmp_path, make_experiment, kwargs, message, run_experiment
+):
   with pytest.raises(ExperimentError, match=message):
     run_experiment(make_experiment(), **kwargs)
   assert not (tmp_path / "run").exists()
@@ -419,14 +443,16 @@ class _MinSizeBuilder(QSMBuilder):
 def test_what_cannot_be_run(tmp_path, make_experiment, fields, message):
   def make_and_run():
     experiment = dataclasses.replace(make_experiment(), **fields)
-    run_experiment(experiment, eval_every=50)
+    run_on_any_replay(experiment, eval_every=50)
 
   with pytest.raises(ExperimentError, match=message):
     make_and_run()
   assert not (tmp_path / "run").exists()
 
 
-def test_unbounded_actions_cannot_be_chosen(tmp_path, make_experiment):
+def test_unbounded_actions_cannot_be_chosen(
+  tmp_path, make_experiment, run_experiment
+):
   def make_environment(seed):
     environment = make_experiment().environment_factory(seed)
     environment.action_spec = lambda: dm_env.specs.Array((1,), np.float32)
@@ -438,16 +464,126 @@ def test_unbounded_actions_cannot_be_chosen(tmp_path, make_experiment):
   assert not (tmp_path / "run").exists()
 
 
-def test_no_evaluators_is_no_evaluation(tmp_path, make_experiment):
+def test_no_evaluators_is_no_evaluation(
+  tmp_path, make_experiment, run_experiment
+):
   run_experiment(make_experiment(40, evaluator_factories=[]), eval_every=20)
   assert not (tmp_path / "run" / "logs" / "evaluator.csv").exists()
 
 
+@pytest.mark.parametrize(
+  ("replay", "name"), [("embedded", "embedded_replay.json"), ("reverb", "DONE")]
+)
 def test_checkpoints_that_cannot_be_read_are_an_error(
-  tmp_path, make_experiment
+  tmp_path, make_experiment, run_experiment, name
 ):
   run_experiment(make_experiment(40), eval_every=40, num_eval_episodes=0)
   checkpoint = _latest(tmp_path / "run")
-  (checkpoint.path / "replay" / "DONE").unlink()
-  with pytest.raises(checkpointing.CheckpointError, match="DONE"):
+  (checkpoint.path / "replay" / name).unlink()
+  with pytest.raises(checkpointing.CheckpointError, match=name):
     run_experiment(make_experiment(80), eval_every=40, num_eval_episodes=0)
+
+
+def test_a_damaged_replay_is_passed_over(tmp_path, make_experiment):
+  run = functools.partial(run_on_any_replay, num_eval_episodes=0)
+  for num_steps in (40, 60):
+    run(make_experiment(num_steps, max_to_keep=2))
+  file = next((_latest(tmp_path / "run").path / "replay").glob("*.npy"))
+  content = bytearray(file.read_bytes())
+  content[-1] ^= 1
+  file.unlink()  # It may have a second name in the checkpoint before.
+  file.write_bytes(content)
+  assert _latest(tmp_path / "run").metadata["actor_steps"] == 40
+  run(make_experiment(80, max_to_keep=2))
+  assert _latest(tmp_path / "run").metadata["actor_steps"] == 80
+
+
+def test_embedded_replay_loses_nothing_between_runs(tmp_path, make_experiment):
+  for num_steps in (45, 90):
+    run_on_any_replay(make_experiment(num_steps), num_eval_episodes=0)
+  # Two episodes and 5 steps of one, and again.
+  num_transitions = 2 * (2 * ITEMS_PER_EPISODE + 5)
+  content = embedded.read(_latest(tmp_path / "run").path / "replay")
+  assert len(content.rows) == content.num_inserts == num_transitions
+  counts = _latest(tmp_path / "run").metadata["counter"]["counts"]
+  steps = _expected_learner_steps(num_transitions)
+  assert counts["learner_steps"] == steps
+  assert content.num_samples == 8 * steps
+
+
+def test_a_run_goes_on_in_reverb(tmp_path, make_experiment):
+  run = functools.partial(run_on_any_replay, num_eval_episodes=0)
+  run(make_experiment(50))
+  run(make_experiment(60), replay="reverb")
+  # From a checkpoint of Reverb's whose counts are not those of the run.
+  run(make_experiment(100), replay="reverb")
+  counts = _latest(tmp_path / "run").metadata["counter"]["counts"]
+  # Five episodes of 20, and two that were cut off after 10.
+  expected = _expected_learner_steps(
+    2 * ITEMS_PER_EPISODE + 10 + 10 + 2 * ITEMS_PER_EPISODE
+  )
+  assert expected - 15 <= counts["learner_steps"] <= expected + 4
+
+
+def test_a_run_in_reverb_says_how_it_goes_on(tmp_path, make_experiment):
+  run = functools.partial(run_on_any_replay, num_eval_episodes=0)
+  run(make_experiment(40), replay="reverb")
+  with pytest.raises(checkpointing.CheckpointError, match="--replay reverb"):
+    run(make_experiment(80))
+
+
+@pytest.mark.parametrize(
+  ("fields", "kwargs", "message"),
+  [
+    ({}, {"num_envs": 0}, "num_envs must be at least 1, got 0"),
+    ({}, {"replay": "redis"}, "replay must be one of .*'redis'"),
+    (
+      {"builder": _MinSizeBuilder(QSMConfig(num_denoising_steps=2))},
+      {"replay": "embedded"},
+      "replay must be 'reverb'",
+    ),
+    (
+      {"builder": QSMBuilder(QSMConfig(max_replay_size=10**12))},
+      {},
+      r"does not fit into memory: 1,000,000,000,000 transitions of 28 bytes",
+    ),
+    (
+      {"builder": QSMBuilder(QSMConfig(max_replay_size=10**12))},
+      {"replay": "reverb"},
+      r"does not fit into memory: 1,000,000,000,000 transitions of 1,598 bytes",
+    ),
+  ],
+)
+def test_what_cannot_be_asked_of_a_run(
+  tmp_path, make_experiment, fields, kwargs, message
+):
+  experiment = dataclasses.replace(make_experiment(), **fields)
+  with pytest.raises(ExperimentError, match=message):
+    run_on_any_replay(experiment, eval_every=50, **kwargs)
+  assert not (tmp_path / "run").exists()
+
+
+def test_environments_that_step_together(tmp_path, make_experiment):
+  seeds = []
+
+  def make_environment(seed):
+    seeds.append(seed)
+    return make_experiment().environment_factory(seed)
+
+  experiment = make_experiment(103, environment_factory=make_environment)
+  run_on_any_replay(experiment, eval_every=50, num_eval_episodes=0, num_envs=5)
+  assert len(set(seeds)) == len(seeds) == 1 + 5  # One is asked for its spec.
+  latest = _latest(tmp_path / "run")
+  # Exactly as many as were asked for: 21 of the first three, 20 of the others.
+  assert latest.metadata["actor_steps"] == 103
+  content = embedded.read(latest.path / "replay")
+  assert content.num_inserts == 5 * ITEMS_PER_EPISODE + 3
+  episodes = read_csv(tmp_path / "run" / "logs" / "actor.csv")
+  np.testing.assert_array_equal(episodes["episode_length"], [20.0] * 5)
+  np.testing.assert_array_equal(episodes["actor_steps"], [96, 97, 98, 99, 100])
+  steps = _expected_learner_steps(content.num_inserts)
+  counts = latest.metadata["counter"]["counts"]
+  assert counts["learner_steps"] == steps
+  # Each environment has its own observations and actions behind one another.
+  assert np.isfinite(content.rows).all()
+  assert len(np.unique(content.rows, axis=0)) == len(content.rows)
