@@ -230,7 +230,7 @@ def test_the_same_step_again_replaces_and_never_leaves_none(tmp_path):
   checkpointer = checkpointing.Checkpointer(tmp_path, max_to_keep=2)
   seen = []
 
-  def look(unused_path):
+  def look(folder, previous):
     seen.append(_latest(tmp_path).metadata["value"])
 
   for value in range(3):
