@@ -228,13 +228,14 @@ class ActionRepeat(EnvironmentWrapper):
 
   def step(self, action: Any) -> dm_env.TimeStep:
     """Makes the steps."""
-    total, discount = 0.0, 1.0
-    for _ in range(self._num_repeats):
+    timestep = self._environment.step(action)
+    total, discount = timestep.reward, timestep.discount
+    for _ in range(self._num_repeats - 1):
+      if timestep.last():
+        break
       timestep = self._environment.step(action)
       total += timestep.reward * discount
       discount *= timestep.discount
-      if timestep.last():
-        break
     return timestep._replace(reward=total, discount=discount)
 
   def reward_spec(self) -> Any:

@@ -137,6 +137,7 @@ def quantile_double_q_loss(
     The sum over critics for each example [B]; no gradient flows into the
     target.
   """
+  # Not at the top: rlax loads TensorFlow where that is installed.
   import rlax
 
   chex.assert_rank([quantiles, next_quantiles, reward], [3, 3, 1])

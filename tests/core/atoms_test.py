@@ -10,19 +10,12 @@ import acme_qsm
 from acme_qsm.core import critics
 
 
-@dataclasses.dataclass(frozen=True)
-class _Spec(acme_qsm.EnvironmentSpec):
-  """A spec that states its rewards, as Acme's does."""
-
-  rewards: acme_qsm.ArraySpec
-
-
 @pytest.fixture
 def make_rewards(environment_spec):
   """Makes a spec of an environment whose rewards have these bounds."""
 
   def make(minimum, maximum):
-    return _Spec(
+    return acme_qsm.EnvironmentSpec(
       environment_spec.observations,
       environment_spec.actions,
       acme_qsm.ArraySpec((), np.float32, minimum, maximum),
