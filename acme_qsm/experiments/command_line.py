@@ -14,6 +14,7 @@ from acme_qsm import environments
 from acme_qsm import methods
 from acme_qsm.agents.builder import DiffusionBuilder
 from acme_qsm.core import ActorCriticConfig
+from acme_qsm.experiments import compilation_cache
 from acme_qsm.experiments.config import CheckpointingConfig
 from acme_qsm.experiments.config import ExperimentConfig
 
@@ -39,6 +40,8 @@ class Arguments:
     num_eval_episodes: episodes of each evaluation; 0 for no evaluation.
     checkpoint_minutes: minutes between checkpoints.
     max_checkpoints: checkpoints to keep.
+    compilation_cache: whether what JAX compiles is kept in the user's cache
+      folder, for the next start.
   """
 
   config: Annotated[ActorCriticConfig, tyro.conf.arg(name="")]
@@ -53,6 +56,7 @@ class Arguments:
   num_eval_episodes: int = 5
   checkpoint_minutes: float = 5.0
   max_checkpoints: int = 2
+  compilation_cache: bool = True
 
   @property
   def directory(self) -> str:
@@ -140,7 +144,12 @@ def _with_config(
 
 
 def make_experiment(arguments: Arguments) -> ExperimentConfig:
-  """Makes the experiment that the arguments describe."""
+  """Makes the experiment that the arguments describe.
+
+  From here on, what JAX compiles is kept, unless the arguments say otherwise.
+  """
+  if arguments.compilation_cache:
+    compilation_cache.use()
   config, task = arguments.config, arguments.task
   action_repeat = arguments.action_repeat
   return ExperimentConfig(

@@ -1,0 +1,62 @@
+"""Compiled programs, kept on disk: what was compiled once starts quickly."""
+
+import hashlib
+import os
+import pathlib
+import platform
+
+import jax
+
+# What takes less to compile takes as long to find and read.
+_LEAST_SECONDS = 0.1
+
+
+def use(folder: pathlib.Path | None = None) -> pathlib.Path | None:
+  """Has JAX keep what it compiles, in this process and those that it starts.
+
+  Who has said where by JAX's own `JAX_COMPILATION_CACHE_DIR` is left alone.
+  What JAX cannot read or write there, it compiles anew, with a warning.
+
+  Args:
+    folder: where; None for `default_folder`.
+
+  Returns:
+    The folder; None where the environment says it.
+  """
+  if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+    return None
+  folder = folder or default_folder()
+  for name, value in {
+    "jax_compilation_cache_dir": str(folder),
+    "jax_persistent_cache_min_compile_time_secs": _LEAST_SECONDS,
+  }.items():
+    jax.config.update(name, value)
+    os.environ[name.upper()] = str(value)
+  return folder
+
+
+def default_folder() -> pathlib.Path:
+  """Where programs are kept: in the user's cache folder, by processor.
+
+  A home may be shared by machines whose processors differ in what they can do,
+  which JAX does not ask for.
+  """
+  base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+  name = f"jax_{platform.machine()}_{_processor()}"
+  return pathlib.Path(base).expanduser() / "acme_qsm" / name
+
+
+def _processor() -> str:
+  """Tells processors that can do different things apart."""
+  try:
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+  except OSError:
+    lines = []
+  features = [
+    line
+    for line in lines
+    if line.startswith(("flags", "Features", "model name"))
+  ]
+  # Every core has the same.
+  text = "\n".join(sorted(set(features))) or platform.processor()
+  return hashlib.sha256(text.encode()).hexdigest()[:12]
