@@ -234,8 +234,8 @@ class ActionRepeat(EnvironmentWrapper):
       if timestep.last():
         break
       timestep = self._environment.step(action)
-      total += timestep.reward * discount
-      discount *= timestep.discount
+      total = total + timestep.reward * discount
+      discount = discount * timestep.discount
     return timestep._replace(reward=total, discount=discount)
 
   def reward_spec(self) -> Any:
