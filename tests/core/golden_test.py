@@ -205,10 +205,12 @@ def test_the_numbers_of_before(name):
   with np.load(FOLDER / f"{name}.npz") as golden:
     assert set(found) == set(golden.files)
     for key in golden.files:
-      # Sums may be reordered, and Adam divides by the gradient's size.
+      # Sums may be reordered, and Adam divides by the gradient's size. Of large
+      # numbers, processors round the last 8 units (float32's are 1.2e-7)
+      # differently: three of a loss of 41 were seen.
       tolerance = 1e-5 if key.startswith("step_1") else 1e-3
       np.testing.assert_allclose(
-        found[key], golden[key], rtol=0, atol=tolerance, err_msg=key
+        found[key], golden[key], rtol=1e-6, atol=tolerance, err_msg=key
       )
 
 
