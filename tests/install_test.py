@@ -36,6 +36,17 @@ import acme_qsm.experiments
 """
 
 
+# The README's first command, of a short run.
+(FIRST_COMMAND,) = re.findall(
+  r"^.*launchers/local\.py --task .*$", READMES[0].read_text(), re.MULTILINE
+)
+SHORT_RUN = (
+  " --num_steps 400 --min_replay_size 256 --eval_every 400"
+  " --num_eval_episodes 1 --workdir "
+)
+FORBIDDEN = ("acme", "gym", "launchpad", "reverb", "sonnet", "tensorflow")
+
+
 def run(command, **kwargs):
   done = subprocess.run(command, capture_output=True, text=True, **kwargs)
   assert done.returncode == 0, done.stdout + done.stderr
@@ -48,17 +59,21 @@ def find_uv():
   return [uv] if uv else [sys.executable, "-m", "uv"]
 
 
+def make_venv(path):
+  """Makes one; returns the environment variables after its activation."""
+  run([*find_uv(), "venv", "--seed", "--python", sys.executable, str(path)])
+  return {
+    **os.environ,
+    "VIRTUAL_ENV": str(path),
+    "PATH": f"{path / 'bin'}:{os.environ['PATH']}",
+  }
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_readme_s_commands_install_the_package(command, tmp_path):
   venv = tmp_path / "venv"
-  run([*find_uv(), "venv", "--seed", "--python", sys.executable, str(venv)])
-  # As after `source venv/bin/activate`.
-  environment = {
-    **os.environ,
-    "VIRTUAL_ENV": str(venv),
-    "PATH": f"{venv / 'bin'}:{os.environ['PATH']}",
-  }
+  environment = make_venv(venv)
   run(["bash", "-c", command], cwd=ROOT, env=environment)
   code = WITH_ACME if "acme" in command else CORE
   python = str(venv / "bin" / "python")
@@ -72,3 +87,17 @@ def test_the_readme_s_commands_install_the_package(command, tmp_path):
 @pytest.mark.slow
 def test_the_acme_extra_is_among_them():
   assert "uv pip install '.[acme]'" in COMMANDS
+
+
+@pytest.mark.slow
+def test_the_readme_s_first_command_trains_without_acme(tmp_path):
+  venv = tmp_path / "venv"
+  environment = make_venv(venv)
+  command = FIRST_COMMAND + SHORT_RUN + str(tmp_path / "run")
+  output = run(["bash", "-c", command], cwd=ROOT, env=environment)
+  assert "400 environment steps: evaluation return" in output
+  assert "Done: 400 environment steps" in output
+  python = str(venv / "bin" / "python")
+  find = "import importlib.util, sys; print([n for n in sys.argv[1:] if "
+  find += "importlib.util.find_spec(n)])"
+  assert run([python, "-c", find, *FORBIDDEN], cwd=tmp_path).strip() == "[]"
