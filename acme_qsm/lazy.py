@@ -5,6 +5,8 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
 
+_OF_RUN = ("dm_env", "matplotlib", "mujoco", "rich", "tensorboard", "tyro")
+
 
 def load(module: str, what: str) -> Any:
   """Imports a module that not every installation can.
@@ -26,10 +28,23 @@ def load(module: str, what: str) -> Any:
     if error.name and error.name.split(".")[0] in ("acme_qsm", "jax"):
       raise
     raise ModuleNotFoundError(
-      f"{what} needs the package {error.name!r}: install the extra `acme` (in "
-      "a clone, on Python 3.10: uv pip install '.[acme]').",
+      f"{what} needs the package {error.name!r}: {_remedy(error.name or '')}.",
       name=error.name,
     ) from error
+
+
+def _remedy(package: str) -> str:
+  """What to do where a package is missing."""
+  root = package.split(".")[0]
+  if root == "dm_control":
+    # Pip cannot install a package that it depends on with every Python.
+    return "pip install --no-deps dm-control"
+  if root in _OF_RUN:
+    return "install the extra `run` (in a clone: pip install '.[run]')"
+  return (
+    "install the extra `acme` (in a clone, on Python 3.10: uv pip install "
+    "'.[acme]')"
+  )
 
 
 def attach(

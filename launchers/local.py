@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
   try:
     arguments = command_line.parse(Arguments, argv, __doc__)
     experiment = command_line.make_experiment(arguments)
-  except ValueError as error:
+  except (ValueError, ModuleNotFoundError) as error:
     return command_line.fail(error)
   try:
     experiments.run_experiment(
@@ -42,7 +42,10 @@ def main(argv: list[str] | None = None) -> int:
       replay=arguments.replay,
       num_envs=arguments.num_envs,
     )
-  except (experiments.ExperimentError, CheckpointError) as error:
+  except (
+    *(experiments.ExperimentError, CheckpointError),
+    ModuleNotFoundError,
+  ) as error:
     return command_line.fail(error)
   except NonFiniteError as error:
     print(f"Stopped. {error}", file=sys.stderr)

@@ -511,6 +511,23 @@ def test_embedded_replay_loses_nothing_between_runs(tmp_path, make_experiment):
   assert content.num_samples == 8 * steps
 
 
+def test_a_seed_reproduces_a_run_bit_by_bit(tmp_path, make_experiment):
+  found = []
+  for name, seed in (("one", 3), ("same", 3), ("other", 4)):
+    directory = tmp_path / name
+    run_on_any_replay(
+      make_experiment(100, seed=seed, directory=directory),
+      eval_every=40,
+      num_eval_episodes=1,
+    )
+    found.append(dict(np.load(_latest(directory).path / "learner.npz")))
+  one, same, other = found
+  for key, array in one.items():
+    np.testing.assert_array_equal(array, same[key])
+  key = next(key for key in one if "policy_params" in key)
+  assert not np.array_equal(one[key], other[key])
+
+
 def test_a_run_goes_on_in_reverb(tmp_path, make_experiment):
   run = functools.partial(run_on_any_replay, num_eval_episodes=0)
   run(make_experiment(50))
