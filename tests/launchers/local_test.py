@@ -50,11 +50,15 @@ def _wait_for(condition, process, seconds=240):
     time.sleep(0.01)
 
 
-def test_the_readme_command_trains_and_survives_sigkill(tmp_path):
+@pytest.mark.parametrize("replay", ["embedded", "reverb"])
+def test_the_readme_command_trains_and_survives_sigkill(tmp_path, replay):
   workdir = tmp_path / "run"
+  on_replay = ("--replay", replay)
   # Enough steps that it cannot have finished when it is killed, and a
   # checkpoint at every one of them.
-  command = _command(workdir, 100_000, "--checkpoint_minutes", "1e-9")
+  command = _command(
+    workdir, 100_000, "--checkpoint_minutes", "1e-9", *on_replay
+  )
   checkpoints = checkpointing.Checkpointer(workdir / "checkpoints")
 
   def learned():
@@ -79,7 +83,7 @@ def test_the_readme_command_trains_and_survives_sigkill(tmp_path):
   assert saved_learner_steps > 0
 
   result = subprocess.run(
-    _command(workdir, 1_200),
+    _command(workdir, 1_200, *on_replay),
     cwd=ROOT,
     capture_output=True,
     text=True,
@@ -102,7 +106,8 @@ def test_the_readme_command_trains_and_survives_sigkill(tmp_path):
   assert (workdir / "learning_curve.png").exists()
   # Reverb's messages are in their file, not in the user's terminal.
   assert "reverb" not in result.stdout + result.stderr
-  assert "reverb" in (workdir / "logs" / "native.log").read_text()
+  native_log = (workdir / "logs" / "native.log").read_text()
+  assert ("reverb" in native_log) == (replay == "reverb")
 
 
 @pytest.mark.parametrize(
@@ -154,6 +159,12 @@ def test_signals_end_with_a_checkpoint_and_their_exit_code(
     (["--num_eval_episodes", "-1"], "num_eval_episodes must not be neg"),
     (["--checkpoint_minutes", "0"], "time_delta_minutes must be positive"),
     (["--max_checkpoints", "0"], "max_to_keep must be at least 1, got 0"),
+    (["--num_envs", "0"], "num_envs must be at least 1, got 0"),
+    (["--updates_per_step", "0"], "updates_per_step must be positive, got 0"),
+    (
+      ["--max_replay_size", "1000000000000"],
+      r"does not fit into memory: 1,000,000,000,000 transitions of 52 bytes",
+    ),
   ],
 )
 def test_wrong_input_is_refused_before_any_work(
