@@ -1,6 +1,7 @@
 """Replay and learning for a run in one process, in turn with acting."""
 
 import functools
+import logging
 import pathlib
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -106,6 +107,9 @@ def _start_embedded(
   if checkpoint is None:
     return replay
   folder = checkpoint.path / "replay"
+  if not folder.is_dir():
+    logging.warning("The checkpoint has no replay content: it fills anew.")
+    return replay
   if not embedded.wrote(folder):
     raise CheckpointError(
       f"Reverb wrote the replay in {checkpoint.path}: go on with --replay "
