@@ -93,7 +93,10 @@ class DiffusionBuilder:
     ]
 
   def make_embedded_replay(
-    self, environment_spec: types.EnvironmentSpecLike, seed: int
+    self,
+    environment_spec: types.EnvironmentSpecLike,
+    policy: Policy | None = None,
+    seed: int = 0,
   ) -> EmbeddedReplay:
     """Makes replay in this process's memory, sampled uniformly.
 
@@ -102,6 +105,7 @@ class DiffusionBuilder:
 
     Args:
       environment_spec: tells the size of a transition.
+      policy: ignored.
       seed: of the draws.
 
     Returns:
@@ -111,6 +115,7 @@ class DiffusionBuilder:
       ValueError: if the spec is not one that the library can act in, or replay
         does not fit into memory when it is full.
     """
+    del policy
     validate_environment_spec(environment_spec, flat_observation=False)
     config = dataclasses.replace(self.config, transitions_per_item=1)
     row_size = TransitionCodec(environment_spec).size

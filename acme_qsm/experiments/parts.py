@@ -58,7 +58,9 @@ class AgentParts:
 
   def embedded_replay(self, seed: int) -> Any:
     """Makes replay in this process's memory."""
-    return self._builder.make_embedded_replay(self.environment_spec, seed)
+    return self._builder.make_embedded_replay(
+      self.environment_spec, self.policy, seed
+    )
 
   def dataset(self, client: Any) -> Iterator[Any]:
     """Makes an iterator over what the learner takes from replay."""

@@ -26,6 +26,7 @@ from acme_qsm.types import NonFiniteError
 # n-step returns of 3 steps add two shorter transitions at an episode's end.
 ITEMS_PER_EPISODE = 22
 EPISODE_LENGTH = 20
+HUGE_CONFIG = QSMConfig(num_denoising_steps=2, max_replay_size=10**12)
 
 
 @pytest.fixture(params=["embedded", "reverb"])
@@ -560,12 +561,12 @@ def test_a_run_in_reverb_says_how_it_goes_on(tmp_path, make_experiment):
       "replay must be 'reverb'",
     ),
     (
-      {"builder": QSMBuilder(QSMConfig(max_replay_size=10**12))},
+      {"builder": QSMBuilder(HUGE_CONFIG)},
       {},
       r"does not fit into memory: 1,000,000,000,000 transitions of 28 bytes",
     ),
     (
-      {"builder": QSMBuilder(QSMConfig(max_replay_size=10**12))},
+      {"builder": QSMBuilder(HUGE_CONFIG)},
       {"replay": "reverb"},
       r"does not fit into memory: 1,000,000,000,000 transitions of 1,598 bytes",
     ),
