@@ -15,6 +15,10 @@ TABLE = "transitions"
 """The name of the Reverb table that transitions are written to."""
 
 
+# It counts them in 32 bits.
+_MAX_ITEMS = 2**31 - 1
+
+
 def make_signature(
   codec: TransitionCodec, transitions_per_item: int = 1
 ) -> tf.TensorSpec:
@@ -38,12 +42,21 @@ def make_table(
 
   Returns:
     The table.
+
+  Raises:
+    ValueError: if Reverb cannot hold as many.
   """
+  max_size = math.ceil(max_replay_size / transitions_per_item)
+  if max_size > _MAX_ITEMS:
+    raise ValueError(
+      f"max_replay_size must be at most {_MAX_ITEMS:,} items for Reverb, got "
+      f"{max_size:,}."
+    )
   return reverb.Table(
     name=TABLE,
     sampler=reverb.selectors.Uniform(),
     remover=reverb.selectors.Fifo(),
-    max_size=math.ceil(max_replay_size / transitions_per_item),
+    max_size=max_size,
     rate_limiter=reverb.rate_limiters.SampleToInsertRatio(
       samples_per_insert=pace.samples_per_insert,
       min_size_to_sample=pace.min_size,

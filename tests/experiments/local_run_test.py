@@ -568,7 +568,16 @@ def test_a_run_in_reverb_says_how_it_goes_on(tmp_path, make_experiment):
     (
       {"builder": QSMBuilder(HUGE_CONFIG)},
       {"replay": "reverb"},
-      r"does not fit into memory: 1,000,000,000,000 transitions of 1,598 bytes",
+      "max_replay_size must be at most 2,147,483,647 items for Reverb",
+    ),
+    (
+      {
+        "builder": QSMBuilder(
+          dataclasses.replace(HUGE_CONFIG, max_replay_size=2 * 10**9)
+        )
+      },
+      {"replay": "reverb"},
+      r"does not fit into memory: 2,000,000,000 transitions of 1,598 bytes",
     ),
   ],
 )
