@@ -19,7 +19,8 @@ class Arguments(command_line.Arguments):
 
   Attributes:
     replay: "embedded" in this process's memory, "reverb" in a Reverb server
-      within it; "auto" for the first that the agent can have.
+      within it; "auto" for the one that the run had before, or else the first
+      that the agent can have.
     num_envs: environments that make their steps together.
   """
 

@@ -60,14 +60,16 @@ class Replay(Protocol):
     ...
 
 
-def prepare(
-  kind: ReplayKind, parts: AgentParts, seed: int
-) -> Callable[[Workdir | None, Checkpoint | None], Replay]:
+Start = Callable[[Workdir | None, Checkpoint | None], Replay]
+"""Starts replay, from a checkpoint if there is one."""
+
+
+def prepare(kind: ReplayKind, parts: AgentParts, seed: int) -> Start:
   """Makes replay ready to start, which nothing is wrong with then.
 
   Args:
-    kind: which replay; "auto" for the embedded one if the builder makes it, or
-      else Reverb.
+    kind: which replay; "auto" for the one that the run had before, for a new
+      run the embedded one if the builder makes it, or else Reverb.
     parts: the agent's parts.
     seed: of an embedded replay's draws.
 
@@ -90,12 +92,34 @@ def prepare(
       "and no embedded replay."
     )
   if kind == "reverb" or not embeds:
-    # Not everyone has Reverb.
-    local_reverb = lazy.load(
-      "acme_qsm.experiments.local_reverb", "This agent's replay"
-    )
-    return local_reverb.prepare(parts.tables())
-  return functools.partial(_start_embedded, parts.embedded_replay(seed))
+    return _prepare_reverb(parts)
+  start_embedded = functools.partial(
+    _start_embedded, parts.embedded_replay(seed)
+  )
+  if kind == "embedded":
+    return start_embedded
+
+  def start_as_before(
+    workdir: Workdir | None, checkpoint: Checkpoint | None
+  ) -> Replay:
+    if checkpoint is None or not _is_of_reverb(checkpoint):
+      return start_embedded(workdir, checkpoint)
+    return _prepare_reverb(parts)(workdir, checkpoint)
+
+  return start_as_before
+
+
+def _prepare_reverb(parts: AgentParts) -> Start:
+  # Not everyone has Reverb.
+  local_reverb = lazy.load(
+    "acme_qsm.experiments.local_reverb", "This run's replay"
+  )
+  return local_reverb.prepare(parts.tables())
+
+
+def _is_of_reverb(checkpoint: Checkpoint) -> bool:
+  folder = checkpoint.path / "replay"
+  return folder.is_dir() and not embedded.wrote(folder)
 
 
 def _start_embedded(
@@ -110,7 +134,7 @@ def _start_embedded(
   if not folder.is_dir():
     logging.warning("The checkpoint has no replay content: it fills anew.")
     return replay
-  if not embedded.wrote(folder):
+  if _is_of_reverb(checkpoint):
     raise CheckpointError(
       f"Reverb wrote the replay in {checkpoint.path}: go on with --replay "
       "reverb."

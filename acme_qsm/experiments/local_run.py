@@ -56,7 +56,8 @@ def run_experiment(
     eval_every: environment steps between evaluations, positive.
     num_eval_episodes: episodes of each evaluation; 0 for no evaluation.
     replay: "embedded" in this process's memory, "reverb" in a Reverb server
-      within it; "auto" for the first that the builder can have.
+      within it; "auto" for the one that the run had before, or else the first
+      that the builder can have.
     num_envs: environments that make their steps together, their actions chosen
       in one call; at least 1.
 

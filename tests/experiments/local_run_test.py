@@ -547,7 +547,10 @@ def test_a_run_in_reverb_says_how_it_goes_on(tmp_path, make_experiment):
   run = functools.partial(run_on_any_replay, num_eval_episodes=0)
   run(make_experiment(40), replay="reverb")
   with pytest.raises(checkpointing.CheckpointError, match="--replay reverb"):
-    run(make_experiment(80))
+    run(make_experiment(80), replay="embedded")
+  # The same command goes on.
+  run(make_experiment(80))
+  assert (_latest(tmp_path / "run").path / "replay" / "DONE").exists()
 
 
 @pytest.mark.parametrize(
