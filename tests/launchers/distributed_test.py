@@ -88,6 +88,29 @@ def test_an_interrupted_run_goes_on_in_one_process(launch, tmp_path):
   )
 
 
+def test_a_run_in_one_process_goes_on_in_many(launch, tmp_path):
+  local = launch(tmp_path / "run", "--num_steps", "600", launcher="local")
+  assert local.wait() == 0, local.describe()
+  checkpoints = checkpointing.Checkpointer(local.workdir / "checkpoints")
+  saved = checkpoints.latest()
+  assert saved is not None
+  # One learner step per transition, from the 200th on.
+  before = saved.metadata["counter"]["counts"]["learner_steps"]
+  assert before == 600 - 200 + 1
+
+  run = launch(local.workdir, "--num_actors", "1", "--num_steps", "900")
+  assert run.wait() == 0, run.describe()
+  assert run.status()["counts"]["actor_steps"] == 900
+  # What the embedded replay held is in Reverb's.
+  assert 890 <= run.status()["nodes"]["replay"]["metrics"]["size"] <= 902
+  latest = checkpoints.latest()
+  assert latest is not None
+  # As many as if it had been one run, but for what was on its way at the end;
+  # in many processes, sampling may be a tenth of 200 inserts ahead.
+  learnt = latest.metadata["counter"]["counts"]["learner_steps"] - before
+  assert 280 <= learnt <= 302 + 20
+
+
 @pytest.mark.slow
 def test_a_run_on_the_loopback_of_ipv6(launch, tmp_path):
   run = launch(
