@@ -1,12 +1,12 @@
 """Builds the parts of a diffusion policy's agent for an Acme experiment."""
 
+from __future__ import annotations
+
 import dataclasses
 import typing
 from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
-
-import jax
 
 from acme_qsm import lazy
 from acme_qsm import methods
@@ -21,6 +21,7 @@ from acme_qsm.agents.learner import Logger
 from acme_qsm.agents.learner import Sample
 from acme_qsm.core import ActorCriticConfig
 from acme_qsm.core import Policy
+from acme_qsm.deferred import jax
 from acme_qsm.methods.qsm import QSMConfig
 from acme_qsm.replay import memory
 from acme_qsm.replay.adder import EmbeddedAdder
@@ -65,7 +66,7 @@ class DiffusionBuilder:
     self,
     environment_spec: types.EnvironmentSpecLike,
     policy: Policy | None = None,
-  ) -> "list[reverb.Table]":
+  ) -> list[reverb.Table]:
     """Makes Reverb's table of transitions, sampled uniformly.
 
     Args:
@@ -122,7 +123,7 @@ class DiffusionBuilder:
     )
 
   def make_dataset_iterator(
-    self, replay_client: "EmbeddedReplay | reverb.Client"
+    self, replay_client: EmbeddedReplay | reverb.Client
   ) -> Iterator[Sample]:
     """Makes an iterator over batches from replay.
 
@@ -147,10 +148,10 @@ class DiffusionBuilder:
 
   def make_adder(
     self,
-    replay_client: "EmbeddedReplay | reverb.Client",
+    replay_client: EmbeddedReplay | reverb.Client,
     environment_spec: types.EnvironmentSpecLike | None = None,
     policy: Policy | None = None,
-  ) -> "EmbeddedAdder | NStepTransitionAdder":
+  ) -> EmbeddedAdder | NStepTransitionAdder:
     """Makes an adder of n-step transitions.
 
     Args:
