@@ -13,7 +13,7 @@ from acme_qsm.deferred import jax
 Params = Any
 """Network parameters: a pytree of arrays."""
 
-Metrics: TypeAlias = "dict[str, jax.Array]"
+Metrics: TypeAlias = dict[str, "jax.Array"]
 """Scalars that describe one learner step, by name."""
 
 

@@ -62,6 +62,14 @@ class DiffusionBuilder:
     self.config = config
     self.agent = methods.name_of(config)
 
+  def check_replay(self, environment_spec: types.EnvironmentSpecLike) -> None:
+    """Raises ValueError unless replay can hold an environment's transitions.
+
+    Args:
+      environment_spec: the environment's spec.
+    """
+    validate_environment_spec(environment_spec, flat_observation=False)
+
   def make_replay_tables(
     self,
     environment_spec: types.EnvironmentSpecLike,
@@ -82,7 +90,7 @@ class DiffusionBuilder:
       ModuleNotFoundError: without Reverb.
     """
     del policy
-    validate_environment_spec(environment_spec, flat_observation=False)
+    self.check_replay(environment_spec)
     config = self.config
     return [
       _load_reverb_tables().make_table(
@@ -112,7 +120,7 @@ class DiffusionBuilder:
       ValueError: if the spec is not one that the library can act in, or replay
         does not fit into memory when it is full.
     """
-    validate_environment_spec(environment_spec, flat_observation=False)
+    self.check_replay(environment_spec)
     config = dataclasses.replace(self.config, transitions_per_item=1)
     row_size = TransitionCodec(environment_spec).size
     memory.require_memory(

@@ -14,7 +14,9 @@ from acme_qsm.core.config import ActorCriticConfig
 from acme_qsm.deferred import jax
 from acme_qsm.deferred import jnp
 
-Sampler: TypeAlias = "Callable[[types.Params, jax.Array, jax.Array], jax.Array]"
+Sampler: TypeAlias = Callable[
+  [types.Params, "jax.Array", "jax.Array"], "jax.Array"
+]
 """(policy's parameters, key, observation [B, ...]) -> action [B, A] in
 [-1, 1]."""
 

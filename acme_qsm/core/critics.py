@@ -16,10 +16,10 @@ from acme_qsm.core.config import ActorCriticConfig
 from acme_qsm.deferred import jax
 from acme_qsm.deferred import jnp
 
-CriticLoss: TypeAlias = (
-  "Callable[[types.Params, types.Params, types.Transition, jax.Array], "
-  "tuple[jax.Array, types.Metrics]]"
-)
+CriticLoss: TypeAlias = Callable[
+  [types.Params, types.Params, types.Transition, "jax.Array"],
+  tuple["jax.Array", types.Metrics],
+]
 """(critics' parameters, target critics', transitions, next action [B, A]) ->
 (loss [], metrics)."""
 

@@ -39,10 +39,10 @@ class Context(NamedTuple):
   updates: jax.Array
 
 
-PolicyLoss: TypeAlias = (
-  "Callable[[types.Params, Any, types.Transition, jax.Array, Context], "
-  "tuple[jax.Array, tuple[Any, types.Metrics]]]"
-)
+PolicyLoss: TypeAlias = Callable[
+  [types.Params, Any, types.Transition, "jax.Array", Context],
+  tuple["jax.Array", tuple[Any, types.Metrics]],
+]
 """(policy's parameters, extra state, transitions, two PRNG keys [2], context)
 -> (loss [], (new extra state, metrics)). The gradient is that of the first
 argument; both keys are consumed."""
