@@ -23,9 +23,9 @@ if typing.TYPE_CHECKING:
   from acme_qsm.methods import make_networks
   from acme_qsm.methods import make_policy
   from acme_qsm.methods.qsm import QSMConfig
-  from acme_qsm.methods.qsm import QSMNetworks
   from acme_qsm.methods.sdac import SDACConfig
   from acme_qsm.networks import DiffusionNetworks
+  from acme_qsm.networks import QSMNetworks
   from acme_qsm.types import ArraySpec
   from acme_qsm.types import EnvironmentSpec
   from acme_qsm.types import Transition
@@ -66,7 +66,7 @@ __getattr__, __dir__ = lazy.attach(
     "QSMBuilder": "acme_qsm.agents.builder",
     "QSMConfig": "acme_qsm.methods.qsm",
     "SDACConfig": "acme_qsm.methods.sdac",
-    "QSMNetworks": "acme_qsm.methods.qsm",
+    "QSMNetworks": "acme_qsm.networks",
     "TrainingState": "acme_qsm.core",
     "Transition": "acme_qsm.types",
     "acme_builder": "acme_qsm.agents.acme_builder",

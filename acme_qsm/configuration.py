@@ -2,12 +2,14 @@
 
 import dataclasses
 import difflib
+import functools
 import math
 from collections.abc import Callable
 from collections.abc import Collection
 from typing import Any
 from typing import get_args
 from typing import get_origin
+from typing import get_type_hints
 from typing import Literal
 
 _CHECK, _ALLOWED = "check", "allowed"
@@ -50,6 +52,12 @@ def widths(default: tuple[int, ...]) -> Any:
   )
 
 
+@functools.cache
+def _field_types(configuration: type) -> dict[str, Any]:
+  # A field's own `type` is a string where annotations are left unevaluated.
+  return get_type_hints(configuration)
+
+
 @dataclasses.dataclass(frozen=True)
 class Configuration:
   """A frozen dataclass that checks its values when it is made.
@@ -60,18 +68,19 @@ class Configuration:
   """
 
   def __post_init__(self):
+    types = _field_types(type(self))
     for field in dataclasses.fields(self):
-      self._check(field, getattr(self, field.name))
+      self._check(field, types[field.name], getattr(self, field.name))
 
-  def _check(self, field: dataclasses.Field, value: Any) -> None:
-    if value is None and type(None) in get_args(field.type):
+  def _check(self, field: dataclasses.Field, kind: Any, value: Any) -> None:
+    if value is None and type(None) in get_args(kind):
       return
-    if field.type is int and type(value) is not int:
+    if kind is int and type(value) is not int:
       self.fail(field.name, "an integer")
     if isinstance(value, float) and not math.isfinite(value):
       self.fail(field.name, "finite")
-    if get_origin(field.type) is Literal and value not in get_args(field.type):
-      self.fail(field.name, f"in {get_args(field.type)}")
+    if get_origin(kind) is Literal and value not in get_args(kind):
+      self.fail(field.name, f"in {get_args(kind)}")
     if _CHECK in field.metadata and not field.metadata[_CHECK](value):
       self.fail(field.name, field.metadata[_ALLOWED])
 

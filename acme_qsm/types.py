@@ -4,14 +4,16 @@ import dataclasses
 from typing import Any
 from typing import NamedTuple
 from typing import Protocol
+from typing import TypeAlias
 
-import jax
 import numpy as np
+
+from acme_qsm.deferred import jax
 
 Params = Any
 """Network parameters: a pytree of arrays."""
 
-Metrics = dict[str, jax.Array]
+Metrics: TypeAlias = dict[str, "jax.Array"]
 """Scalars that describe one learner step, by name."""
 
 

@@ -9,22 +9,24 @@ import os
 import signal
 import sys
 import time
+import typing
 from typing import Literal
 
 from absl import flags
 
-from acme_qsm.distributed import program as distributed
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.messages import Phase
 from acme_qsm.distributed.display import Display
-from acme_qsm.distributed.engines.launchpad_engine import LaunchpadRun
-from acme_qsm.distributed.engines.ray_engine import RayRun
-from acme_qsm.distributed.plan import Plan
 from acme_qsm.experiments import command_line
 from acme_qsm.experiments.counts import ACTOR_STEPS
 from acme_qsm.experiments.interruption import Interruption
 from acme_qsm.experiments.progress import Progress
 from acme_qsm.replay.listening import addresses
+
+if typing.TYPE_CHECKING:
+  from acme_qsm.distributed.engines.launchpad_engine import LaunchpadRun
+  from acme_qsm.distributed.engines.ray_engine import RayRun
+  from acme_qsm.distributed.plan import Plan
 
 _POLL_SECONDS = 0.5
 # How long an interrupted run may take to save and end.
@@ -64,7 +66,10 @@ def main(argv: list[str] | None = None) -> int:
       [flag for flag in argv if flag not in launchpad_flags],
       __doc__,
     )
-    plan = distributed.plan_experiment(
+    # Launchpad is not needed to help, or to refuse a flag.
+    from acme_qsm.distributed import program
+
+    plan = program.plan_experiment(
       command_line.make_experiment(arguments),
       arguments.num_actors,
       eval_every=arguments.eval_every,
@@ -88,14 +93,18 @@ def main(argv: list[str] | None = None) -> int:
   return watch(run, arguments)
 
 
-def start(plan: Plan, arguments: Arguments) -> LaunchpadRun | RayRun:
+def start(plan: "Plan", arguments: Arguments) -> "LaunchpadRun | RayRun":
   """Starts a run with the engine that the arguments name."""
   if arguments.engine == "launchpad":
+    from acme_qsm.distributed.engines.launchpad_engine import LaunchpadRun
+
     return LaunchpadRun(plan, arguments.launch_type)
+  from acme_qsm.distributed.engines.ray_engine import RayRun
+
   return RayRun(plan, arguments.ray_address)
 
 
-def watch(run: LaunchpadRun | RayRun, arguments: Arguments) -> int:
+def watch(run: "LaunchpadRun | RayRun", arguments: Arguments) -> int:
   """Shows how a run does until it is over; returns the exit code."""
   try:
     with (
@@ -123,7 +132,7 @@ def watch(run: LaunchpadRun | RayRun, arguments: Arguments) -> int:
 
 
 def _follow(
-  run: LaunchpadRun | RayRun, interruption: Interruption, progress: Progress
+  run: "LaunchpadRun | RayRun", interruption: Interruption, progress: Progress
 ) -> tuple[Phase, str]:
   """Shows how a run does until it is over; returns how it ended, and why."""
   client, display = run.client, Display()

@@ -1,5 +1,7 @@
 """The actor: a policy that acts by the newest parameters, on the CPU."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -8,10 +10,10 @@ from typing import Any
 from typing import Protocol
 
 import dm_env
-import jax
 import numpy as np
 
 from acme_qsm import types
+from acme_qsm.deferred import jax
 
 
 class VariableSource(Protocol):

@@ -1,12 +1,12 @@
 """Builds the parts of a diffusion policy's agent for an Acme experiment."""
 
+from __future__ import annotations
+
 import dataclasses
 import typing
 from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
-
-import jax
 
 from acme_qsm import lazy
 from acme_qsm import methods
@@ -21,6 +21,7 @@ from acme_qsm.agents.learner import Logger
 from acme_qsm.agents.learner import Sample
 from acme_qsm.core import ActorCriticConfig
 from acme_qsm.core import Policy
+from acme_qsm.deferred import jax
 from acme_qsm.methods.qsm import QSMConfig
 from acme_qsm.replay import memory
 from acme_qsm.replay.adder import EmbeddedAdder
@@ -61,11 +62,25 @@ class DiffusionBuilder:
     self.config = config
     self.agent = methods.name_of(config)
 
+  def check_replay(
+    self,
+    environment_spec: types.EnvironmentSpecLike,
+    policy: Policy | None = None,
+  ) -> None:
+    """Raises ValueError unless replay can hold an environment's transitions.
+
+    Args:
+      environment_spec: the environment's spec.
+      policy: ignored.
+    """
+    del policy
+    validate_environment_spec(environment_spec, flat_observation=False)
+
   def make_replay_tables(
     self,
     environment_spec: types.EnvironmentSpecLike,
     policy: Policy | None = None,
-  ) -> "list[reverb.Table]":
+  ) -> list[reverb.Table]:
     """Makes Reverb's table of transitions, sampled uniformly.
 
     Args:
@@ -80,8 +95,7 @@ class DiffusionBuilder:
       ValueError: if the spec is not one that the library can act in.
       ModuleNotFoundError: without Reverb.
     """
-    del policy
-    validate_environment_spec(environment_spec, flat_observation=False)
+    self.check_replay(environment_spec, policy)
     config = self.config
     return [
       _load_reverb_tables().make_table(
@@ -115,8 +129,7 @@ class DiffusionBuilder:
       ValueError: if the spec is not one that the library can act in, or replay
         does not fit into memory when it is full.
     """
-    del policy
-    validate_environment_spec(environment_spec, flat_observation=False)
+    self.check_replay(environment_spec, policy)
     config = dataclasses.replace(self.config, transitions_per_item=1)
     row_size = TransitionCodec(environment_spec).size
     memory.require_memory(
@@ -127,7 +140,7 @@ class DiffusionBuilder:
     )
 
   def make_dataset_iterator(
-    self, replay_client: "EmbeddedReplay | reverb.Client"
+    self, replay_client: EmbeddedReplay | reverb.Client
   ) -> Iterator[Sample]:
     """Makes an iterator over batches from replay.
 
@@ -152,10 +165,10 @@ class DiffusionBuilder:
 
   def make_adder(
     self,
-    replay_client: "EmbeddedReplay | reverb.Client",
+    replay_client: EmbeddedReplay | reverb.Client,
     environment_spec: types.EnvironmentSpecLike | None = None,
     policy: Policy | None = None,
-  ) -> "EmbeddedAdder | NStepTransitionAdder":
+  ) -> EmbeddedAdder | NStepTransitionAdder:
     """Makes an adder of n-step transitions.
 
     Args:

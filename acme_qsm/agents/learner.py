@@ -1,5 +1,7 @@
 """The Acme learner: a thin shell around the pure training step."""
 
+from __future__ import annotations
+
 import collections
 import itertools
 import time
@@ -10,13 +12,13 @@ from collections.abc import Sequence
 from typing import Any
 from typing import Protocol
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from acme_qsm import types
 from acme_qsm.core import LearnerCore
 from acme_qsm.core import TrainingState
+from acme_qsm.deferred import jax
+from acme_qsm.deferred import jnp
 
 
 class Sample(Protocol):

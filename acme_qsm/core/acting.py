@@ -1,18 +1,22 @@
 """Acting: from the learner's parameters and observations to actions."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 from typing import Protocol
-
-import jax
-import jax.numpy as jnp
+from typing import TypeAlias
 
 from acme_qsm import types
 from acme_qsm.core import normalization
 from acme_qsm.core.config import ActorCriticConfig
+from acme_qsm.deferred import jax
+from acme_qsm.deferred import jnp
 
-Sampler = Callable[[types.Params, jax.Array, jax.Array], jax.Array]
+Sampler: TypeAlias = Callable[
+  [types.Params, "jax.Array", "jax.Array"], "jax.Array"
+]
 """(policy's parameters, key, observation [B, ...]) -> action [B, A] in
 [-1, 1]."""
 

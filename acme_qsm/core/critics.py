@@ -1,22 +1,24 @@
 """The critics: what they must hold, their target's action, their loss."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
+from typing import TypeAlias
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from acme_qsm import losses
+from acme_qsm import networks as networks_lib
 from acme_qsm import types
 from acme_qsm.core import acting
 from acme_qsm.core.config import ActorCriticConfig
-from acme_qsm.networks.critics import expected_value
-from acme_qsm.networks.critics import make_atoms
+from acme_qsm.deferred import jax
+from acme_qsm.deferred import jnp
 
-CriticLoss = Callable[
-  [types.Params, types.Params, types.Transition, jax.Array],
-  tuple[jax.Array, types.Metrics],
+CriticLoss: TypeAlias = Callable[
+  [types.Params, types.Params, types.Transition, "jax.Array"],
+  tuple["jax.Array", types.Metrics],
 ]
 """(critics' parameters, target critics', transitions, next action [B, A]) ->
 (loss [], metrics)."""
@@ -159,10 +161,11 @@ def make_critic_loss(
       target_params, transitions.next_observation, next_action
     )
     loss = per_example(found, reward, discount, next_found)
-    metrics = {"q_value": jnp.mean(expected_value(config, found))}
+    metrics = {"q_value": jnp.mean(networks_lib.expected_value(config, found))}
     if config.critic_head == "categorical":
+      atoms = jnp.asarray(networks_lib.make_atoms(config))
       metrics["mass_beyond_atoms"] = mass_beyond_atoms(
-        next_found, jnp.asarray(make_atoms(config)), reward, discount
+        next_found, atoms, reward, discount
       )
     return jnp.mean(loss), metrics
 
@@ -180,7 +183,7 @@ def _make_head_loss(config: ActorCriticConfig) -> Callable[..., jax.Array]:
     if config.categorical_target == "projection"
     else losses.hl_gauss_double_q_loss
   )
-  atoms = jnp.asarray(make_atoms(config))
+  atoms = jnp.asarray(networks_lib.make_atoms(config))
   return lambda outputs, *rest: loss(outputs, atoms, *rest)
 
 

@@ -1,13 +1,14 @@
 """What a method is: all that one says which the others do not."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
-
-import jax
+from typing import TypeAlias
 
 from acme_qsm import configuration
 from acme_qsm import networks as networks_lib
@@ -16,6 +17,7 @@ from acme_qsm.core import acting
 from acme_qsm.core import critics
 from acme_qsm.core import sampling
 from acme_qsm.core.config import ActorCriticConfig
+from acme_qsm.deferred import jax
 
 
 class Context(NamedTuple):
@@ -37,13 +39,18 @@ class Context(NamedTuple):
   updates: jax.Array
 
 
-PolicyLoss = Callable[
-  [types.Params, Any, types.Transition, jax.Array, Context],
-  tuple[jax.Array, tuple[Any, types.Metrics]],
+PolicyLoss: TypeAlias = Callable[
+  [types.Params, Any, types.Transition, "jax.Array", Context],
+  tuple["jax.Array", tuple[Any, types.Metrics]],
 ]
 """(policy's parameters, extra state, transitions, two PRNG keys [2], context)
 -> (loss [], (new extra state, metrics)). The gradient is that of the first
 argument; both keys are consumed."""
+
+
+def _make_networks(*args: Any, **kwargs: Any) -> acting.Networks:
+  # They are loaded with Haiku, once they are made.
+  return networks_lib.make_networks(*args, **kwargs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +81,7 @@ class Method:
   noise_scale: Callable[[Any, Any], jax.Array | None] = lambda config, extra: (
     None
   )
-  make_networks: Callable[..., acting.Networks] = networks_lib.make_networks
+  make_networks: Callable[..., acting.Networks] = _make_networks
   make_sampler: Callable[..., acting.Sampler] = sampling.make_sampler
   make_critic_loss: Callable[[Any, Any], critics.CriticLoss] = (
     critics.make_critic_loss

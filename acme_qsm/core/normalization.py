@@ -1,9 +1,11 @@
 """Running statistics of observations, as a part of the training state."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
+from acme_qsm.deferred import jax
+from acme_qsm.deferred import jnp
 
 # A standard deviation below this is taken for it: a constant stays small.
 _LEAST_VARIANCE = 1e-6

@@ -1,12 +1,17 @@
 """Denoisers as policies: the reverse process given observations."""
 
-import jax
+from __future__ import annotations
+
+import typing
 
 from acme_qsm import diffusion
 from acme_qsm import types
 from acme_qsm.core.acting import Sampler
 from acme_qsm.core.config import DiffusionConfig
-from acme_qsm.networks import DiffusionNetworks
+from acme_qsm.deferred import jax
+
+if typing.TYPE_CHECKING:
+  from acme_qsm.networks import DiffusionNetworks
 
 
 def make_schedule(

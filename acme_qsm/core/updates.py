@@ -1,14 +1,15 @@
 """Updates of parameters: gradient steps, their schedules, targets."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 from typing import NamedTuple
 
-import jax
-import optax
-
 from acme_qsm import types
 from acme_qsm.core.config import ActorCriticConfig
+from acme_qsm.deferred import jax
+from acme_qsm.deferred import optax
 
 
 class Update(NamedTuple):

@@ -3,19 +3,20 @@
 For methods whose denoiser learns samples weighted by exp(Q / temperature).
 """
 
+from __future__ import annotations
+
 import dataclasses
 import math
 from typing import Literal
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-import optax
-
 from acme_qsm import configuration
 from acme_qsm import losses
 from acme_qsm import types
 from acme_qsm.core.config import DiffusionConfig
+from acme_qsm.deferred import jax
+from acme_qsm.deferred import jnp
+from acme_qsm.deferred import optax
 
 TemperatureUpdate = Literal["constant", "target_kl", "reference_decay"]
 Weights = Literal["self_normalized", "exponential", "normalized_exponential"]

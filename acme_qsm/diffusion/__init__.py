@@ -6,22 +6,27 @@ Does not: losses, networks, and anything that knows of observations or rewards.
 Index t = 0 is the least noisy denoising step: see `schedules`.
 """
 
-from acme_qsm.diffusion.chains import chain_log_prob
-from acme_qsm.diffusion.chains import sample_chain
-from acme_qsm.diffusion.reverse import reverse_samples
-from acme_qsm.diffusion.samplers import DenoiseFn
-from acme_qsm.diffusion.samplers import sample
-from acme_qsm.diffusion.samplers import sample_langevin
-from acme_qsm.diffusion.samplers import sample_posterior
-from acme_qsm.diffusion.samplers import ScoreFn
-from acme_qsm.diffusion.schedules import add_noise
-from acme_qsm.diffusion.schedules import make_betas
-from acme_qsm.diffusion.schedules import make_schedule
-from acme_qsm.diffusion.schedules import NoiseSchedule
-from acme_qsm.diffusion.schedules import remove_noise
-from acme_qsm.diffusion.schedules import ScheduleName
-from acme_qsm.diffusion.transitions import transition
-from acme_qsm.diffusion.transitions import TransitionName
+import typing
+
+from acme_qsm import lazy
+
+if typing.TYPE_CHECKING:
+  from acme_qsm.diffusion.chains import chain_log_prob
+  from acme_qsm.diffusion.chains import sample_chain
+  from acme_qsm.diffusion.reverse import reverse_samples
+  from acme_qsm.diffusion.samplers import DenoiseFn
+  from acme_qsm.diffusion.samplers import sample
+  from acme_qsm.diffusion.samplers import sample_langevin
+  from acme_qsm.diffusion.samplers import sample_posterior
+  from acme_qsm.diffusion.samplers import ScoreFn
+  from acme_qsm.diffusion.schedules import add_noise
+  from acme_qsm.diffusion.schedules import make_betas
+  from acme_qsm.diffusion.schedules import make_schedule
+  from acme_qsm.diffusion.schedules import NoiseSchedule
+  from acme_qsm.diffusion.schedules import remove_noise
+  from acme_qsm.diffusion.schedules import ScheduleName
+  from acme_qsm.diffusion.transitions import transition
+  from acme_qsm.diffusion.transitions import TransitionName
 
 __all__ = [
   "DenoiseFn",
@@ -41,3 +46,25 @@ __all__ = [
   "sample_posterior",
   "transition",
 ]
+
+__getattr__, __dir__ = lazy.attach(
+  __name__,
+  {
+    "DenoiseFn": "acme_qsm.diffusion.samplers",
+    "NoiseSchedule": "acme_qsm.diffusion.schedules",
+    "ScheduleName": "acme_qsm.diffusion.schedules",
+    "ScoreFn": "acme_qsm.diffusion.samplers",
+    "TransitionName": "acme_qsm.diffusion.transitions",
+    "add_noise": "acme_qsm.diffusion.schedules",
+    "chain_log_prob": "acme_qsm.diffusion.chains",
+    "make_betas": "acme_qsm.diffusion.schedules",
+    "make_schedule": "acme_qsm.diffusion.schedules",
+    "remove_noise": "acme_qsm.diffusion.schedules",
+    "reverse_samples": "acme_qsm.diffusion.reverse",
+    "sample": "acme_qsm.diffusion.samplers",
+    "sample_chain": "acme_qsm.diffusion.chains",
+    "sample_langevin": "acme_qsm.diffusion.samplers",
+    "sample_posterior": "acme_qsm.diffusion.samplers",
+    "transition": "acme_qsm.diffusion.transitions",
+  },
+)

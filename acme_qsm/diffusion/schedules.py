@@ -11,14 +11,17 @@ A denoiser's output is the noise prediction eps; the score it stands for is
 -eps / sqrt(1 - alpha_bar_t).
 """
 
+from __future__ import annotations
+
 from typing import get_args
 from typing import Literal
 from typing import NamedTuple
 
-import chex
-import jax
-import jax.numpy as jnp
 import numpy as np
+
+from acme_qsm.deferred import chex
+from acme_qsm.deferred import jax
+from acme_qsm.deferred import jnp
 
 ScheduleName = Literal["vp", "cosine", "linear"]
 

@@ -3,14 +3,15 @@
 Samplers, their chains and the chains' log-probabilities share this.
 """
 
+from __future__ import annotations
+
 from typing import get_args
 from typing import Literal
 from typing import NamedTuple
 
-import chex
-import jax
-import jax.numpy as jnp
-
+from acme_qsm.deferred import chex
+from acme_qsm.deferred import jax
+from acme_qsm.deferred import jnp
 from acme_qsm.diffusion import schedules
 from acme_qsm.diffusion.schedules import NoiseSchedule
 from acme_qsm.diffusion.schedules import per_example

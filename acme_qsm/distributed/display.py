@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from acme_qsm.distributed.coordination.messages import ENDED_STATES
-from acme_qsm.distributed.coordination.messages import NOT_STARTED
 from acme_qsm.experiments.counts import LEARNER_STEPS
 
 _RATE_SECONDS = 30.0
@@ -54,7 +53,8 @@ class Display:
       for name, state in states.items()
       if not name.startswith("actor_")
     }
-    starting = others.get("learner") in (NOT_STARTED, "starting")
+    # What the learner reports from when it is ready to learn.
+    starting = _WAITING_SHARE not in learner
     fields = {
       "phase": "starting" if starting else status["phase"],
       "learner steps": steps,

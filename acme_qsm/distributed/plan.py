@@ -16,13 +16,11 @@ class Plan:
       who only starts or watches processes loads nothing of what they need.
     log_folder: where each process's output goes, as `<name>.log`; None for
       nowhere in particular.
-    replay_bytes: the memory that replay's transitions take when it is full.
   """
 
   coordinator: CoordinatorConfig
   run: bytes
   log_folder: pathlib.Path | None
-  replay_bytes: int
 
   @property
   def key(self) -> bytes:

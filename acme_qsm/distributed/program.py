@@ -3,19 +3,21 @@
 import dataclasses
 import pathlib
 import secrets
+import typing
 
 import cloudpickle
 
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.run_coordinator import CoordinatorConfig
-from acme_qsm.distributed.engines import launchpad_engine
-from acme_qsm.distributed.nodes import Run
+from acme_qsm.distributed.nodes.run import Run
 from acme_qsm.distributed.plan import Plan
 from acme_qsm.experiments import preparation
 from acme_qsm.experiments.config import ExperimentConfig
 from acme_qsm.experiments.config import ExperimentError
-from acme_qsm.replay import reverb_server
 from acme_qsm.replay.listening import addresses
+
+if typing.TYPE_CHECKING:
+  from acme_qsm.distributed.engines import launchpad_engine
 
 
 def make_distributed_experiment(
@@ -28,7 +30,7 @@ def make_distributed_experiment(
   hang_seconds: float = 30.0,
   host: str = addresses.LOOPBACK,
   name: str = "agent",
-) -> launchpad_engine.Program:
+) -> "launchpad_engine.Program":
   """Makes a Launchpad program that runs an experiment in many processes.
 
   Replay, a learner, actors, an evaluator and a coordinator, which counts and
@@ -64,6 +66,9 @@ def make_distributed_experiment(
     hang_seconds=hang_seconds,
     host=host,
   )
+  # Only here: Ray does without it.
+  from acme_qsm.distributed.engines import launchpad_engine
+
   return launchpad_engine.make_program(
     plan, num_actors_per_node=num_actors_per_node, name=name
   )
@@ -101,7 +106,7 @@ def plan_experiment(
     _require_own_address(host)
   prepared = preparation.prepare(experiment, eval_every, num_eval_episodes)
   with preparation.as_experiment_error():
-    tables = prepared.parts.tables()
+    prepared.parts.check_replay()
   path: pathlib.Path | None = None
   run_id = secrets.token_hex(16)
   checkpointing = experiment.checkpointing
@@ -138,7 +143,6 @@ def plan_experiment(
     coordinator=config,
     run=cloudpickle.dumps(run),
     log_folder=path / "logs" if path else None,
-    replay_bytes=sum(reverb_server.max_bytes(table) for table in tables),
   )
 
 

@@ -9,18 +9,18 @@ from acme_qsm import lazy
 
 if typing.TYPE_CHECKING:
   from acme_qsm.environments.dm_control import make
-  from acme_qsm.environments.dm_control import TASKS
-  from acme_qsm.environments.dm_control import validate_action_repeat
-  from acme_qsm.environments.dm_control import validate_task
+  from acme_qsm.environments.tasks import TASKS
+  from acme_qsm.environments.tasks import validate_action_repeat
+  from acme_qsm.environments.tasks import validate_task
 
 __all__ = ["TASKS", "make", "validate_action_repeat", "validate_task"]
 
 __getattr__, __dir__ = lazy.attach(
   __name__,
   {
-    "TASKS": "acme_qsm.environments.dm_control",
+    "TASKS": "acme_qsm.environments.tasks",
     "make": "acme_qsm.environments.dm_control",
-    "validate_action_repeat": "acme_qsm.environments.dm_control",
-    "validate_task": "acme_qsm.environments.dm_control",
+    "validate_action_repeat": "acme_qsm.environments.tasks",
+    "validate_task": "acme_qsm.environments.tasks",
   },
 )

@@ -5,33 +5,14 @@ import warnings
 import dm_env
 import numpy as np
 
-from acme_qsm import configuration
 from acme_qsm.environments import wrappers
+from acme_qsm.environments.tasks import validate_action_repeat
+from acme_qsm.environments.tasks import validate_task
 
 with warnings.catch_warnings():
   # Without a display, GLFW warns when it is imported; training never renders.
   warnings.filterwarnings("ignore", message=".*GLFW.*|.*X11.*")
   from dm_control import suite
-
-TASKS: tuple[str, ...] = tuple(
-  f"{domain}:{name}" for domain, name in suite.ALL_TASKS
-)
-"""Every task of the dm_control suite, as `domain:task`."""
-
-
-def validate_task(task: str) -> None:
-  """Raises ValueError, with the nearest names, unless the task exists."""
-  configuration.require_known("task", task, TASKS)
-
-
-def validate_action_repeat(action_repeat: int) -> None:
-  """Raises ValueError unless an action can be repeated that often."""
-  if isinstance(action_repeat, bool) or not (
-    isinstance(action_repeat, int | np.integer) and action_repeat >= 1
-  ):
-    raise ValueError(
-      f"action_repeat must be an integer of at least 1, got {action_repeat!r}."
-    )
 
 
 def make(task: str, seed: int, *, action_repeat: int = 1) -> dm_env.Environment:

@@ -4,8 +4,9 @@ import hashlib
 import os
 import pathlib
 import platform
+import sys
 
-import jax
+from acme_qsm.deferred import jax
 
 # What takes less to compile takes as long to find and read.
 _LEAST_SECONDS = 0.1
@@ -30,8 +31,10 @@ def use(folder: pathlib.Path | None = None) -> pathlib.Path | None:
     "jax_compilation_cache_dir": str(folder),
     "jax_persistent_cache_min_compile_time_secs": _LEAST_SECONDS,
   }.items():
-    jax.config.update(name, value)
     os.environ[name.upper()] = str(value)
+    # Where it is not loaded yet, it reads the environment when it is.
+    if "jax" in sys.modules:
+      jax.config.update(name, value)
   return folder
 
 

@@ -10,9 +10,8 @@ from typing import get_args
 from typing import Literal
 from typing import Protocol
 
-import jax
-
 from acme_qsm import lazy
+from acme_qsm.deferred import jax
 from acme_qsm.experiments.parts import AgentParts
 from acme_qsm.experiments.records.checkpointing import Checkpoint
 from acme_qsm.experiments.records.checkpointing import CheckpointError

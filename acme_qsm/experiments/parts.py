@@ -42,6 +42,17 @@ class AgentParts:
     """Makes replay's tables."""
     return self._builder.make_replay_tables(self.environment_spec, self.policy)
 
+  def check_replay(self) -> None:
+    """Raises ValueError if the agent does not go with the environment.
+
+    One with `check_replay` says so without Reverb, which takes longest of all
+    to load.
+    """
+    if self.makes_embedded_replay() and hasattr(self._builder, "check_replay"):
+      self._builder.check_replay(self.environment_spec, self.policy)
+    else:
+      self.tables()
+
   def makes_embedded_replay(self) -> bool:
     """Whether the builder makes replay in this process's memory.
 

@@ -4,11 +4,14 @@ Belongs here: every purpose that a run draws random numbers for, so that no two
 of them, in one process or in many, ever meet.
 """
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Sequence
 
-import jax
 import numpy as np
+
+from acme_qsm.deferred import jax
 
 
 @dataclasses.dataclass(frozen=True)

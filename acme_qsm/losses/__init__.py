@@ -5,21 +5,26 @@ Belongs here: what a gradient is taken of, and the weights in it. Does not:
 networks, sampling, keys.
 """
 
-from acme_qsm.losses.policy_gradient import diffusion_policy_gradient_loss
-from acme_qsm.losses.score_matching import boltzmann_score_matching_loss
-from acme_qsm.losses.score_matching import q_score_matching_loss
-from acme_qsm.losses.value import categorical_double_q_loss
-from acme_qsm.losses.value import clipped_double_q_loss
-from acme_qsm.losses.value import hl_gauss_double_q_loss
-from acme_qsm.losses.value import quantile_double_q_loss
-from acme_qsm.losses.weighted_noise_matching import effective_sample_size
-from acme_qsm.losses.weighted_noise_matching import exponential_weights
-from acme_qsm.losses.weighted_noise_matching import (
-  reverse_sampling_score_matching_loss,
-)
-from acme_qsm.losses.weighted_noise_matching import self_normalized_weights
-from acme_qsm.losses.weighted_noise_matching import temperature_loss
-from acme_qsm.losses.weighted_noise_matching import weight_kl
+import typing
+
+from acme_qsm import lazy
+
+if typing.TYPE_CHECKING:
+  from acme_qsm.losses.policy_gradient import diffusion_policy_gradient_loss
+  from acme_qsm.losses.score_matching import boltzmann_score_matching_loss
+  from acme_qsm.losses.score_matching import q_score_matching_loss
+  from acme_qsm.losses.value import categorical_double_q_loss
+  from acme_qsm.losses.value import clipped_double_q_loss
+  from acme_qsm.losses.value import hl_gauss_double_q_loss
+  from acme_qsm.losses.value import quantile_double_q_loss
+  from acme_qsm.losses.weighted_noise_matching import effective_sample_size
+  from acme_qsm.losses.weighted_noise_matching import exponential_weights
+  from acme_qsm.losses.weighted_noise_matching import (
+    reverse_sampling_score_matching_loss,
+  )
+  from acme_qsm.losses.weighted_noise_matching import self_normalized_weights
+  from acme_qsm.losses.weighted_noise_matching import temperature_loss
+  from acme_qsm.losses.weighted_noise_matching import weight_kl
 
 __all__ = [
   "boltzmann_score_matching_loss",
@@ -36,3 +41,24 @@ __all__ = [
   "temperature_loss",
   "weight_kl",
 ]
+
+_WEIGHTED = "acme_qsm.losses.weighted_noise_matching"
+
+__getattr__, __dir__ = lazy.attach(
+  __name__,
+  {
+    "boltzmann_score_matching_loss": "acme_qsm.losses.score_matching",
+    "categorical_double_q_loss": "acme_qsm.losses.value",
+    "clipped_double_q_loss": "acme_qsm.losses.value",
+    "diffusion_policy_gradient_loss": "acme_qsm.losses.policy_gradient",
+    "effective_sample_size": _WEIGHTED,
+    "exponential_weights": _WEIGHTED,
+    "hl_gauss_double_q_loss": "acme_qsm.losses.value",
+    "q_score_matching_loss": "acme_qsm.losses.score_matching",
+    "quantile_double_q_loss": "acme_qsm.losses.value",
+    "reverse_sampling_score_matching_loss": _WEIGHTED,
+    "self_normalized_weights": _WEIGHTED,
+    "temperature_loss": _WEIGHTED,
+    "weight_kl": _WEIGHTED,
+  },
+)

@@ -5,12 +5,12 @@ replay (algorithm 1 and appendix A, with the official implementation's choices).
 No gradient flows through the sampler.
 """
 
+from __future__ import annotations
+
 import dataclasses
+import typing
 from typing import Literal
 from typing import NamedTuple
-
-import jax
-import jax.numpy as jnp
 
 from acme_qsm import configuration
 from acme_qsm import diffusion
@@ -22,10 +22,11 @@ from acme_qsm.core.config import DiffusionConfig
 from acme_qsm.core.method import Context
 from acme_qsm.core.method import Method
 from acme_qsm.core.method import PolicyLoss
-from acme_qsm.networks import DiffusionNetworks
+from acme_qsm.deferred import jax
+from acme_qsm.deferred import jnp
 
-QSMNetworks = DiffusionNetworks
-"""Their name while there was one method."""
+if typing.TYPE_CHECKING:
+  from acme_qsm.networks import DiffusionNetworks
 
 ScoreTarget = Literal["boltzmann", "action_gradient"]
 

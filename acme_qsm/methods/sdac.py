@@ -6,13 +6,13 @@ exp(Q / temperature) of the clean actions. No gradient flows through the sampler
 or the critics.
 """
 
+from __future__ import annotations
+
 import dataclasses
+import typing
 from collections.abc import Callable
 from typing import Any
 from typing import Literal
-
-import jax
-import jax.numpy as jnp
 
 from acme_qsm import configuration
 from acme_qsm import diffusion
@@ -25,7 +25,11 @@ from acme_qsm.core import weights
 from acme_qsm.core.method import Context
 from acme_qsm.core.method import Method
 from acme_qsm.core.method import PolicyLoss
-from acme_qsm.networks import DiffusionNetworks
+from acme_qsm.deferred import jax
+from acme_qsm.deferred import jnp
+
+if typing.TYPE_CHECKING:
+  from acme_qsm.networks import DiffusionNetworks
 
 NoisyActionSource = Literal["policy", "replay", "uniform", "gaussian"]
 ReverseSampling = Literal["truncated", "clipped", "unbounded"]

@@ -62,6 +62,10 @@ class DiffusionNetworks:
     return self.init_denoiser
 
 
+QSMNetworks = DiffusionNetworks
+"""Their name while there was one method."""
+
+
 def make_networks(
   environment_spec: types.EnvironmentSpecLike,
   config: DenoiserConfig,

@@ -5,12 +5,14 @@ discount, next_observation]: Reverb decodes each column of an item by itself, so
 that one column is sampled two to three times as fast as five. Needs JAX alone.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from acme_qsm.deferred import jax
+from acme_qsm.deferred import jnp
 from acme_qsm.types import Transition
 
 

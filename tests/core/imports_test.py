@@ -106,7 +106,9 @@ def test_the_package_itself_loads_nothing():
 import sys
 import acme_qsm
 assert "jax" not in sys.modules
-acme_qsm.losses
+acme_qsm.losses, acme_qsm.methods
+assert "jax" not in sys.modules
+acme_qsm.losses.clipped_double_q_loss
 assert "jax" in sys.modules and "haiku" not in sys.modules
 """)
   assert result.returncode == 0, result.stderr

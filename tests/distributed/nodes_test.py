@@ -16,10 +16,13 @@ import numpy as np
 import pytest
 
 from acme_qsm import QSMBuilder
-from acme_qsm.distributed import nodes
 from acme_qsm.distributed import program
+from acme_qsm.distributed.nodes import batches
+from acme_qsm.distributed.nodes import learner
+from acme_qsm.distributed.nodes import variables
 from acme_qsm.experiments import command_line
 from acme_qsm.experiments.records.loggers import read_csv
+from acme_qsm.replay import reverb_server
 from tests.distributed.threaded import ThreadedRun
 from tests.experiments.formats_test import COMMAND
 from tests.experiments.formats_test import OLD_RUN
@@ -57,7 +60,7 @@ def start_run(request, make_experiment, tmp_path):
 def insert(run, num_items):
   """Writes transitions into a run's replay."""
   address = run.status()["addresses"]["replay"]
-  client = nodes.connections.reverb_server.connect(address, run.run.run_id)
+  client = reverb_server.connect(address, run.run.run_id)
   environment = run.run.experiment.environment_factory(0)
   adder = run.run.experiment.builder.make_adder(
     client, run.run.environment_spec
@@ -116,11 +119,11 @@ def test_a_nan_at_the_last_save_fails_the_run(
 def test_without_replay_an_interrupted_run_says_that_nothing_is_saved(
   start_run, make_experiment, monkeypatch
 ):
-  monkeypatch.setattr(nodes.learner, "_REPLAY_SECONDS", 0.5, raising=False)
+  monkeypatch.setattr(learner, "_REPLAY_SECONDS", 0.5, raising=False)
   run = start_run(make_experiment(500))
   run.act(100)
   run.start("learner")
-  run.wait_until(lambda: run.node("learner")["state"] == "starting")
+  run.wait_until(lambda: run.node("learner")["state"] == "waiting for replay")
   run.client.call("interrupt", "enough")
   assert run.wait() == "failed"
   reason = json.loads((run.run.path / "run_status.json").read_text())["reason"]
@@ -133,7 +136,7 @@ def test_an_interrupted_run_waits_for_replay_to_save(
   run = start_run(make_experiment(500))
   run.act(100)
   run.start("learner")
-  run.wait_until(lambda: run.node("learner")["state"] == "starting")
+  run.wait_until(lambda: run.node("learner")["state"] == "waiting for replay")
   run.client.call("interrupt", "enough")
   assert not run.comes(lambda: run.status()["phase"] != "acting", 1.5)
   run.start("replay")
@@ -146,7 +149,7 @@ def test_where_nothing_was_done_nothing_is_waited_for(
 ):
   run = start_run(make_experiment(500))
   run.start("learner")
-  run.wait_until(lambda: run.node("learner")["state"] == "starting")
+  run.wait_until(lambda: run.node("learner")["state"] == "waiting for replay")
   run.client.call("interrupt", "enough")
   assert run.wait(10) == "interrupted"
   assert run.checkpoint() is None
@@ -198,12 +201,15 @@ def test_a_cut_while_the_last_steps_are_made_loses_none(held_run):
   run.wait_until(lambda: "replay" in run.status()["addresses"])
   run.start("learner")
   insert(run, NUM_ITEMS)
-  run.wait_until(lambda: run.node("learner")["state"] == "learning")
+  run.wait_until(
+    lambda: run.node("learner")["state"] == "waiting for transitions"
+  )
   replay.send_signal(signal.SIGSTOP)
   run.act(NUM_ITEMS, "done")
   run.wait_until(lambda: run.status()["phase"] == "learning")
   held.unlink()
   # What was fetched before is learned from; then it waits.
+  run.wait_until(lambda: run.node("learner")["state"] == "learning")
   assert not run.comes(lambda: run.node("learner")["state"] != "learning", 5.0)
   replay.send_signal(signal.SIGCONT)
   assert run.wait() == "finished"
@@ -213,16 +219,18 @@ def test_a_cut_while_the_last_steps_are_made_loses_none(held_run):
 
 
 def test_steps_that_are_left_out_are_told(held_run, monkeypatch):
-  monkeypatch.setattr(nodes.batches, "_ON_ITS_WAY_SECONDS", 1.0)
+  monkeypatch.setattr(batches, "_ON_ITS_WAY_SECONDS", 1.0)
   run, held = held_run
   run.start("replay")
   run.wait_until(lambda: "replay" in run.status()["addresses"])
   run.start("learner")
   insert(run, NUM_ITEMS)
-  run.wait_until(lambda: run.node("learner")["state"] == "learning")
+  run.wait_until(
+    lambda: run.node("learner")["state"] == "waiting for transitions"
+  )
   # Somebody else takes the samples of three learner steps.
   address = run.status()["addresses"]["replay"]
-  client = nodes.connections.reverb_server.connect(address, run.run.run_id)
+  client = reverb_server.connect(address, run.run.run_id)
   assert len(list(client.sample("transitions", num_samples=24))) == 24
   run.act(NUM_ITEMS, "done")
   held.unlink()
@@ -235,11 +243,7 @@ def test_steps_that_are_left_out_are_told(held_run, monkeypatch):
 def test_an_evaluation_waits_for_parameters_of_its_step(
   start_run, make_experiment, monkeypatch
 ):
-  for module in ("variables", "connections"):
-    if hasattr(nodes, module):
-      monkeypatch.setattr(
-        getattr(nodes, module), "_VARIABLES_SECONDS", 1.0, raising=False
-      )
+  monkeypatch.setattr(variables, "_VARIABLES_SECONDS", 1.0)
   run = start_run(make_experiment(1000), num_eval_episodes=1, eval_every=10)
   log = run.run.path / "logs" / "evaluator.csv"
   run.start("replay")

@@ -1,6 +1,7 @@
 """What each process asks of Ray, without any Ray."""
 
 import dataclasses
+import pickle
 
 import pytest
 
@@ -11,7 +12,7 @@ from acme_qsm.distributed.plan import Plan
 from acme_qsm.experiments.config import ExperimentError
 
 
-def make_plan(num_actors=2, *, replay_bytes=10**6, evaluates=True):
+def make_plan(num_actors=2, *, evaluates=True):
   return Plan(
     coordinator=CoordinatorConfig(
       num_actors=num_actors,
@@ -24,7 +25,6 @@ def make_plan(num_actors=2, *, replay_bytes=10**6, evaluates=True):
     ),
     run=b"",
     log_folder=None,
-    replay_bytes=replay_bytes,
   )
 
 
@@ -34,7 +34,7 @@ def make_machine(cpus, gpus=0.0, memory=10**9):
 
 def test_only_the_learner_asks_for_a_gpu_and_only_where_there_is_one():
   machines = [make_machine(8.0, 1.0), make_machine(8.0)]
-  options = ray_engine._share_out(make_plan(), machines)
+  options = ray_engine._share_out(make_plan(), 10**6, machines)
   assert set(options) == {
     *("replay", "learner", "evaluator"),
     *("actor_0", "actor_1"),
@@ -43,7 +43,7 @@ def test_only_the_learner_asks_for_a_gpu_and_only_where_there_is_one():
   assert gpus.pop("learner") == 1
   assert set(gpus.values()) == {0}
   assert {asked["num_cpus"] for asked in options.values()} == {1}
-  options = ray_engine._share_out(make_plan(), machines[1:])
+  options = ray_engine._share_out(make_plan(), 10**6, machines[1:])
   assert options["learner"]["num_gpus"] == 0
 
 
@@ -55,7 +55,9 @@ def test_replay_asks_for_the_memory_that_it_takes_when_full(
   plan = program.plan_experiment(
     make_experiment(config=config), 1, num_eval_episodes=0
   )
-  options = ray_engine._share_out(plan, [make_machine(8.0)])
+  options = ray_engine._share_out(
+    plan, pickle.loads(plan.run).replay_bytes(), [make_machine(8.0)]
+  )
   # A transition is 28 bytes of data; what Reverb takes for it was measured, as
   # `replay/reverb_server_test.py` does.
   assert 1_500 < options["replay"]["memory"] / num_transitions < 1_700
@@ -65,7 +67,8 @@ def test_replay_asks_for_the_memory_that_it_takes_when_full(
 def test_replay_that_fits_on_no_machine_is_an_error():
   with pytest.raises(ExperimentError, match=r"5\.0 GB .* than 1\.0 GB"):
     ray_engine._share_out(
-      make_plan(replay_bytes=5 * 10**9),
+      make_plan(),
+      5 * 10**9,
       [make_machine(8.0), make_machine(1.0, memory=10**6)],
     )
 
@@ -90,4 +93,4 @@ def test_processes_share_the_cores_that_there_are(num_processes, cores, share):
 
 def test_a_cluster_without_cores_is_an_error():
   with pytest.raises(ExperimentError, match="no CPUs"):
-    ray_engine._share_out(make_plan(), [make_machine(0.0)])
+    ray_engine._share_out(make_plan(), 10**6, [make_machine(0.0)])

@@ -9,10 +9,12 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.messages import EVICTED
+from acme_qsm.distributed.coordination.messages import LOADING
 from acme_qsm.distributed.coordination.messages import Orders
 from acme_qsm.distributed.coordination.messages import Report
 from acme_qsm.distributed.processes.supervision import ExitCode
@@ -64,7 +66,8 @@ class Link:
     """
     self.name = name
     self.host = host
-    self.state = "starting"
+    # Which is what every process does first.
+    self.state = LOADING
     self.totals: dict[str, float] = {}
     self.metrics: dict[str, float] = {}
     self._coordinator = coordinator
@@ -143,15 +146,26 @@ class Link:
     Returns:
       Its address; None if the run is to end before there is one.
     """
-    while not self.ending:
-      try:
-        address = self.report().addresses.get(service)
-      except ConnectionError:
-        address = None
-      if address is not None:
-        return address
-      time.sleep(_PERIOD_SECONDS / 4)
+    with self.waiting_for(service):
+      while not self.ending:
+        try:
+          address = self.report().addresses.get(service)
+        except ConnectionError:
+          address = None
+        if address is not None:
+          return address
+        time.sleep(_PERIOD_SECONDS / 4)
     return None
+
+  @contextlib.contextmanager
+  def waiting_for(self, service: str) -> Iterator[None]:
+    """A context in which this process is shown to wait for a service."""
+    before = self.state
+    self.state = f"waiting for {service}"
+    try:
+      yield
+    finally:
+      self.state = before
 
   def depend_on_replay(self, address: str) -> None:
     """Has this process end if replay is announced elsewhere."""

@@ -5,6 +5,8 @@ import enum
 from collections.abc import Mapping
 
 NOT_STARTED = "not started"
+LOADING = "loading libraries"
+COMPILING = "compiling"
 DONE = "done"
 EVICTED = "evicted"
 GIVEN_UP = "given up"

@@ -11,6 +11,7 @@ import faulthandler
 import logging
 import math
 import os
+import pickle
 import secrets
 import socket
 import sys
@@ -151,7 +152,9 @@ class RayRun:
       run_coordinator,
     )
 
-    resources = _share_out(plan, _list_machines(self._ray))
+    resources = _share_out(
+      plan, pickle.loads(plan.run).replay_bytes(), _list_machines(self._ray)
+    )
     coordinator = dataclasses.replace(plan.coordinator, host=host)
     port = rpc.free_port(host)
     self._coordinator = threading.Thread(
@@ -281,7 +284,7 @@ def _list_machines(ray: Any) -> list[dict[str, float]]:
 
 
 def _share_out(
-  plan: "Plan", machines: Sequence[Mapping[str, float]]
+  plan: "Plan", replay_bytes: int, machines: Sequence[Mapping[str, float]]
 ) -> dict[str, dict[str, Any]]:
   """Says what each process asks of Ray.
 
@@ -291,6 +294,7 @@ def _share_out(
 
   Args:
     plan: the run.
+    replay_bytes: the memory that replay takes when it is full.
     machines: each machine's resources.
 
   Returns:
@@ -306,9 +310,9 @@ def _share_out(
   )
   has_gpu = any(machine.get("GPU", 0.0) >= 1 for machine in machines)
   most = max(machine.get("memory", 0.0) for machine in machines)
-  if plan.replay_bytes > most:
+  if replay_bytes > most:
     raise ExperimentError(
-      f"Replay takes {plan.replay_bytes / 1e9:.1f} GB when it is full, but no "
+      f"Replay takes {replay_bytes / 1e9:.1f} GB when it is full, but no "
       f"machine of the cluster has more than {most / 1e9:.1f} GB: lower "
       "max_replay_size."
     )
@@ -316,7 +320,7 @@ def _share_out(
     name: {"num_cpus": num_cpus} for name in names
   }
   options["learner"]["num_gpus"] = 1 if has_gpu else 0
-  options["replay"]["memory"] = plan.replay_bytes
+  options["replay"]["memory"] = replay_bytes
   for name in plan.actors:
     options[name]["scheduling_strategy"] = "SPREAD"
   return options

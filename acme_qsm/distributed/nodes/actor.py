@@ -7,6 +7,7 @@ import time
 import dm_env
 
 from acme_qsm.distributed.coordination.link import Link
+from acme_qsm.distributed.coordination.messages import COMPILING
 from acme_qsm.distributed.coordination.messages import Phase
 from acme_qsm.distributed.nodes.connections import ReplayConnection
 from acme_qsm.distributed.nodes.environment import Environment
@@ -74,10 +75,11 @@ class _Actor:
   def run(self) -> None:
     """Acts; raises RunIsOverError in the end."""
     self._actor.update(wait=True)
-    self._link.state = "acting"
     while True:
       try:
         with environments.opened(self._make_environment) as environment:
+          # The first time, which is when its policy first acts.
+          self._link.state = COMPILING
           while True:
             self._run_episode(environment)
       except (EnvironmentFailedError, NonFiniteError) as error:
@@ -96,6 +98,7 @@ class _Actor:
       self._run_steps, self._index, self._restarts, self._num_environments
     )
     self._num_environments += 1
+    self._link.state = "making its environment"
     return Environment(self._run, self._link, seed)
 
   def _run_episode(self, environment: Environment) -> None:
@@ -131,6 +134,7 @@ class _Actor:
     self, environment: Environment, timestep: dm_env.TimeStep
   ) -> dm_env.TimeStep:
     action = self._actor.select_action(timestep.observation)
+    self._link.state = "acting"
     timestep = environment.step(action)
     self._actor.observe(action, timestep)
     for observer in self._run.experiment.observers:

@@ -11,11 +11,12 @@ from typing import Any
 
 import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 
-import jax
 import tensorflow as tf
 from reverb import errors as reverb_errors
 
+from acme_qsm.deferred import jax
 from acme_qsm.distributed.coordination.link import Link
+from acme_qsm.distributed.coordination.messages import COMPILING
 from acme_qsm.distributed.coordination.messages import ENDED_STATES
 from acme_qsm.distributed.coordination.messages import Phase
 from acme_qsm.distributed.nodes.connections import ReplayConnection
@@ -48,6 +49,7 @@ class Batches:
     self._link = link
     self._drain = _Drain(link)
     self._connect(gives_up)
+    self._has_given = False
     self.seconds_waited = 0.0
 
   def __iter__(self) -> Iterator[Any]:
@@ -64,6 +66,9 @@ class Batches:
       batch = self._stream.get(POLL_SECONDS)
       if batch is not None:
         self.seconds_waited += time.monotonic() - start
+        if not self._has_given:
+          # Of the first one is known what a learner step is to be made for.
+          self._link.state, self._has_given = COMPILING, True
         return batch
       if self._link.orders.phase is Phase.LEARNING and self._drain.is_over(
         self._stream

@@ -44,17 +44,20 @@ class ReplayConnection:
       RunIsOverError: if the run is to end before.
     """
     self._link = link
-    while not (link.ending if gives_up is None else gives_up()):
-      try:
-        addresses = link.report().addresses
-        if "replay" in addresses:
-          # First, so that who is checked is who is tied to.
-          self._tie = rpc.Tie(addresses["replay_tie"], run.key, on_loss)
-          self._client = reverb_server.connect(addresses["replay"], run.run_id)
-          return
-      except ConnectionError as error:
-        logging.warning("%s", error)
-      time.sleep(POLL_SECONDS)
+    with link.waiting_for("replay"):
+      while not (link.ending if gives_up is None else gives_up()):
+        try:
+          addresses = link.report().addresses
+          if "replay" in addresses:
+            # First, so that who is checked is who is tied to.
+            self._tie = rpc.Tie(addresses["replay_tie"], run.key, on_loss)
+            self._client = reverb_server.connect(
+              addresses["replay"], run.run_id
+            )
+            return
+        except ConnectionError as error:
+          logging.warning("%s", error)
+        time.sleep(POLL_SECONDS)
     raise RunIsOverError
 
   @property

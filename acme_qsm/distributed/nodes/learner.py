@@ -15,6 +15,7 @@ from reverb import errors as reverb_errors
 
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.link import Link
+from acme_qsm.distributed.coordination.messages import COMPILING
 from acme_qsm.distributed.nodes.batches import Batches
 from acme_qsm.distributed.nodes.run import POLL_SECONDS
 from acme_qsm.distributed.nodes.run import Run
@@ -46,11 +47,11 @@ def run_learner(run: Run, link: Link) -> None:
     if not link.evicted:
       _end_without_replay(link, saved_steps)
     return
+  link.state = COMPILING
   learner = _Learner(run, link, batches, checkpoint)
   server = rpc.Server({"variables": learner.variables.get}, run.key, run.host)
   link.call("announce", "learner", server.address)
   try:
-    link.state = "learning"
     learner.learn()
     link.state = "saving"
     failure = learner.save(_REPLAY_SECONDS)
@@ -171,11 +172,14 @@ class _Learner:
     share = _WaitingShare(self._batches)
     shows = metrics.every_seconds(1.0)
     self._link.metrics["waiting_share"] = 0.0
+    # `Batches` knows when there are enough for a batch.
+    self._link.state = "waiting for transitions"
     while True:
       try:
         self._learner.step()
       except RunIsOverError:
         break
+      self._link.state = "learning"
       self._link.metrics[LEARNER_STEPS] = self._counts[LEARNER_STEPS]
       if shows():
         self._link.metrics["waiting_share"] = share.latest()

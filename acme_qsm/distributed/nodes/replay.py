@@ -14,6 +14,7 @@ from acme_qsm.replay.listening import addresses
 
 def run_replay(run: Run, link: Link) -> None:
   """Serves replay until the run is over."""
+  link.state = "starting its server"
   server = _serve(run, link)
   # Who is connected to it sees at once when this process ends.
   ties = rpc.Server({}, run.key, run.host)

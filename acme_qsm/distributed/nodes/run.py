@@ -58,6 +58,12 @@ class Run:
       lossy=True,
     )
 
+  def replay_bytes(self) -> int:
+    """The memory that replay takes when it is full; needs Reverb to tell."""
+    from acme_qsm.replay import reverb_server
+
+    return sum(reverb_server.max_bytes(table) for table in self.parts.tables())
+
   @property
   def seeds(self) -> Seeds:
     """The seeds of all that is random."""

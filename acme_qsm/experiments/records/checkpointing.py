@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
+from acme_qsm.deferred import jax
 from acme_qsm.experiments.records import formats
 from acme_qsm.experiments.records import leaves
 
