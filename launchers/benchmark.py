@@ -1,18 +1,21 @@
 """Measures the speed of the learner, of acting, of replay and of whole runs.
 
 Prints tables, and writes benchmark.json and benchmark.png. The parts learner,
-acting and methods need the core alone.
+acting and methods need the core alone, the others the extra run; sac, program
+and what is measured of Reverb need the extra acme, and are left out without.
 """
 
 import argparse
 import importlib
-import itertools
 import json
 import multiprocessing
 import pathlib
+import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from concurrent import futures
 from typing import Any
@@ -22,11 +25,19 @@ from launchers.benchmarks import acting
 from launchers.benchmarks import learner
 from launchers.benchmarks import machine
 from launchers.benchmarks import methods
+from launchers.benchmarks import report
 
 _TASKS = {"cartpole": "cartpole:swingup", "cheetah": "cheetah:run"}
 _NUM_ACTORS = (1, 2, 4)
-_TRANSITIONS_PER_ITEM = 16
-"""In replay, besides 1."""
+_NUM_ENVS = (1, 5, 16)
+_REPLAYS = {
+  "embedded": ("embedded", 1),
+  "reverb": ("reverb", 1),
+  "reverb, 16 per item": ("reverb", 16),
+}
+"""By name, the kind of replay and the transitions that are stored together."""
+_SLOW = ("sac", "program")
+_ROOT = pathlib.Path(__file__).parents[1]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     "methods": _measure_methods,
     "replay": _measure_replay,
     "loop": _measure_loop,
+    "environments": _measure_environments,
+    "sac": _measure_sac,
+    "start": _measure_start,
     "program": _measure_program,
   }
   parser = argparse.ArgumentParser(
@@ -45,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument(
     "--quick",
     action="store_true",
-    help="fewer cases, less time for each, without program",
+    help=f"fewer cases, less time for each, without {' and '.join(_SLOW)}",
   )
   parser.add_argument(
     "--full",
@@ -69,13 +83,13 @@ def main(argv: Sequence[str] | None = None) -> int:
   found: dict[str, Any] = {"machine": machine.describe()}
   print(json.dumps(found["machine"], indent=2))
   for name in arguments.parts:
-    if arguments.quick and name == "program":
+    if arguments.quick and name in _SLOW:
       continue
     print(f"\n{name}", flush=True)
     try:
       found[name] = parts[name](arguments)
     except ModuleNotFoundError as error:
-      print(f"left out: it needs the extra acme ({error})")
+      _leave_out(name, error)
   if "learner" in found:
     found["limit_gflops"] = found["learner"].pop("limit_gflops")
   path = arguments.output / "benchmark.json"
@@ -85,9 +99,42 @@ def main(argv: Sequence[str] | None = None) -> int:
   return 0
 
 
+def _leave_out(what: str, error: ModuleNotFoundError) -> None:
+  print(f"{what} is left out: {error}", flush=True)
+
+
 def _print_table(rows: Sequence[dict[str, Any]]) -> None:
-  report = importlib.import_module("launchers.benchmarks.report")
   print(report.format_table(rows), flush=True)
+
+
+def _run_module(name: str, *arguments: object) -> Any:
+  """Runs a module of `launchers.benchmarks` in a process of its own.
+
+  Args:
+    name: the module's.
+    *arguments: its command line's.
+
+  Returns:
+    The JSON in the last line of its output.
+
+  Raises:
+    ModuleNotFoundError: if it needs what is not installed.
+    RuntimeError: if it fails otherwise.
+  """
+  done = subprocess.run(
+    [
+      *(sys.executable, "-m", f"launchers.benchmarks.{name}"),
+      *map(str, arguments),
+    ],
+    cwd=_ROOT,
+    capture_output=True,
+    text=True,
+  )
+  if done.returncode:
+    if "ModuleNotFoundError" in done.stderr:
+      raise ModuleNotFoundError(done.stderr.strip().splitlines()[-1])
+    raise RuntimeError(done.stderr)
+  return json.loads(done.stdout.splitlines()[-1])
 
 
 def _measure_learner(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -148,63 +195,140 @@ def _measure_methods(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _measure_replay(arguments: argparse.Namespace) -> dict[str, Any]:
   replay = importlib.import_module("launchers.benchmarks.replay")
-  if arguments.quick:
-    found = replay.measure(num_transitions=20_000, seconds=1.0)
-  else:
-    found = {}
-    for number in (1, _TRANSITIONS_PER_ITEM):
-      # A process that has freed memory before would seem to need less.
-      spawn = multiprocessing.get_context("spawn")
-      with futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
-        each = pool.submit(replay.measure, 1_000_000, 5.0, number).result()
-      found |= {_key(where, number): row for where, row in each.items()}
-  _print_table([{"server": where, **row} for where, row in found.items()])
+  size, seconds = (20_000, 1.0) if arguments.quick else (1_000_000, 5.0)
+  with tempfile.TemporaryDirectory(dir=arguments.output) as name:
+    folder = pathlib.Path(name)
+    found = {
+      "embedded": _in_new_process(
+        replay.measure_embedded, size, seconds, folder
+      )
+    }
+    try:
+      reverb = importlib.import_module("launchers.benchmarks.reverb_replay")
+      for name, (kind, per_item) in _REPLAYS.items():
+        if kind != "reverb" or (arguments.quick and per_item > 1):
+          continue
+        each = _in_new_process(reverb.measure, size, seconds, folder, per_item)
+        found |= {f"{name}, {where}": row for where, row in each.items()}
+    except ModuleNotFoundError as error:
+      _leave_out("Reverb", error)
+  _print_table([{"replay": name, **row} for name, row in found.items()])
   return found
 
 
-def _key(name: str, transitions_per_item: int) -> str:
-  if transitions_per_item == 1:
-    return name
-  return f"{name}_{transitions_per_item}_per_item"
+def _in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
+  """Calls a function where no memory was freed, of which it would take some."""
+  spawn = multiprocessing.get_context("spawn")
+  with futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
+    return pool.submit(function, *arguments).result()
 
 
 def _measure_loop(arguments: argparse.Namespace) -> dict[str, Any]:
   steps = 300 if arguments.quick else 3_000
-  per_item = (1,) if arguments.quick else (1, _TRANSITIONS_PER_ITEM)
-  found = {}
-  for number, (name, task) in itertools.product(per_item, _TASKS.items()):
-    key = _key(name, number)
-    each = found[key] = _run_loop(task, steps, number)
-    shares = ", ".join(
-      f"{part} {share:.0%}" for part, share in each["shares_of_time"].items()
-    )
-    print(
-      f"{key}: {each['environment_steps_per_second']:.1f} environment steps/s, "
-      f"{each['share_of_learner_rate']:.0%} of the learner's rate alone; first "
-      f"update after {each['first_update_seconds']:.1f} s; {shares}",
-      flush=True,
-    )
+  found: dict[str, Any] = {}
+  rows = []
+  for name, task in _TASKS.items():
+    for replay, how in _REPLAYS.items():
+      if arguments.quick and (name != "cheetah" or how[1] > 1):
+        continue
+      try:
+        each = _run_module("loop", task, steps, *how)
+      except ModuleNotFoundError as error:
+        _leave_out(replay, error)
+        continue
+      key = f"{name}, {replay}"
+      found[key] = each
+      print(
+        f"{key}: {each['environment_steps_per_second']:.1f} environment "
+        f"steps/s, {each['share_of_learner_rate']:.0%} of the learner's rate "
+        f"alone; at most {each['peak_memory_bytes'] / 1e6:,.0f} MB",
+        flush=True,
+      )
+      rows.append(
+        {
+          "ms per step": key,
+          **each["milliseconds_per_step"],
+          "update alone": each["update_alone_milliseconds"],
+        }
+      )
+  _print_table(rows)
   return found
 
 
-def _run_loop(
-  task: str, num_steps: int, transitions_per_item: int
-) -> dict[str, Any]:
-  """In a process of its own: see `launchers.benchmarks.loop`."""
-  done = subprocess.run(
-    [
-      *(sys.executable, "-m", "launchers.benchmarks.loop"),
-      *(task, str(num_steps), str(transitions_per_item)),
-    ],
-    cwd=pathlib.Path(__file__).parents[1],
-    capture_output=True,
-    text=True,
+def _measure_environments(arguments: argparse.Namespace) -> dict[str, Any]:
+  numbers = _NUM_ENVS[:2] if arguments.quick else _NUM_ENVS
+  found = _measure_rates(
+    {str(number): ("qsm", number) for number in numbers}, arguments.quick
   )
-  if done.returncode:
-    if "ModuleNotFoundError" in done.stderr:
-      raise ModuleNotFoundError(done.stderr.strip().splitlines()[-1])
-    raise RuntimeError(done.stderr)
-  return json.loads(done.stdout.splitlines()[-1])
+  _print_table([{"environments": name, **row} for name, row in found.items()])
+  return found
+
+
+def _measure_sac(arguments: argparse.Namespace) -> dict[str, Any]:
+  found = _measure_rates(
+    {"qsm": ("qsm", 1), "acme_sac": ("sac", 1)}, arguments.quick
+  )
+  _print_table([{"agent": name, **row} for name, row in found.items()])
+  return found
+
+
+def _measure_rates(
+  cases: Mapping[str, tuple[str, int]], quick: bool
+) -> dict[str, Any]:
+  """Measures environment steps per second, of each case in turn.
+
+  Args:
+    cases: by name, the agent and its environments.
+    quick: whether once and for a short while is enough.
+
+  Returns:
+    By name, the median of each rate, and that of its ratio to the first case's
+    in the same turn.
+  """
+  turns = [
+    {
+      name: _run_module("rates", *case, 500 if quick else 3_000)
+      for name, case in cases.items()
+    }
+    for _ in range(1 if quick else 3)
+  ]
+  first = next(iter(cases))
+  found = {}
+  for name in cases:
+    found[name] = {
+      rate: statistics.median(turn[name][rate] for turn in turns)
+      for rate in turns[0][name]
+    }
+    found[name] |= {
+      f"{rate}_ratio": statistics.median(
+        turn[name][rate] / turn[first][rate] for turn in turns
+      )
+      for rate in turns[0][name]
+    }
+  return found
+
+
+def _measure_start(arguments: argparse.Namespace) -> dict[str, Any]:
+  start = importlib.import_module("launchers.benchmarks.start")
+  repeats = 1 if arguments.quick else 3
+  answers = {}
+  for launcher in ("local",) if arguments.quick else ("local", "distributed"):
+    try:
+      answers[launcher] = start.measure_answers(launcher, repeats)
+    except ModuleNotFoundError as error:
+      _leave_out(f"{launcher}.py", error)
+  _print_table(
+    [{"seconds to answer": name, **row} for name, row in answers.items()]
+  )
+  tasks = {"cheetah": _TASKS["cheetah"]} if arguments.quick else _TASKS
+  first_updates = {
+    name: start.measure_first_update(task, repeats)
+    for name, task in tasks.items()
+  }
+  _print_table(
+    [{"first update": name, **row} for name, row in first_updates.items()]
+  )
+  return {"answers": answers, "first_update": first_updates}
 
 
 def _measure_program(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -232,14 +356,12 @@ def _measure_program(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _plot(found: dict[str, Any], path: pathlib.Path) -> None:
-  try:
-    report = importlib.import_module("launchers.benchmarks.report")
-  except ModuleNotFoundError as error:
-    print(f"No picture: it needs the extra acme ({error}).")
-    return
   cases = found.get("learner", {}).get("cases", [])
-  if report.plot(cases, found.get("program", {}), path):
-    print(f"Written: {path}")
+  try:
+    if report.plot(cases, found.get("program", {}), path):
+      print(f"Written: {path}")
+  except ModuleNotFoundError as error:
+    _leave_out("The picture", error)
 
 
 if __name__ == "__main__":

@@ -41,13 +41,17 @@ def make_config(
   )
 
 
-def make_networks(config: ActorCriticConfig) -> acme_qsm.DiffusionNetworks:
-  """Networks for observations and actions of the sizes above."""
-  spec = acme_qsm.EnvironmentSpec(
+def make_spec() -> acme_qsm.EnvironmentSpec:
+  """Observations and actions of the sizes above."""
+  return acme_qsm.EnvironmentSpec(
     observations=acme_qsm.ArraySpec((OBSERVATION_SIZE,)),
     actions=acme_qsm.ArraySpec((ACTION_SIZE,), minimum=-1.0, maximum=1.0),
   )
-  return acme_qsm.make_networks(spec, config)
+
+
+def make_networks(config: ActorCriticConfig) -> acme_qsm.DiffusionNetworks:
+  """Networks for them."""
+  return acme_qsm.make_networks(make_spec(), config)
 
 
 def make_transitions(*leading: int) -> acme_qsm.Transition:

@@ -1,10 +1,10 @@
 """How fast the loop of one process is, and where its time goes.
 
-  python -m launchers.benchmarks.loop <task> <learner steps>
+  python -m launchers.benchmarks.loop <task> <learner steps> <replay>
     <transitions per item>
 
 prints what it has measured as JSON, in its last line. A process of its own, so
-that its start and its memory are those of a run.
+that its memory is that of a run.
 """
 
 import collections
@@ -12,22 +12,23 @@ import contextlib
 import dataclasses
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
 from typing import NamedTuple
 
-import acme_qsm.acme_compat  # noqa: F401  # isort: skip
-
 import jax
-import psutil
 
 from acme_qsm import environments
 from acme_qsm import experiments
 from acme_qsm import make_networks
 from acme_qsm import QSMBuilder
+from acme_qsm.experiments import compilation_cache
+from acme_qsm.experiments.local_replay import ReplayKind
 from launchers.benchmarks import learner as learner_benchmark
+from launchers.benchmarks import machine
 from launchers.benchmarks import timing
 
 # Until then things are compiled, allocated and looked up for the first time.
@@ -42,13 +43,11 @@ class Clock:
   Attributes:
     seconds: by part.
     environment_steps: how many there were.
-    first_update: when the first learner step began, by `time.time`; 0 before.
   """
 
   def __init__(self):
     self.seconds = collections.defaultdict[str, float](float)
     self.environment_steps = 0
-    self.first_update = 0.0
 
   @contextlib.contextmanager
   def part(self, name: str) -> Iterator[None]:
@@ -151,8 +150,6 @@ class _TimedBuilder(QSMBuilder):
     def timed_step() -> None:
       nonlocal steps_made, turn_start, environment_steps
       since_warm_up = steps_made - _WARM_UP_STEPS
-      if steps_made == 0:
-        self._clock.first_update = time.time()
       if since_warm_up >= 0 and since_warm_up % self._steps_per_turn == 0:
         jax.block_until_ready(learner.get_variables(["critic"]))
         if since_warm_up:
@@ -168,7 +165,10 @@ class _TimedBuilder(QSMBuilder):
         environment_steps = self._clock.environment_steps
         turn_start = time.perf_counter()
       steps_made += 1
-      with self._clock.part("update"):
+      # It would wait by itself, where its dispatch could not be told from it.
+      with self._clock.part("wait for update"):
+        jax.block_until_ready(learner.get_variables(["critic"]))
+      with self._clock.part("dispatch"):
         step()
 
     learner.step = timed_step
@@ -196,14 +196,18 @@ class _TimedEnvironment(_Timed):
 
 
 def measure(
-  task: str, num_steps: int, transitions_per_item: int
+  task: str,
+  num_steps: int,
+  replay: ReplayKind = "auto",
+  transitions_per_item: int = 1,
 ) -> dict[str, Any]:
   """Runs an experiment; measures it and its learner alone in turn.
 
   Args:
     task: of the dm_control suite, as domain:task.
     num_steps: learner steps, one per environment step, to measure.
-    transitions_per_item: how many replay stores together.
+    replay: which replay.
+    transitions_per_item: how many replay in Reverb stores together.
 
   Returns:
     What there is to say of it.
@@ -221,7 +225,10 @@ def measure(
     return _TimedEnvironment(environments.make(task, seed), clock)
 
   last_step = _WARM_UP_STEPS + _NUM_TURNS * steps_per_turn + 1
-  with contextlib.redirect_stdout(sys.stderr):
+  with (
+    contextlib.redirect_stdout(sys.stderr),
+    tempfile.TemporaryDirectory() as folder,
+  ):
     experiments.run_experiment(
       experiments.ExperimentConfig(
         builder=builder,
@@ -229,33 +236,51 @@ def measure(
         environment_factory=make_environment,
         max_num_actor_steps=config.min_replay_size + last_step,
         seed=0,
-        checkpointing=None,
+        # Logs take their time in a run.
+        checkpointing=experiments.CheckpointingConfig(
+          directory=folder, add_uid=False
+        ),
       ),
       eval_every=10**9,
       num_eval_episodes=0,
+      replay=replay,
     )
-  process = psutil.Process()
   turns = builder.turns
   rates = [turn.environment_steps / turn.seconds for turn in turns]
   alone = [turn.learner_only_rate for turn in turns]
   # Each with its neighbour in time, so that both had the same machine.
   shares = [rate / each for rate, each in zip(rates, alone, strict=True)]
-  seconds = sum(turn.seconds for turn in turns)
-  parts = {
-    name: sum(turn.parts.get(name, 0.0) for turn in turns) / seconds
-    for name in turns[0].parts
-  }
   share = timing.summarize(shares)
   return {
     "environment_steps_per_second": timing.summarize(rates).median,
     "learner_only_steps_per_second": timing.summarize(alone).median,
     "share_of_learner_rate": share.median,
     "share_of_learner_rate_spread": [share.low, share.high],
-    "shares_of_time": {**parts, "rest": 1.0 - sum(parts.values())},
-    "first_update_seconds": clock.first_update - process.create_time(),
-    "memory_bytes": process.memory_info().rss,
+    "milliseconds_per_step": _budget(turns),
+    "update_alone_milliseconds": 1e3 / timing.summarize(alone).median,
+    "peak_memory_bytes": machine.memory().peak,
   }
 
 
+def _budget(turns: list[Turn]) -> dict[str, float]:
+  """Milliseconds that each part takes of an environment step, and the rest.
+
+  The rest is display, logs, counts and what else happens between the parts.
+  The update is computed beside most of them: what they take longer for it is
+  theirs, and what is left of it then is waited for.
+  """
+  steps = sum(turn.environment_steps for turn in turns)
+  parts = {
+    name: 1e3 * sum(turn.parts.get(name, 0.0) for turn in turns) / steps
+    for name in turns[0].parts
+  }
+  whole = 1e3 * sum(turn.seconds for turn in turns) / steps
+  return {**parts, "rest": whole - sum(parts.values())}
+
+
 if __name__ == "__main__":
-  print(json.dumps(measure(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))
+  compilation_cache.use()
+  _task, _num_steps, _replay, _per_item = sys.argv[1:]
+  print(
+    json.dumps(measure(_task, int(_num_steps), _replay, int(_per_item)))  # pyright: ignore[reportArgumentType]
+  )

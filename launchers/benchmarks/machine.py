@@ -4,6 +4,7 @@ import os
 import pathlib
 import platform
 from typing import Any
+from typing import NamedTuple
 
 import jax
 
@@ -26,3 +27,25 @@ def describe() -> dict[str, Any]:
     "python": platform.python_version(),
     "jax": jax.__version__,
   }
+
+
+class Memory(NamedTuple):
+  """Memory that a process takes, in bytes.
+
+  Attributes:
+    now: what is resident.
+    peak: the most that ever was.
+  """
+
+  now: int
+  peak: int
+
+
+def memory(pid: int | None = None) -> Memory:
+  """Asks Linux for the memory of a process; None for this one."""
+  status = pathlib.Path("/proc", str(pid or "self"), "status").read_text()
+  fields = dict(line.split(":", 1) for line in status.splitlines())
+  now, peak = (
+    1024 * int(fields[name].split()[0]) for name in ("VmRSS", "VmHWM")
+  )
+  return Memory(now, peak)

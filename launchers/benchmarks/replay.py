@@ -1,115 +1,43 @@
-"""How fast transitions go into replay and batches come out of it.
+"""How fast transitions go into replay and batches come out of it."""
 
-  python -m launchers.benchmarks.replay <transitions per item>
-
-serves an empty table, in a process of its own, until its input ends; it prints
-the port.
-"""
-
-import contextlib
-import dataclasses
 import itertools
-import subprocess
-import sys
+import pathlib
+import tempfile
 import time
+from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
-
-import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 
 import dm_env
 import jax
 import numpy as np
-import psutil
-import reverb
-from acme import specs
 
 from acme_qsm import QSMBuilder
 from acme_qsm.replay.codec import TransitionCodec
+from acme_qsm.replay.embedded import Sample
 from launchers.benchmarks import learner as learner_benchmark
+from launchers.benchmarks import machine
 
 _EPISODE_LENGTH = 1_000
+_NUM_NEW = 10_000
+"""Transitions between two checkpoints."""
 
 
-def _make_spec() -> specs.EnvironmentSpec:
-  def bounded(size: int) -> specs.BoundedArray:
-    return specs.BoundedArray((size,), np.float32, -1.0, 1.0)
-
-  return specs.EnvironmentSpec(
-    observations=bounded(learner_benchmark.OBSERVATION_SIZE),
-    actions=bounded(learner_benchmark.ACTION_SIZE),
-    rewards=specs.Array((), np.float32),
-    discounts=specs.BoundedArray((), np.float32, 0.0, 1.0),
-  )
-
-
-def _make_builder(transitions_per_item: int) -> QSMBuilder:
-  return QSMBuilder(
-    dataclasses.replace(
-      learner_benchmark.make_config(), transitions_per_item=transitions_per_item
-    )
-  )
-
-
-def _make_server(transitions_per_item: int) -> reverb.Server:
-  """A server like a run's, but nobody waits for anybody."""
-  (table,) = _make_builder(transitions_per_item).make_replay_tables(
-    _make_spec()
-  )
-  return reverb.Server(
-    [table.replace(rate_limiter=reverb.rate_limiters.MinSize(1))]
-  )
-
-
-@contextlib.contextmanager
-def _local_server(
-  transitions_per_item: int,
-) -> Iterator[tuple[reverb.Client, psutil.Process]]:
-  server = _make_server(transitions_per_item)
-  try:
-    yield server.localhost_client(), psutil.Process()
-  finally:
-    server.stop()
-
-
-class _SeparateServer:
-  """A server in a process of its own, which takes some seconds to start."""
-
-  def __init__(self, transitions_per_item: int):
-    self._process = subprocess.Popen(
-      [sys.executable, "-m", __name__, str(transitions_per_item)],
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      text=True,
-    )
-
-  def connect(self) -> tuple[reverb.Client, psutil.Process]:
-    """Waits until it serves."""
-    output = self._process.stdout
-    assert output is not None
-    # Whatever else the libraries print comes before.
-    port = next(line for line in output if line.startswith("port "))
-    client = reverb.Client(f"localhost:{port.split()[1]}")
-    return client, psutil.Process(self._process.pid)
-
-  def stop(self) -> None:
-    """Stops it."""
-    self._process.communicate()
-
-
-class _Waiting:
+class Waiting:
   """A learner whose waiting for batches is measured.
 
   A batch is waited for if no update is running any more when it comes: then all
   of the time that it took counts, although an update may have covered a part.
   """
 
-  def __init__(self, builder: QSMBuilder, spec: specs.EnvironmentSpec):
+  def __init__(self, builder: QSMBuilder):
+    """Makes the learner, and compiles its step."""
     config = builder.config
+    spec = learner_benchmark.make_spec()
     size = config.transitions_per_item * TransitionCodec(spec).size
     zeros = np.zeros((config.batch_size, size), np.float32)
     self._batches: Iterator[Any] = itertools.repeat(
-      reverb.ReplaySample(reverb.SampleInfo.zeros(), zeros)
+      Sample(zeros, np.zeros(config.batch_size, np.int64))
     )
     self._waited = 0.0
     self._learner = builder.make_learner(
@@ -118,7 +46,6 @@ class _Waiting:
       self._timed_batches(),
       environment_spec=spec,
     )
-    # Compiles it.
     self._learner.step()
 
   def _timed_batches(self) -> Iterator[Any]:
@@ -141,67 +68,59 @@ class _Waiting:
     return self._waited / (time.perf_counter() - start)
 
 
-def measure(
-  num_transitions: int, seconds: float, transitions_per_item: int = 1
-) -> dict[str, Any]:
-  """Measures replay in this process, and in another.
+def measure_embedded(
+  num_transitions: int, seconds: float, folder: pathlib.Path
+) -> dict[str, float]:
+  """Measures replay in the memory of this process.
 
   Args:
     num_transitions: how many are inserted.
-    seconds: how long each sampling is measured.
-    transitions_per_item: how many are stored together.
+    seconds: how long sampling is measured.
+    folder: on the disk that it is saved to.
 
   Returns:
     What there is to say of it.
   """
-  separate_server = _SeparateServer(transitions_per_item)
-  try:
-    builder = _make_builder(transitions_per_item)
-    waiting = _Waiting(builder, _make_spec())
-    found = {}
-    # It has started before anything is measured.
-    separate = separate_server.connect()
-    with _local_server(transitions_per_item) as local:
-      found["local"] = _measure(
-        builder, waiting, *local, num_transitions, seconds
-      )
-    found["separate"] = _measure(
-      builder, waiting, *separate, num_transitions, seconds
-    )
-  finally:
-    separate_server.stop()
-  return found
+  builder = QSMBuilder(learner_benchmark.make_config())
+  waiting = Waiting(builder)
+  replay = builder.make_embedded_replay(learner_benchmark.make_spec(), seed=0)
+  return measure(
+    builder, waiting, replay, replay.save, num_transitions, seconds, folder
+  )
 
 
-def _measure(
+def measure(
   builder: QSMBuilder,
-  waiting: _Waiting,
-  client: reverb.Client,
-  process: psutil.Process,
+  waiting: Waiting,
+  client: Any,
+  save: Callable[[pathlib.Path, pathlib.Path | None], None],
   num_transitions: int,
   seconds: float,
+  folder: pathlib.Path,
+  pid: int | None = None,
 ) -> dict[str, float]:
-  adder = builder.make_adder(client, _make_spec())
-  random = np.random.default_rng(0)
-  # Reverb compresses what repeats itself within an item.
-  observations = random.normal(
-    size=(_EPISODE_LENGTH, learner_benchmark.OBSERVATION_SIZE)
-  ).astype(np.float32)
-  actions = random.uniform(
-    -1.0, 1.0, size=(_EPISODE_LENGTH, learner_benchmark.ACTION_SIZE)
-  ).astype(np.float32)
-  empty = process.memory_info().rss
+  """Fills replay, samples from it and saves it, with a run's own parts.
+
+  Args:
+    builder: makes the parts.
+    waiting: a learner of that builder's.
+    client: what they reach the replay by, which is empty.
+    save: (a new folder, that of the save before or None) -> None; saves it.
+    num_transitions: how many are inserted before it is sampled.
+    seconds: how long sampling is measured.
+    folder: on the disk that it is saved to.
+    pid: the process that has the replay; None for this one.
+
+  Returns:
+    What there is to say of it.
+  """
+  spec = learner_benchmark.make_spec()
+  adder = builder.make_adder(client, spec)
+  empty = machine.memory(pid).now
   start = time.perf_counter()
-  for i in range(num_transitions):
-    step = i % _EPISODE_LENGTH
-    if step == 0:
-      adder.add_first(dm_env.restart(observations[0]))
-    last = step == _EPISODE_LENGTH - 1
-    make_timestep = dm_env.truncation if last else dm_env.transition
-    adder.add(actions[step], make_timestep(0.0, observations[step]))
-  adder.reset()
+  _insert(adder, num_transitions)
   inserts = num_transitions / (time.perf_counter() - start)
-  full = process.memory_info().rss
+  full = machine.memory(pid).now
 
   batches = builder.make_dataset_iterator(client)
   batch_size = builder.config.batch_size
@@ -212,18 +131,50 @@ def _measure(
     next(batches)
     count += batch_size
   samples = count / (time.perf_counter() - start)
+  wait_share = waiting.measure(batches, seconds)
+
+  with tempfile.TemporaryDirectory(dir=folder) as saves:
+    first, second = pathlib.Path(saves, "1"), pathlib.Path(saves, "2")
+    first_save = _time(lambda: save(first, None))
+    _insert(adder, _NUM_NEW)
+    next_save = _time(lambda: save(second, first))
   return {
     "inserts_per_second": inserts,
     "samples_per_second": samples,
     "transitions": num_transitions,
     "bytes_per_transition": (full - empty) / num_transitions,
-    "raw_bytes_per_transition": TransitionCodec(_make_spec()).size * 4,
-    "learner_wait_share": waiting.measure(batches, seconds),
+    # A save included; with few transitions, what was compiled before is more.
+    "peak_bytes_per_transition": (machine.memory(pid).peak - empty)
+    / num_transitions,
+    "raw_bytes_per_transition": TransitionCodec(spec).size * 4,
+    "learner_wait_share": wait_share,
+    "first_save_seconds": first_save,
+    f"save_seconds_{_NUM_NEW}_later": next_save,
   }
 
 
-if __name__ == "__main__":
-  served = _make_server(int(sys.argv[1]))
-  print(f"port {served.port}", flush=True)
-  sys.stdin.read()
-  served.stop()
+def _time(function: Callable[[], None]) -> float:
+  start = time.perf_counter()
+  function()
+  return time.perf_counter() - start
+
+
+def _insert(adder: Any, num_transitions: int) -> None:
+  """Inserts episodes of random numbers, and waits until all are there."""
+  random = np.random.default_rng(0)
+  # Reverb compresses what repeats itself within an item.
+  observations = random.normal(
+    size=(_EPISODE_LENGTH, learner_benchmark.OBSERVATION_SIZE)
+  ).astype(np.float32)
+  actions = random.uniform(
+    -1.0, 1.0, size=(_EPISODE_LENGTH, learner_benchmark.ACTION_SIZE)
+  ).astype(np.float32)
+  for i in range(num_transitions):
+    step = i % _EPISODE_LENGTH
+    if step == 0:
+      adder.add_first(dm_env.restart(observations[0]))
+    last = step == _EPISODE_LENGTH - 1
+    make_timestep = dm_env.truncation if last else dm_env.transition
+    adder.add(actions[step], make_timestep(0.0, observations[step]))
+  adder.flush()
+  adder.reset()

@@ -1,18 +1,15 @@
 """Tables and pictures of what a benchmark has found."""
 
 import dataclasses
+import importlib
 import pathlib
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib import pyplot as plt
 
 from launchers.benchmarks import learner
-
-matplotlib.use("Agg")
 
 _LABELS = {
   "num_denoising_steps": "denoising steps T",
@@ -80,6 +77,9 @@ def plot(
 
   Returns:
     Whether there was anything to draw.
+
+  Raises:
+    ModuleNotFoundError: without matplotlib, which tables do without.
   """
   panels = [
     (
@@ -104,6 +104,9 @@ def plot(
     )
   if not panels:
     return False
+  matplotlib = importlib.import_module("matplotlib")
+  matplotlib.use("Agg")
+  plt = importlib.import_module("matplotlib.pyplot")
   rows, columns = -(-len(panels) // 3), min(len(panels), 3)
   figure, axes = plt.subplots(
     rows, columns, figsize=(3.5 * columns, 3.0 * rows), squeeze=False

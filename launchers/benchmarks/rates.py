@@ -1,0 +1,150 @@
+"""How many environment steps a run makes per second, by agent and environments.
+
+  python -m launchers.benchmarks.rates <agent> <environments> <steps>
+
+measures an agent of `AGENTS` on cheetah:run, first while it acts alone and then
+with updates, one for each step of all environments together; it prints what it
+has found as JSON, in its last line. A process of its own, so that no agent pays
+for what another has loaded.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import importlib
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from acme_qsm import environments
+from acme_qsm import experiments
+from acme_qsm import make_networks
+from acme_qsm import QSMBuilder
+from acme_qsm.experiments import compilation_cache
+from launchers.benchmarks import learner as learner_benchmark
+
+_TASK = "cheetah:run"
+# Until then things are compiled, allocated and looked up for the first time.
+_WARM_UP_STEPS = 500
+
+
+def _make_qsm(num_envs: int, min_replay_size: int) -> dict[str, Any]:
+  """Parts of an experiment with the configuration that all else is measured by.
+
+  One update for each step of all environments: one per 5 environment steps
+  with 5 of them is SDAC's protocol.
+  """
+  config = dataclasses.replace(
+    learner_benchmark.make_config(),
+    min_replay_size=min_replay_size,
+    updates_per_step=1.0 / num_envs,
+  )
+  return {
+    "builder": QSMBuilder(config),
+    "network_factory": lambda spec: make_networks(spec, config),
+  }
+
+
+def _make_sac(num_envs: int, min_replay_size: int) -> dict[str, Any]:
+  """Parts of an experiment with Acme's SAC as it is by default.
+
+  That is batches of 256, widths of 256 and an update per environment step, as
+  for QSM.
+  """
+  del num_envs  # It has one.
+  acme_qsm = importlib.import_module("acme_qsm")
+  make_builder: Any = acme_qsm.AcmeBuilder
+  # After that: Acme alone fails on today's JAX.
+  sac = importlib.import_module("acme.agents.jax.sac")
+  config = sac.SACConfig(min_replay_size=min_replay_size)
+  return {
+    "builder": make_builder(
+      functools.partial(sac.SACBuilder, config),
+      lambda networks, _, evaluation: sac.apply_policy_and_sample(
+        networks, eval_mode=evaluation
+      ),
+    ),
+    "network_factory": sac.make_networks,
+  }
+
+
+AGENTS: dict[str, Callable[[int, int], dict[str, Any]]] = {
+  "qsm": _make_qsm,
+  "sac": _make_sac,
+}
+"""(environments, least replay size) -> the parts of an experiment."""
+
+
+class _Steps:
+  """Counts environment steps.
+
+  Attributes:
+    times: when each was counted, in seconds.
+  """
+
+  def __init__(self):
+    self.times: list[float] = []
+
+  def rate(self, begin: int, end: int) -> float:
+    """Steps per second between two of them."""
+    return (end - begin) / (self.times[end] - self.times[begin])
+
+
+class _Counted:
+  """An environment whose steps are counted."""
+
+  def __init__(self, environment: Any, steps: _Steps):
+    self._environment = environment
+    self._steps = steps
+
+  def __getattr__(self, name: str) -> Any:
+    return getattr(self._environment, name)
+
+  def step(self, action: Any) -> Any:
+    """Makes a step."""
+    self._steps.times.append(time.perf_counter())
+    return self._environment.step(action)
+
+
+def measure(agent: str, num_envs: int, num_steps: int) -> dict[str, float]:
+  """Runs an experiment.
+
+  Args:
+    agent: of `AGENTS`.
+    num_envs: environments that are stepped together.
+    num_steps: environment steps, of all of them, that each rate is of.
+
+  Returns:
+    Environment steps per second, of acting alone and with updates.
+  """
+  steps = _Steps()
+  before_updates = _WARM_UP_STEPS + num_steps
+  total = 2 * before_updates + 1
+  with contextlib.redirect_stdout(sys.stderr):
+    experiments.run_experiment(
+      experiments.ExperimentConfig(
+        **AGENTS[agent](num_envs, before_updates),
+        environment_factory=lambda seed: _Counted(  # pyright: ignore[reportArgumentType]
+          environments.make(_TASK, seed), steps
+        ),
+        max_num_actor_steps=total,
+        seed=0,
+        checkpointing=None,
+      ),
+      eval_every=10**9,
+      num_eval_episodes=0,
+      num_envs=num_envs,
+    )
+  return {
+    "acting_steps_per_second": steps.rate(_WARM_UP_STEPS, before_updates - 1),
+    "learning_steps_per_second": steps.rate(
+      before_updates + _WARM_UP_STEPS, total - 1
+    ),
+  }
+
+
+if __name__ == "__main__":
+  compilation_cache.use()
+  print(json.dumps(measure(sys.argv[1], *map(int, sys.argv[2:]))))
