@@ -45,7 +45,7 @@ PROCESSES = {
     RUN
     + """
 import acme_qsm.distributed.nodes.evaluator
-run.parts.evaluator(run.seeds.evaluator_key(0, 0), None)
+run.parts.evaluator(run.seeds.evaluator_key(0, 0), object())
 run.experiment.environment_factory(0)
 """,
     {"dm_control", "jax"},
