@@ -45,7 +45,7 @@ PROCESSES = {
     RUN
     + """
 import acme_qsm.distributed.nodes.evaluator
-run.parts.evaluator(run.seeds.evaluator_key(0, 0), None)
+run.parts.evaluator(run.seeds.evaluator_key(0, 0), object())
 run.experiment.environment_factory(0)
 """,
     {"dm_control", "jax"},
@@ -94,8 +94,6 @@ def plan_file(tmp_path_factory):
 @pytest.mark.parametrize("name", PROCESSES)
 def test_each_process_loads_what_it_needs(name, plan_file):
   code, loaded = PROCESSES[name]
-  printed = run_python(
-    f"import dataclasses\nimport pickle\nimport sys\n{code}\n{LOADED}",
-    plan_file,
-  )
+  code = f"import dataclasses\nimport pickle\nimport sys\n{code}\n{LOADED}"
+  printed = run_python(code, plan_file)
   assert set(printed.splitlines()[-1].split()) == loaded
