@@ -10,7 +10,6 @@ import importlib
 import json
 import multiprocessing
 import pathlib
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from launchers.benchmarks import learner
 from launchers.benchmarks import machine
 from launchers.benchmarks import methods
 from launchers.benchmarks import report
+from launchers.benchmarks import timing
 
 _TASKS = {"cartpole": "cartpole:swingup", "cheetah": "cheetah:run"}
 _NUM_ACTORS = (1, 2, 4)
@@ -234,6 +234,8 @@ def _measure_loop(arguments: argparse.Namespace) -> dict[str, Any]:
       try:
         each = _run_module("loop", task, steps, *how)
       except ModuleNotFoundError as error:
+        if how[0] == "embedded":
+          raise
         _leave_out(replay, error)
         continue
       key = f"{name}, {replay}"
@@ -282,8 +284,7 @@ def _measure_rates(
     quick: whether once and for a short while is enough.
 
   Returns:
-    By name, the median of each rate, and that of its ratio to the first case's
-    in the same turn.
+    What `timing.compare` makes of them.
   """
   turns = [
     {
@@ -292,31 +293,18 @@ def _measure_rates(
     }
     for _ in range(1 if quick else 3)
   ]
-  first = next(iter(cases))
-  found = {}
-  for name in cases:
-    found[name] = {
-      rate: statistics.median(turn[name][rate] for turn in turns)
-      for rate in turns[0][name]
-    }
-    found[name] |= {
-      f"{rate}_ratio": statistics.median(
-        turn[name][rate] / turn[first][rate] for turn in turns
-      )
-      for rate in turns[0][name]
-    }
-  return found
+  return timing.compare(turns)
 
 
 def _measure_start(arguments: argparse.Namespace) -> dict[str, Any]:
   start = importlib.import_module("launchers.benchmarks.start")
   repeats = 1 if arguments.quick else 3
-  answers = {}
-  for launcher in ("local",) if arguments.quick else ("local", "distributed"):
+  answers = {"local": start.measure_answers("local", repeats)}
+  if not arguments.quick:
     try:
-      answers[launcher] = start.measure_answers(launcher, repeats)
+      answers["distributed"] = start.measure_answers("distributed", repeats)
     except ModuleNotFoundError as error:
-      _leave_out(f"{launcher}.py", error)
+      _leave_out("distributed.py", error)
   _print_table(
     [{"seconds to answer": name, **row} for name, row in answers.items()]
   )

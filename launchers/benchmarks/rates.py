@@ -77,7 +77,7 @@ AGENTS: dict[str, Callable[[int, int], dict[str, Any]]] = {
 """(environments, least replay size) -> the parts of an experiment."""
 
 
-class _Steps:
+class Steps:
   """Counts environment steps.
 
   Attributes:
@@ -95,7 +95,7 @@ class _Steps:
 class _Counted:
   """An environment whose steps are counted."""
 
-  def __init__(self, environment: Any, steps: _Steps):
+  def __init__(self, environment: Any, steps: Steps):
     self._environment = environment
     self._steps = steps
 
@@ -119,7 +119,7 @@ def measure(agent: str, num_envs: int, num_steps: int) -> dict[str, float]:
   Returns:
     Environment steps per second, of acting alone and with updates.
   """
-  steps = _Steps()
+  steps = Steps()
   before_updates = _WARM_UP_STEPS + num_steps
   total = 2 * before_updates + 1
   with contextlib.redirect_stdout(sys.stderr):

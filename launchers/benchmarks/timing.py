@@ -1,8 +1,10 @@
 """Timing on machines that other work shares: medians, spreads and ratios."""
 
+import statistics
 import time
 from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
 
@@ -61,6 +63,35 @@ def measure(
       jax.block_until_ready(result)
       found[name].append((time.perf_counter() - start) / counts[name])
   return found
+
+
+def compare(
+  turns: Sequence[Mapping[str, Mapping[str, float]]],
+) -> dict[str, dict[str, float]]:
+  """Compares what was measured in turn.
+
+  Args:
+    turns: in each, by the name of a case, its rates by name; the same cases and
+      rates in all.
+
+  Returns:
+    By case, the median of each rate, and of its ratio to that of the first case
+    in the same turn, which had the same machine.
+  """
+  first = next(iter(turns[0]))
+
+  def describe(case: str) -> dict[str, float]:
+    found = {}
+    for name in turns[0][case]:
+      rates = [turn[case][name] for turn in turns]
+      others = [turn[first][name] for turn in turns]
+      found[name] = statistics.median(rates)
+      found[f"{name}_ratio"] = statistics.median(
+        rate / other for rate, other in zip(rates, others, strict=True)
+      )
+    return found
+
+  return {case: describe(case) for case in turns[0]}
 
 
 def summarize(seconds: list[float]) -> Seconds:

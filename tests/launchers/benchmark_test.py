@@ -1,6 +1,7 @@
 """The benchmark: what it counts, and that each of its parts runs."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -10,8 +11,12 @@ import pytest
 
 from launchers import benchmark
 from launchers.benchmarks import learner
+from launchers.benchmarks import machine
+from launchers.benchmarks import rates
 from launchers.benchmarks import replay
 from launchers.benchmarks import report
+from launchers.benchmarks import reverb_replay
+from launchers.benchmarks import start
 from launchers.benchmarks import timing
 from tests.distributed.launched import ROOT
 
@@ -35,6 +40,37 @@ def test_median_and_spread():
   summary = timing.summarize([float(x) for x in range(11)])
   assert summary == (5.0, 1.0, 9.0)
   assert summary.describe() == {"median": 5e3, "low": 1e3, "high": 9e3}
+
+
+def test_rates_are_compared_within_a_turn():
+  # The machine is twice as fast in the second turn, and three times in the
+  # third.
+  turns = [
+    {"one": {"rate": factor * 10.0}, "two": {"rate": factor * 5.0}}
+    for factor in (1, 2, 3)
+  ]
+  assert timing.compare(turns) == {
+    "one": {"rate": 20.0, "rate_ratio": 1.0},
+    "two": {"rate": 10.0, "rate_ratio": 0.5},
+  }
+
+
+def test_steps_per_second():
+  steps = rates.Steps()
+  steps.times += [0.0, 0.5, 1.0, 3.0]
+  assert steps.rate(0, 2) == 2.0
+  assert steps.rate(1, 3) == 0.8
+
+
+def test_memory():
+  before = machine.memory()
+  data = np.ones(1 << 23)
+  during = machine.memory()
+  assert during.now >= before.now + data.nbytes / 2
+  del data
+  after = machine.memory(os.getpid())
+  assert after.peak >= during.now
+  assert after.peak >= after.now
 
 
 def test_cases():
@@ -140,27 +176,44 @@ def test_the_core_s_parts_from_the_command_line(tmp_path, monkeypatch):
   assert {"whole update", "critics at them"} < set(parts)
 
 
+def check_replay(found):
+  assert found["inserts_per_second"] > 0
+  assert found["samples_per_second"] > 0
+  # None, where a batch always comes while an update still runs.
+  assert 0 <= found["learner_wait_share"] < 1
+  # Two observations, an action, a reward and a discount.
+  assert found["raw_bytes_per_transition"] == 4 * (2 * 17 + 6 + 2)
+  assert found["bytes_per_transition"] > 0
+  assert found["peak_bytes_per_transition"] >= found["bytes_per_transition"]
+  assert found["first_save_seconds"] > 0
+  assert found["save_seconds_10000_later"] > 0
+
+
+def test_embedded_replay(tmp_path):
+  check_replay(replay.measure_embedded(20_000, 0.2, tmp_path))
+  # Nothing of what was saved is left.
+  assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("transitions_per_item", [1, 4])
-def test_replay_of_both_kinds(transitions_per_item):
-  found = replay.measure(2_000, 0.2, transitions_per_item)
+def test_reverb_of_both_kinds(transitions_per_item, tmp_path):
+  found = reverb_replay.measure(2_000, 0.2, tmp_path, transitions_per_item)
   assert set(found) == {"local", "separate"}
   for each in found.values():
-    assert each["inserts_per_second"] > 0
-    assert each["samples_per_second"] > 0
-    # None, where a batch always comes while an update still runs.
-    assert 0 <= each["learner_wait_share"] < 1
-    # Two observations, an action, a reward and a discount.
-    assert each["raw_bytes_per_transition"] == 4 * (2 * 17 + 6 + 2)
-    assert each["bytes_per_transition"] > 0
+    check_replay(each)
+  assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
-def test_loop():
+@pytest.mark.parametrize(
+  "replay_and_per_item", [("embedded", "1"), ("reverb", "4")]
+)
+def test_loop(replay_and_per_item):
   done = subprocess.run(
     [
       *(sys.executable, "-m", "launchers.benchmarks.loop"),
-      *("cartpole:balance", "80", "4"),
+      *("cartpole:balance", "80", *replay_and_per_item),
     ],
     cwd=ROOT,
     capture_output=True,
@@ -172,14 +225,47 @@ def test_loop():
   assert found["learner_only_steps_per_second"] > 0
   low, high = found["share_of_learner_rate_spread"]
   assert 0 < low <= found["share_of_learner_rate"] <= high
-  shares = found["shares_of_time"]
-  assert set(shares) == {
-    *("update", "sample", "act", "environment", "insert", "rest")
+  budget = found["milliseconds_per_step"]
+  assert set(budget) == {
+    *("act", "wait for update", "dispatch", "environment", "insert"),
+    *("sample", "rest"),
   }
-  assert all(0 < share < 1 for share in shares.values())
-  assert sum(shares.values()) == pytest.approx(1.0)
-  assert found["first_update_seconds"] > 0
-  assert found["memory_bytes"] > 2**20
+  assert all(milliseconds > 0 for milliseconds in budget.values())
+  assert found["update_alone_milliseconds"] > 0
+  assert found["peak_memory_bytes"] > 2**20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("agent", "num_envs"), [("qsm", "2"), ("sac", "1")])
+def test_environment_steps_per_second(agent, num_envs):
+  done = subprocess.run(
+    [
+      *(sys.executable, "-m", "launchers.benchmarks.rates"),
+      *(agent, num_envs, "100"),
+    ],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  found = json.loads(done.stdout.splitlines()[-1])
+  assert set(found) == {
+    *("acting_steps_per_second", "learning_steps_per_second")
+  }
+  assert all(rate > 0 for rate in found.values())
+
+
+def test_answers_at_once():
+  found = start.measure_answers("local", repeats=1)
+  assert set(found) == set(start.COMMANDS)
+  assert all(seconds > 0 for seconds in found.values())
+
+
+@pytest.mark.slow
+def test_first_update():
+  found = start.measure_first_update("cartpole:balance", repeats=1)
+  assert set(found) == {"cold_seconds", "warm_seconds"}
+  assert all(seconds > 0 for seconds in found.values())
 
 
 @pytest.mark.parametrize(
