@@ -4,6 +4,7 @@ import functools
 import pathlib
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 from typing import get_args
 from typing import Literal
@@ -17,6 +18,7 @@ from acme_qsm.experiments.records.checkpointing import Checkpoint
 from acme_qsm.experiments.records.checkpointing import CheckpointError
 from acme_qsm.experiments.records.workdir import Workdir
 from acme_qsm.replay import embedded
+from acme_qsm.replay import memory
 from acme_qsm.replay.embedded import EmbeddedReplay
 
 ReplayKind = Literal["auto", "embedded", "reverb"]
@@ -95,6 +97,33 @@ def prepare(
     )
     return local_reverb.prepare(parts.tables())
   return functools.partial(_start_embedded, parts.embedded_replay(seed))
+
+
+def prepare_seeds(
+  parts: AgentParts, seeds: Sequence[int]
+) -> list[Callable[[Workdir | None, Checkpoint | None], Replay]]:
+  """Makes embedded replays ready to start, one for each of several seeds.
+
+  Args:
+    parts: the agent's parts.
+    seeds: of the replays' draws.
+
+  Returns:
+    What `prepare` returns, for each.
+
+  Raises:
+    ValueError: if the agent cannot have one, or memory does not hold them all.
+  """
+  first, *others = seeds
+  start_first = prepare("embedded", parts, first)
+  replay = parts.embedded_replay(first)
+  memory.require_memory(
+    replay.max_size,
+    replay.bytes_per_transition,
+    memory.available_memory(),
+    num_replays=len(seeds),
+  )
+  return [start_first, *(prepare("embedded", parts, s) for s in others)]
 
 
 def _start_embedded(
