@@ -114,9 +114,7 @@ def from_numpy(arrays: TrainingState, like: TrainingState) -> TrainingState:
   state = jax.tree.map(jnp.array, arrays)
   if jnp.issubdtype(like.key.dtype, jax.dtypes.prng_key):
     impl = jax.random.key_impl(like.key)
-    state = state._replace(
-      key=jax.random.wrap_key_data(state.key, impl=impl)
-    )
+    state = state._replace(key=jax.random.wrap_key_data(state.key, impl=impl))
   return state
 
 

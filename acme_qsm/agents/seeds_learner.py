@@ -124,9 +124,7 @@ class SeedsLearner:
     self, state: TrainingState, data: jax.Array, takes_part: jax.Array
   ) -> tuple[TrainingState, types.Metrics, jax.Array]:
     """Steps of those seeds that take part [S], one after another."""
-    _, metrics, _ = jax.eval_shape(
-      jax.vmap(self._training.step), state, data
-    )
+    _, metrics, _ = jax.eval_shape(jax.vmap(self._training.step), state, data)
 
     def stay(
       state: TrainingState, data: jax.Array
@@ -239,9 +237,7 @@ class SeedsLearner:
   def save(self, index: int) -> TrainingState:
     """Returns a seed's training state: see `DiffusionLearner.save`."""
     self.check_metrics()
-    return jax.tree.map(
-      lambda leaf: leaf[index], learner.to_numpy(self._state)
-    )
+    return jax.tree.map(lambda leaf: leaf[index], learner.to_numpy(self._state))
 
   def restore(self, index: int, state: TrainingState) -> None:
     """Has a seed go on from a state that `save` returned."""

@@ -105,25 +105,24 @@ def prepare_seeds(
   """Makes embedded replays ready to start, one for each of several seeds.
 
   Args:
-    parts: the agent's parts.
+    parts: the agent's parts, which make embedded replay.
     seeds: of the replays' draws.
 
   Returns:
     What `prepare` returns, for each.
 
   Raises:
-    ValueError: if the agent cannot have one, or memory does not hold them all.
+    ValueError: if memory does not hold them all.
   """
-  first, *others = seeds
-  start_first = prepare("embedded", parts, first)
-  replay = parts.embedded_replay(first)
+  replays = [parts.embedded_replay(seeds[0])]
   memory.require_memory(
-    replay.max_size,
-    replay.bytes_per_transition,
+    replays[0].max_size,
+    replays[0].bytes_per_transition,
     memory.available_memory(),
     num_replays=len(seeds),
   )
-  return [start_first, *(prepare("embedded", parts, s) for s in others)]
+  replays += [parts.embedded_replay(seed) for seed in seeds[1:]]
+  return [functools.partial(_start_embedded, replay) for replay in replays]
 
 
 def _start_embedded(

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,6 +30,53 @@ class Prepared:
   parts: AgentParts
   schedule: EvaluationSchedule
   description: "workdir_lib.Description"
+
+  def for_seed(
+    self, index: int, seed: int, folder: pathlib.Path | None
+  ) -> "Prepared":
+    """The same with another seed, whose parts are those of this one.
+
+    Args:
+      index: tells the seed from others to a logger_factory, as an instance.
+      seed: the seed.
+      folder: its work directory; None for none.
+
+    Returns:
+      The experiment, ready to run.
+
+    Raises:
+      ExperimentError: if it is no seed.
+    """
+    experiment = self.experiment
+    checkpointing, make_logger = (
+      experiment.checkpointing,
+      experiment.logger_factory,
+    )
+    if checkpointing is not None:
+      checkpointing = dataclasses.replace(
+        checkpointing, directory=str(folder), add_uid=False
+      )
+    if make_logger is not None:
+      make = make_logger
+
+      def make_logger(label: str, steps_key: str, instance: int = 0) -> Any:
+        del instance
+        return make(label, steps_key, index)
+
+    with as_experiment_error():
+      experiment = dataclasses.replace(
+        experiment,
+        seed=seed,
+        checkpointing=checkpointing,
+        logger_factory=make_logger,
+      )
+    return dataclasses.replace(
+      self,
+      experiment=experiment,
+      description=workdir_lib.describe_run(
+        experiment, self.parts.environment_spec
+      ),
+    )
 
   def open_workdir(self) -> workdir_lib.Workdir | None:
     """Claims the work directory, if the experiment has one.

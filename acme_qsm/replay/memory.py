@@ -33,8 +33,8 @@ def require_memory(
   fitting = max(0, available - _LEAVE) // (num_replays * bytes_per_transition)
   seeds = f"{num_replays:,} seeds x " if num_replays > 1 else ""
   raise ValueError(
-    f"Replay does not fit into memory: {seeds}{num_transitions:,} transitions of "
-    f"{bytes_per_transition:,} bytes = {_megabytes(data)}, with "
+    f"Replay does not fit into memory: {seeds}{num_transitions:,} transitions "
+    f"of {bytes_per_transition:,} bytes = {_megabytes(data)}, with "
     f"{_megabytes(_LEAVE)} for the rest of the run; "
     f"{_megabytes(available)} are free. At most {fitting:,} transitions fit"
     + (" for each seed" if seeds else "")
