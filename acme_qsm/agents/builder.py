@@ -214,8 +214,13 @@ class DiffusionBuilder:
     del environment_spec
     if variable_source is None:
       raise ValueError("An actor needs a variable_source for its parameters.")
-    variable_client = self._variable_client(
-      policy, variable_source, records=adder is not None
+    variable_client = VariableClient(
+      variable_source,
+      _variables_name(policy),
+      # Who records nothing evaluates, and asks once per evaluation.
+      update_period=self.config.variable_update_period
+      if adder is not None
+      else 1,
     )
     return Actor(policy, random_key, variable_client, adder)
 
@@ -276,10 +281,13 @@ class DiffusionBuilder:
     Returns:
       The actor.
     """
-    variable_client = self._variable_client(
-      policy, variable_source, records=not policy.evaluation
+    return SeedsActor(
+      policy,
+      random_keys,
+      variable_source,
+      _variables_name(policy),
+      1 if policy.evaluation else self.config.variable_update_period,
     )
-    return SeedsActor(policy, random_keys, variable_client)
 
   def make_seeds_learner(
     self,
@@ -324,17 +332,6 @@ class DiffusionBuilder:
     del environment_spec
     return methods.make_policy(networks, self.config, evaluation)
 
-  def _variable_client(
-    self, policy: Policy, source: VariableSource, records: bool
-  ) -> VariableClient:
-    """Makes what asks for the parameters that a policy needs."""
-    return VariableClient(
-      source,
-      "evaluation_policy" if policy.evaluation else "acting_policy",
-      # Who records nothing evaluates, and asks once per evaluation.
-      update_period=self.config.variable_update_period if records else 1,
-    )
-
 
 class QSMBuilder(DiffusionBuilder):
   """Q-score matching for Acme: see `DiffusionBuilder`."""
@@ -350,6 +347,11 @@ class QSMBuilder(DiffusionBuilder):
 
 def _load_reverb_tables() -> Any:
   return lazy.load("acme_qsm.replay.reverb_tables", "Replay in Reverb")
+
+
+def _variables_name(policy: Policy) -> str:
+  """What a learner calls the parameters that a policy reads."""
+  return "evaluation_policy" if policy.evaluation else "acting_policy"
 
 
 def _require_spec(

@@ -112,8 +112,8 @@ class SeedsLearner:
     # One number for all: of what depends on it alone, such as whether the
     # policy's update is due, only the branch that is taken is computed then.
     num_seeds = len(self._seeds)
-    axes: Any = TrainingState(*[0] * len(TrainingState._fields))
-    axes = axes._replace(steps=None)
+    axes: Any = dict.fromkeys(TrainingState._fields, 0) | {"steps": None}
+    axes = TrainingState(**axes)
     state, metrics, finite = jax.vmap(
       self._training.step, in_axes=(axes, 0), out_axes=(axes, 0, 0)
     )(state._replace(steps=state.steps[0]), data)

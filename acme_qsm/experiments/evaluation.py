@@ -264,7 +264,7 @@ def stack_seeds(
   """
   num_envs = max(len(each) for each in observations_by_seed.values())
   first = np.asarray(next(iter(observations_by_seed.values()))[0])
-  # No array that is used again: JAX may read it where it is, when it gets there.
+  # Made anew each time: JAX may read it where it is, when it gets there.
   stacked = np.zeros((num_seeds, num_envs, *first.shape), first.dtype)
   for index, observations in observations_by_seed.items():
     for number, observation in enumerate(observations):

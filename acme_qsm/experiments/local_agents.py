@@ -251,7 +251,7 @@ class ManySeeds:
 
   def update(self) -> None:
     """Has the newest parameters to act by."""
-    self._actor.update(wait=True)
+    self._actor.update([True] * len(self._runs))
 
   def select_actions(
     self, num_steps: Sequence[int]
@@ -272,7 +272,7 @@ class ManySeeds:
     """Starts the learner steps that are due."""
     with self._at_this_step():
       while any(due := [run.batches.are_due for run in self._runs]):
-        self._actor.update(wait=True)
+        self._actor.update(due)
         self._learner.step(due)
 
   @contextlib.contextmanager
@@ -298,7 +298,7 @@ class ManySeeds:
     if not due:
       return
     self.learn()
-    self._evaluating_actor.update(wait=True)
+    self._evaluating_actor.update([True] * len(self._runs))
     counted = {index: self._runs[index].counts.get_counts() for index in due}
     with contextlib.ExitStack() as stack:
       results = evaluation.evaluate_seeds(

@@ -97,8 +97,7 @@ def run_seeds(
   are equal, and the numbers that come of them are up to rounding, since
   products of stacked matrices are summed in another order. What rounding does
   to a run is that after thousands of steps the two are alike statistically
-  only. With `variable_update_period` above 1 this is so from the first moment
-  at which not all seeds make a learner step. Observers, if there are any, see
+  only. Observers, if there are any, see
   the environments of all seeds, and a logger_factory is told a seed's number as
   its instance.
 

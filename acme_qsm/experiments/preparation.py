@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
+from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,21 +50,14 @@ class Prepared:
       ExperimentError: if it is no seed.
     """
     experiment = self.experiment
-    checkpointing, make_logger = (
-      experiment.checkpointing,
-      experiment.logger_factory,
-    )
+    checkpointing = experiment.checkpointing
     if checkpointing is not None:
       checkpointing = dataclasses.replace(
         checkpointing, directory=str(folder), add_uid=False
       )
+    make_logger = experiment.logger_factory
     if make_logger is not None:
-      make = make_logger
-
-      def make_logger(label: str, steps_key: str, instance: int = 0) -> Any:
-        del instance
-        return make(label, steps_key, index)
-
+      make_logger = functools.partial(_make_logger, make_logger, index)
     with as_experiment_error():
       experiment = dataclasses.replace(
         experiment,
@@ -124,6 +119,18 @@ def prepare(
       schedule,
       workdir_lib.describe_run(experiment, parts.environment_spec),
     )
+
+
+def _make_logger(
+  make_logger: Callable[..., Any],
+  number: int,
+  label: str,
+  steps_key: str,
+  instance: int = 0,
+) -> Any:
+  """Makes a seed's logger, the seed's number in place of the instance."""
+  del instance
+  return make_logger(label, steps_key, number)
 
 
 @contextlib.contextmanager

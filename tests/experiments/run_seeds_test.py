@@ -127,20 +127,20 @@ def test_seeds_and_single_runs_go_on_from_one_another(
       num_envs=2,
     )
 
-  for num_steps in (61, 100, 131):
+  for num_steps in (41, 60, 81):
     for seed in (0, 1):
       single(seed, num_steps, alone)
   together = tmp_path / "run"
-  # The first part of one seed, the last of the other, and what is between.
-  single(0, 61, together)
-  run_seeds(make_experiment(61), 2, eval_every=30, num_envs=2)
-  run_seeds(make_experiment(100), 2, eval_every=30, num_envs=2)
-  single(1, 131, together)
-  run_seeds(make_experiment(131), 2, eval_every=30, num_envs=2)
+  # One seed's first part and one seed's last are a run of its own.
+  single(0, 41, together)
+  for num_steps in (41, 60):
+    run_seeds(make_experiment(num_steps), 2, eval_every=30, num_envs=2)
+  single(1, 81, together)
+  run_seeds(make_experiment(81), 2, eval_every=30, num_envs=2)
   for seed in (0, 1):
     _assert_alike(together / f"seed_{seed}", alone / f"seed_{seed}")
     evaluations = read_csv(together / f"seed_{seed}" / "logs" / "evaluator.csv")
-    assert evaluations["actor_steps"][-1] == 131
+    assert evaluations["actor_steps"][-1] == 81
 
 
 def test_a_seed_that_is_behind_catches_up(tmp_path, make_experiment, capsys):
