@@ -131,16 +131,15 @@ def run_seeds(
       "num_seeds must be 1: this agent's builder makes no learner of several "
       "seeds on an embedded replay."
     )
-  prepared = [
-    common.for_seed(index, seed, folder / f"seed_{seed}" if folder else None)
-    for index, seed in enumerate(
-      range(experiment.seed, experiment.seed + num_seeds)
-    )
-  ]
+  seeds = range(experiment.seed, experiment.seed + num_seeds)
   with preparation.as_experiment_error():
     start_replays = local_replay.prepare_seeds(
-      common.parts, [Seeds(each.experiment.seed).replay() for each in prepared]
+      common.parts, [Seeds(seed).replay() for seed in seeds]
     )
+  prepared = [
+    common.for_seed(index, seed, folder / f"seed_{seed}" if folder else None)
+    for index, seed in enumerate(seeds)
+  ]
   with contextlib.ExitStack() as stack:
     runs = [
       SeedRun(each, f"seed {each.experiment.seed}", stack) for each in prepared

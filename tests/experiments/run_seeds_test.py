@@ -289,8 +289,8 @@ class _ReverbBuilder(QSMBuilder):
     ),
     (
       {"builder": QSMBuilder(QSMConfig(max_replay_size=10**7))},
-      {"num_seeds": 10**5},
-      r"memory: 100,000 seeds x 10,000,000 transitions of 28 bytes = .* fit "
+      {"num_seeds": 10**4},
+      r"memory: 10,000 seeds x 10,000,000 transitions of 28 bytes = .* fit "
       "for each seed",
     ),
   ],
