@@ -47,8 +47,8 @@ class SeedsLearner:
   order.
 
   Attributes:
-    metrics: of the last step by name, [S] each; empty before the first, and not
-      a number of use for seeds that did not take part.
+    metrics: of the last step by name, [S] each, NaN for seeds that took no
+      part; empty before the first.
     seeds: for each seed, what saves and restores its state: as a
       `DiffusionLearner` does, to the same content.
   """
@@ -103,6 +103,7 @@ class SeedsLearner:
     self._last_time: float | None = None
     self.metrics: types.Metrics = {}
     self._finite: jax.Array | bool = True
+    self._took_part: Sequence[bool] = ()
     self.seeds = [SeedLearner(self, index) for index in range(len(seeds))]
 
   def _together(
@@ -131,7 +132,7 @@ class SeedsLearner:
     ) -> tuple[TrainingState, types.Metrics, jax.Array]:
       del data
       nothing = {
-        name: jnp.zeros(metric.shape[1:], metric.dtype)
+        name: jnp.full(metric.shape[1:], jnp.nan, metric.dtype)
         for name, metric in metrics.items()
       }
       return state, nothing, jnp.array(True)
@@ -161,6 +162,7 @@ class SeedsLearner:
     data = np.stack([nothing if x is None else x for x in samples])
     self.check_metrics()
     self._diagnose_if_due(takes_part, data)
+    self._took_part = takes_part
     if all(takes_part) and len(set(self._num_steps)) == 1:
       self._state, self.metrics, self._finite = self._step_together(
         self._state, data
@@ -213,7 +215,7 @@ class SeedsLearner:
     found = []
     for index, seed in enumerate(self._seeds):
       row = dict(_OneSeed(self.metrics, index))
-      if not np.all(np.isfinite(list(row.values()))):
+      if self._took_part[index] and not np.all(np.isfinite(list(row.values()))):
         found.append(
           f"{seed.name}: " + learner.describe_non_finite(row, steps[index])
         )

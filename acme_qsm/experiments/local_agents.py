@@ -356,7 +356,8 @@ class ManySeeds:
       "evaluation": _describe_returns(returns) if returns else None,
       # Not waited for: it is fetched when it is shown.
       **{
-        name: jnp.mean(values) for name, values in self._learner.metrics.items()
+        name: jnp.nanmean(values)
+        for name, values in self._learner.metrics.items()
       },
     }
 
