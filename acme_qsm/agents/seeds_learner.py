@@ -61,6 +61,7 @@ class SeedsLearner:
     *,
     num_sgd_steps_per_step: int = 1,
     diagnostics_period: int = 100,
+    by_turns: bool | None = None,
   ):
     """Initialises the learner.
 
@@ -71,7 +72,13 @@ class SeedsLearner:
       num_sgd_steps_per_step: gradient steps per call of `step`.
       diagnostics_period: steps of a seed per call of the core's `diagnostics`,
         the first included; what it says is logged until it says more.
+      by_turns: whether seeds make their steps one after another, within one
+        call, where not all take part or some have made more than others; None
+        for yes on a CPU, where side by side gains nothing.
     """
+    self._by_turns = jax.default_backend() == "cpu"
+    if by_turns is not None:
+      self._by_turns = by_turns
     self._core = learner_core
     self._seeds = seeds
     self._num_sgd_steps = num_sgd_steps_per_step
@@ -124,7 +131,7 @@ class SeedsLearner:
   def _some(
     self, state: TrainingState, data: jax.Array, takes_part: jax.Array
   ) -> tuple[TrainingState, types.Metrics, jax.Array]:
-    """Steps of those seeds that take part [S], one after another."""
+    """Steps of those seeds that take part [S], however many each has made."""
     _, metrics, _ = jax.eval_shape(jax.vmap(self._training.step), state, data)
 
     def stay(
@@ -141,7 +148,13 @@ class SeedsLearner:
       state, data, takes_part = arguments
       return jax.lax.cond(takes_part, self._training.step, stay, state, data)
 
-    state, metrics, finite = jax.lax.map(one, (state, data, takes_part))
+    # By turns, only what takes part costs anything; side by side, all does.
+    arguments = (state, data, takes_part)
+    state, metrics, finite = (
+      jax.lax.map(one, arguments)
+      if self._by_turns
+      else jax.vmap(one)(arguments)
+    )
     return state, metrics, jnp.all(finite)
 
   def step(self, takes_part: Sequence[bool]) -> None:
