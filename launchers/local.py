@@ -4,6 +4,7 @@ The same command goes on from where an interrupted run was left.
 """
 
 import dataclasses
+import functools
 import sys
 
 from acme_qsm import experiments
@@ -21,28 +22,54 @@ class Arguments(command_line.Arguments):
     replay: "embedded" in this process's memory, "reverb" in a Reverb server
       within it; "auto" for the one that the run had before, or else the first
       that the agent can have.
-    num_envs: environments that make their steps together.
+    num_envs: environments that make their steps together, of each seed.
+    num_seeds: seeds that are trained at once, from seed on; if more than one,
+      each in the folder seed_<seed> of workdir (by default runs/<task>) and
+      with an embedded replay.
   """
 
   replay: ReplayKind = "auto"
   num_envs: int = 1
+  num_seeds: int = 1
+
+  @property
+  def directory(self) -> str:
+    """The work directory, or of several seeds that which holds theirs."""
+    if self.num_seeds == 1:
+      return super().directory
+    return self.workdir or self.folder
+
+
+def _run(
+  arguments: Arguments, experiment: experiments.ExperimentConfig
+) -> None:
+  """Runs one seed or several."""
+  if arguments.num_seeds == 1:
+    run = functools.partial(
+      experiments.run_experiment, experiment, replay=arguments.replay
+    )
+  else:
+    run = functools.partial(
+      experiments.run_seeds, experiment, arguments.num_seeds
+    )
+  run(
+    eval_every=arguments.eval_every,
+    num_eval_episodes=arguments.num_eval_episodes,
+    num_envs=arguments.num_envs,
+  )
 
 
 def main(argv: list[str] | None = None) -> int:
   """Runs the command line; returns the process's exit code."""
   try:
     arguments = command_line.parse(Arguments, argv, __doc__)
+    if arguments.num_seeds != 1 and arguments.replay == "reverb":
+      raise ValueError("num_seeds must be 1 with --replay reverb.")
     experiment = command_line.make_experiment(arguments)
   except (ValueError, ModuleNotFoundError) as error:
     return command_line.fail(error)
   try:
-    experiments.run_experiment(
-      experiment,
-      eval_every=arguments.eval_every,
-      num_eval_episodes=arguments.num_eval_episodes,
-      replay=arguments.replay,
-      num_envs=arguments.num_envs,
-    )
+    _run(arguments, experiment)
   except (
     *(experiments.ExperimentError, CheckpointError),
     ModuleNotFoundError,

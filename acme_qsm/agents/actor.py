@@ -117,10 +117,11 @@ class VariableClient:
 
   def _ask(self) -> None:
     (params,) = self._source.get_variables([self._name])
-    self._params = _put_on_cpu(params)
+    self._params = put_on_cpu(params)
 
 
-def _put_on_cpu(params: types.Params) -> types.Params:
+def put_on_cpu(params: types.Params) -> types.Params:
+  """Puts parameters where actors act."""
   # Parameters of a learner in this process are there already, where the CPU is
   # all there is; finding that out takes less than putting them there again.
   if jax.default_backend() == "cpu" and not any(

@@ -6,6 +6,7 @@ import dataclasses
 import typing
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 from acme_qsm import lazy
@@ -19,6 +20,9 @@ from acme_qsm.agents.learner import Counter
 from acme_qsm.agents.learner import DiffusionLearner
 from acme_qsm.agents.learner import Logger
 from acme_qsm.agents.learner import Sample
+from acme_qsm.agents.seeds_actor import SeedsActor
+from acme_qsm.agents.seeds_learner import SeedRecords
+from acme_qsm.agents.seeds_learner import SeedsLearner
 from acme_qsm.core import ActorCriticConfig
 from acme_qsm.core import Policy
 from acme_qsm.deferred import jax
@@ -230,7 +234,7 @@ class DiffusionBuilder:
       raise ValueError("An actor needs a variable_source for its parameters.")
     variable_client = VariableClient(
       variable_source,
-      "evaluation_policy" if policy.evaluation else "acting_policy",
+      _variables_name(policy),
       # Who records nothing evaluates, and asks once per evaluation.
       update_period=self.config.variable_update_period
       if adder is not None
@@ -279,6 +283,54 @@ class DiffusionBuilder:
       logger=logger_fn("learner", "learner_steps") if logger_fn else None,
     )
 
+  def make_seeds_actor(
+    self,
+    random_keys: Sequence[jax.Array],
+    policy: Policy,
+    variable_source: VariableSource,
+  ) -> SeedsActor:
+    """Makes an actor for several seeds: what `make_actor` is to one.
+
+    Args:
+      random_keys: PRNG key of each seed's actions.
+      policy: from `make_policy`.
+      variable_source: as for `make_actor`, with all seeds' parameters, stacked.
+
+    Returns:
+      The actor.
+    """
+    return SeedsActor(
+      policy,
+      random_keys,
+      variable_source,
+      _variables_name(policy),
+      1 if policy.evaluation else self.config.variable_update_period,
+    )
+
+  def make_seeds_learner(
+    self,
+    seeds: Sequence[SeedRecords],
+    networks: Any,
+    environment_spec: types.EnvironmentSpecLike,
+  ) -> SeedsLearner:
+    """Makes a learner of several seeds: what `make_learner` is to one.
+
+    Args:
+      seeds: their batches, from `make_dataset_iterator` of an embedded replay,
+        and where their records go.
+      networks: the method's networks.
+      environment_spec: the environment's spec.
+
+    Returns:
+      The learner.
+    """
+    return SeedsLearner(
+      methods.make_learner_core(networks, self.config),
+      seeds,
+      TransitionCodec(environment_spec).unpack,
+      num_sgd_steps_per_step=self.config.num_sgd_steps_per_step,
+    )
+
   def make_policy(
     self,
     networks: Any,
@@ -313,6 +365,11 @@ class QSMBuilder(DiffusionBuilder):
 
 def _load_reverb_tables() -> Any:
   return lazy.load("acme_qsm.replay.reverb_tables", "Replay in Reverb")
+
+
+def _variables_name(policy: Policy) -> str:
+  """What a learner calls the parameters that a policy reads."""
+  return "evaluation_policy" if policy.evaluation else "acting_policy"
 
 
 def _require_spec(

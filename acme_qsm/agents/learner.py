@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import itertools
 import time
 from collections.abc import Callable
@@ -48,6 +49,98 @@ class Logger(Protocol):
     ...
 
 
+def compile_init(
+  learner_core: LearnerCore,
+) -> Callable[[jax.Array], TrainingState]:
+  """Jits the core's `init`."""
+  # Compiled with less effort, in half the time: it runs once.
+  return jax.jit(
+    learner_core.init, compiler_options={"xla_backend_optimization_level": 1}
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+  """The pure functions of a learner whose batches are packed.
+
+  Attributes:
+    core: the learner's functions.
+    unpack: turns packed transitions into transitions, on the device.
+    num_sgd_steps: gradient steps per call of `step`.
+  """
+
+  core: LearnerCore
+  unpack: Callable[[jax.Array], types.Transition]
+  num_sgd_steps: int
+
+  def step(
+    self, state: TrainingState, data: jax.Array
+  ) -> tuple[TrainingState, types.Metrics, jax.Array]:
+    """Makes num_sgd_steps gradient steps.
+
+    Args:
+      state: the state before.
+      data: [num_sgd_steps * batch_size, D] packed transitions.
+
+    Returns:
+      The next state, the metrics and whether all of them are finite.
+    """
+    transitions = self.unpack(data)
+    if self.num_sgd_steps == 1:
+      state, metrics = self.core.step(state, transitions)
+    else:
+      batches = jax.tree.map(
+        lambda x: x.reshape(self.num_sgd_steps, -1, *x.shape[1:]), transitions
+      )
+      state, metrics = jax.lax.scan(self.core.step, state, batches)
+      # A mean keeps a NaN of any of the steps.
+      metrics = jax.tree.map(jnp.mean, metrics)
+    finite = jnp.isfinite(jnp.stack(jax.tree.leaves(metrics)))
+    return state, metrics, jnp.all(finite)
+
+  def diagnostics(self, state: TrainingState, data: jax.Array) -> types.Metrics:
+    """The core's diagnostics of the first batch."""
+    first = data[: data.shape[0] // self.num_sgd_steps]
+    return self.core.diagnostics(state, self.unpack(first))
+
+
+def to_numpy(state: TrainingState) -> TrainingState:
+  """Fetches a state, or several stacked ones, as numpy arrays."""
+  # Typed keys are no numbers.
+  state = state._replace(key=jax.random.key_data(state.key))
+  return jax.device_get(state)
+
+
+def from_numpy(arrays: TrainingState, like: TrainingState) -> TrainingState:
+  """Turns what `to_numpy` returned into a state with keys like another's."""
+  state = jax.tree.map(jnp.array, arrays)
+  if jnp.issubdtype(like.key.dtype, jax.dtypes.prng_key):
+    impl = jax.random.key_impl(like.key)
+    state = state._replace(key=jax.random.wrap_key_data(state.key, impl=impl))
+  return state
+
+
+def describe_non_finite(metrics: Mapping[str, Any], steps: int) -> str:
+  """Says which metrics are not finite after how many learner steps."""
+  # All of them: what went wrong first is not the first by name.
+  found = ", ".join(
+    f"{name} is {value}"
+    for name, value in metrics.items()
+    if not np.isfinite(value)
+  )
+  return f"{found} after learner step {steps}"
+
+
+def require_variables(core: LearnerCore, names: Sequence[str]) -> None:
+  """Raises ValueError if the core has no variables of a name."""
+  unknown = set(names) - set(core.variables)
+  if unknown:
+    raise ValueError(
+      f"Unknown variables {sorted(unknown)}; there are "
+      f"{sorted(core.variables)}."
+    )
+
+
 class DiffusionLearner:
   """Runs the training step on batches from replay.
 
@@ -83,50 +176,21 @@ class DiffusionLearner:
     """
     self._core = learner_core
     self._dataset = dataset
-    self._unpack = unpack
     self._num_sgd_steps = num_sgd_steps_per_step
     self._counter = counter or _Counter()
     self._logger = logger
-    # Compiled with less effort, in half the time: it runs once.
-    init = jax.jit(
-      learner_core.init,
-      compiler_options={"xla_backend_optimization_level": 1},
-    )
-    self._state = init(random_key)
+    self._state = compile_init(learner_core)(random_key)
+    training = Training(learner_core, unpack, num_sgd_steps_per_step)
     # Nothing is donated: on a CPU, a call that donates returns only when it is
     # done, and nobody could act or fetch the next batch beside it.
-    self._step = jax.jit(self._sgd_steps)
-    self._diagnose = jax.jit(self._first_batch_diagnostics)
+    self._step = jax.jit(training.step)
+    self._diagnose = jax.jit(training.diagnostics)
     self._diagnostics_period = diagnostics_period
     self._num_calls = 0
     self._diagnostics: types.Metrics = {}
     self._metrics: types.Metrics = {}
     self._metrics_are_finite: jax.Array | bool = True
     self._last_time: float | None = None
-
-  def _sgd_steps(
-    self, state: TrainingState, data: jax.Array
-  ) -> tuple[TrainingState, types.Metrics, jax.Array]:
-    """Returns the next state, the metrics and whether all are finite."""
-    transitions = self._unpack(data)
-    if self._num_sgd_steps == 1:
-      state, metrics = self._core.step(state, transitions)
-    else:
-      batches = jax.tree.map(
-        lambda x: x.reshape(self._num_sgd_steps, -1, *x.shape[1:]), transitions
-      )
-      state, metrics = jax.lax.scan(self._core.step, state, batches)
-      # A mean keeps a NaN of any of the steps.
-      metrics = jax.tree.map(jnp.mean, metrics)
-    finite = jnp.isfinite(jnp.stack(jax.tree.leaves(metrics)))
-    return state, metrics, jnp.all(finite)
-
-  def _first_batch_diagnostics(
-    self, state: TrainingState, data: jax.Array
-  ) -> types.Metrics:
-    """The core's diagnostics of the first batch."""
-    first = data[: data.shape[0] // self._num_sgd_steps]
-    return self._core.diagnostics(state, self._unpack(first))
 
   def run(self, num_steps: int | None = None) -> None:
     """Calls `step` that often; None to go on until it raises."""
@@ -165,14 +229,8 @@ class DiffusionLearner:
     # One value to fetch, where all of them would take a fifth of a millisecond.
     if self._metrics_are_finite:
       return
-    # All of them: what went wrong first is not the first by name.
-    found = ", ".join(
-      f"{name} is {value}"
-      for name, value in self._metrics.items()
-      if not np.isfinite(value)
-    )
     raise types.NonFiniteError(
-      f"{found} after learner step {int(self._state.steps)}."
+      f"{describe_non_finite(self._metrics, int(self._state.steps))}."
     )
 
   def get_variables(self, names: Sequence[str]) -> list[Any]:
@@ -187,12 +245,7 @@ class DiffusionLearner:
     Raises:
       ValueError: if a name is unknown.
     """
-    unknown = set(names) - set(self._core.variables)
-    if unknown:
-      raise ValueError(
-        f"Unknown variables {sorted(unknown)}; there are "
-        f"{sorted(self._core.variables)}."
-      )
+    require_variables(self._core, names)
     state = self._state
     return [self._core.variables[name](state) for name in names]
 
@@ -203,18 +256,11 @@ class DiffusionLearner:
       NonFiniteError: if the last step's metrics are not finite.
     """
     self._check_metrics()
-    # Typed keys are no numbers.
-    state = self._state._replace(key=jax.random.key_data(self._state.key))
-    return jax.device_get(state)
+    return to_numpy(self._state)
 
   def restore(self, state: TrainingState) -> None:
     """Goes on from a state that `save` returned."""
-    state = jax.tree.map(jnp.array, state)
-    if jnp.issubdtype(self._state.key.dtype, jax.dtypes.prng_key):
-      impl = jax.random.key_impl(self._state.key)
-      key = jax.random.wrap_key_data(state.key, impl=impl)
-      state = state._replace(key=key)
-    self._state = state
+    self._state = from_numpy(state, self._state)
     self._num_calls = 0  # The last diagnostics are of another state.
     self._metrics_are_finite = True
 

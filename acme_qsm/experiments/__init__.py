@@ -10,6 +10,7 @@ if typing.TYPE_CHECKING:
   from acme_qsm.experiments.config import ExperimentConfig
   from acme_qsm.experiments.config import ExperimentError
   from acme_qsm.experiments.local_run import run_experiment
+  from acme_qsm.experiments.local_run import run_seeds
 
 __all__ = [
   "CheckpointingConfig",
@@ -17,6 +18,7 @@ __all__ = [
   "ExperimentError",
   "make_distributed_experiment",
   "run_experiment",
+  "run_seeds",
 ]
 
 __getattr__, __dir__ = lazy.attach(
@@ -27,5 +29,6 @@ __getattr__, __dir__ = lazy.attach(
     "ExperimentError": "acme_qsm.experiments.config",
     "make_distributed_experiment": "acme_qsm.distributed.program",
     "run_experiment": "acme_qsm.experiments.local_run",
+    "run_seeds": "acme_qsm.experiments.local_run",
   },
 )

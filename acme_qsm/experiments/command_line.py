@@ -61,9 +61,14 @@ class Arguments:
   @property
   def directory(self) -> str:
     """The work directory."""
+    return self.workdir or f"{self.folder}/seed_{self.seed}"
+
+  @property
+  def folder(self) -> str:
+    """Where the work directories of all seeds are, unless workdir says so."""
     task = self.task.replace(":", "_")
-    folder = "" if self.agent == _DEFAULT_AGENT else f"{self.agent}/"
-    return self.workdir or f"runs/{folder}{task}/seed_{self.seed}"
+    agent = "" if self.agent == _DEFAULT_AGENT else f"{self.agent}/"
+    return f"runs/{agent}{task}"
 
 
 _Arguments = TypeVar("_Arguments", bound=Arguments)

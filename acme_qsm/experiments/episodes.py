@@ -71,20 +71,31 @@ class Episodes:
     Returns:
       Their actions, each [A].
     """
-    episodes = [self._episode(index) for index in range(num_environments)]
+    observations = self.observations(num_environments)
     if len(self._environments) == 1:
       # As every agent of Acme's can.
-      (episode,) = episodes
-      return [self._actors[0].select_action(episode.timestep.observation)]
-    return self._actors[0].select_actions(
-      np.stack([episode.timestep.observation for episode in episodes])
-    )
+      return [self._actors[0].select_action(observations[0])]
+    return self._actors[0].select_actions(np.stack(observations))
+
+  def observations(self, num_environments: int) -> list[Any]:
+    """Looks at environments; begins an episode where none goes on.
+
+    Args:
+      num_environments: how many of them, the first ones.
+
+    Returns:
+      Their newest observations.
+    """
+    return [
+      self._episode(index).timestep.observation
+      for index in range(num_environments)
+    ]
 
   def step(self, actions: Sequence[np.ndarray]) -> None:
     """Makes a step in as many environments as there are actions.
 
     Args:
-      actions: what `select_actions` returned.
+      actions: what `select_actions` returned, or others for those observations.
     """
     for index, action in enumerate(actions):
       self._step(index, action)

@@ -5,6 +5,7 @@ import logging
 import pathlib
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 from typing import get_args
 from typing import Literal
@@ -17,6 +18,7 @@ from acme_qsm.experiments.records.checkpointing import Checkpoint
 from acme_qsm.experiments.records.checkpointing import CheckpointError
 from acme_qsm.experiments.records.workdir import Workdir
 from acme_qsm.replay import embedded
+from acme_qsm.replay import memory
 from acme_qsm.replay.embedded import EmbeddedReplay
 
 ReplayKind = Literal["auto", "embedded", "reverb"]
@@ -119,6 +121,32 @@ def _prepare_reverb(parts: AgentParts) -> Start:
 def _is_of_reverb(checkpoint: Checkpoint) -> bool:
   folder = checkpoint.path / "replay"
   return folder.is_dir() and not embedded.wrote(folder)
+
+
+def prepare_seeds(
+  parts: AgentParts, seeds: Sequence[int]
+) -> list[Callable[[Workdir | None, Checkpoint | None], Replay]]:
+  """Makes embedded replays ready to start, one for each of several seeds.
+
+  Args:
+    parts: the agent's parts, which make embedded replay.
+    seeds: of the replays' draws.
+
+  Returns:
+    What `prepare` returns, for each.
+
+  Raises:
+    ValueError: if memory does not hold them all.
+  """
+  replays = [parts.embedded_replay(seeds[0])]
+  memory.require_memory(
+    replays[0].max_size,
+    replays[0].bytes_per_transition,
+    memory.available_memory(),
+    num_replays=len(seeds),
+  )
+  replays += [parts.embedded_replay(seed) for seed in seeds[1:]]
+  return [functools.partial(_start_embedded, replay) for replay in replays]
 
 
 def _start_embedded(

@@ -2,33 +2,20 @@
 
 import contextlib
 from collections.abc import Callable
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Sequence
 
-from acme_qsm.experiments import environments
+from acme_qsm.experiments import local_agents
 from acme_qsm.experiments import local_replay
 from acme_qsm.experiments import native_output
 from acme_qsm.experiments import preparation
 from acme_qsm.experiments.config import ExperimentConfig
 from acme_qsm.experiments.config import ExperimentError
-from acme_qsm.experiments.counts import ACTOR_STEPS
-from acme_qsm.experiments.counts import Counter
-from acme_qsm.experiments.counts import Counts
-from acme_qsm.experiments.counts import LEARNER_STEPS
-from acme_qsm.experiments.episodes import Episodes
-from acme_qsm.experiments.evaluation import Evaluator
 from acme_qsm.experiments.interruption import Interruption
-from acme_qsm.experiments.local_replay import Batches
 from acme_qsm.experiments.progress import Progress
-from acme_qsm.experiments.records import metrics
-from acme_qsm.experiments.records import run_records
-from acme_qsm.experiments.records.checkpointing import Checkpoint
-from acme_qsm.experiments.records.run_state import RunState
+from acme_qsm.experiments.records import workdir
+from acme_qsm.experiments.seed_run import SeedRun
 from acme_qsm.experiments.seeds import Seeds
-from acme_qsm.types import NonFiniteError
 
-# Learner steps between rows of the learner's log.
-_LEARNER_LOG_PERIOD = 500
 # Environment steps between updates of the display.
 _DISPLAY_PERIOD = 20
 
@@ -71,177 +58,161 @@ def run_experiment(
     KeyboardInterrupt: after SIGINT, once a checkpoint is written.
     SystemExit: after SIGTERM, likewise.
   """
-  if num_envs < 1:
-    raise ExperimentError(f"num_envs must be at least 1, got {num_envs}.")
+  _require_positive("num_envs", num_envs)
   prepared = preparation.prepare(experiment, eval_every, num_eval_episodes)
   with preparation.as_experiment_error():
     start_replay = local_replay.prepare(
       replay, prepared.parts, Seeds(experiment.seed).replay()
     )
   with contextlib.ExitStack() as stack:
-    _LocalRun(prepared, start_replay, num_envs, stack).run()
+    run = SeedRun(prepared, "", stack)
+
+    def make_agent(note: Callable[[str], None]) -> local_agents.LocalAgent:
+      run.start(start_replay)
+      return local_agents.OneSeed(run, num_envs, note, stack)
+
+    _Loop([run], num_envs, make_agent, stack).run()
 
 
-class _LocalRun:
-  """The parts of a run, and the loop over them."""
+def run_seeds(
+  experiment: ExperimentConfig,
+  num_seeds: int,
+  eval_every: int = 100,
+  num_eval_episodes: int = 1,
+  *,
+  num_envs: int = 1,
+) -> None:
+  """Runs several seeds of an experiment at once in this process.
+
+  The seeds experiment.seed, experiment.seed + 1, ... each have what
+  `run_experiment` gives one with an embedded replay, in the folder
+  `seed_<seed>` of the experiment's work directory: either goes on from what the
+  other left. The learner steps of all seeds are one call, and so are their
+  actions; evaluations are made together. Seeds that are behind the others, as
+  after a kill between two checkpoints, first catch up with them. The pictures
+  are drawn at checkpoints and at the end, `learning_curves.png` of all seeds
+  among them.
+
+  A seed has the random numbers that it has alone: its first parameters, its
+  environments, its draws from replay and the keys of its actions and updates
+  are equal, and the numbers that come of them are up to rounding, since
+  products of stacked matrices are summed in another order. What rounding does
+  to a run is that after thousands of steps the two are alike statistically
+  only. Observers, if there are any, see
+  the environments of all seeds, and a logger_factory is told a seed's number as
+  its instance.
+
+  Args:
+    experiment: what to run; its builder makes `make_seeds_learner` and
+      `make_seeds_actor`, as `DiffusionBuilder` does. Its seed is the first.
+    num_seeds: how many seeds, at least 1.
+    eval_every: environment steps of each seed between evaluations, positive.
+    num_eval_episodes: episodes of each evaluation; 0 for no evaluation.
+    num_envs: environments of each seed that make their steps together, at
+      least 1.
+
+  Raises:
+    ExperimentError: if an argument, the environment, the agent or a work
+      directory cannot be used, or the replays do not fit into memory together;
+      before anything is started.
+    CheckpointError: as `run_experiment` does, for any of the seeds.
+    NonFiniteError: as `run_experiment` does; it names the seed. Nothing is
+      saved then: every seed stays at its last checkpoint.
+    KeyboardInterrupt: after SIGINT, once each seed has a checkpoint.
+    SystemExit: after SIGTERM, likewise.
+  """
+  _require_positive("num_seeds", num_seeds)
+  _require_positive("num_envs", num_envs)
+  folder = None
+  if experiment.checkpointing is not None:
+    folder = workdir.choose_folder(experiment.checkpointing)
+  common = preparation.prepare(experiment, eval_every, num_eval_episodes)
+  if not common.parts.trains_seeds():
+    raise ExperimentError(
+      "num_seeds must be 1: this agent's builder makes no learner of several "
+      "seeds on an embedded replay."
+    )
+  seeds = range(experiment.seed, experiment.seed + num_seeds)
+  with preparation.as_experiment_error():
+    start_replays = local_replay.prepare_seeds(
+      common.parts, [Seeds(seed).replay() for seed in seeds]
+    )
+  prepared = [
+    common.for_seed(index, seed, folder / f"seed_{seed}" if folder else None)
+    for index, seed in enumerate(seeds)
+  ]
+  with contextlib.ExitStack() as stack:
+    runs = [
+      SeedRun(each, f"seed {each.experiment.seed}", stack) for each in prepared
+    ]
+
+    def make_agent(note: Callable[[str], None]) -> local_agents.LocalAgent:
+      for run, start_replay in zip(runs, start_replays, strict=True):
+        run.start(start_replay)
+      return local_agents.ManySeeds(runs, num_envs, folder, note, stack)
+
+    _Loop(runs, num_envs, make_agent, stack).run()
+
+
+def _require_positive(name: str, value: int) -> None:
+  if value < 1:
+    raise ExperimentError(f"{name} must be at least 1, got {value}.")
+
+
+class _Loop:
+  """The loop over environment steps, of all seeds together."""
 
   def __init__(
     self,
-    prepared: preparation.Prepared,
-    start_replay: Callable[..., local_replay.Replay],
+    runs: Sequence[SeedRun],
     num_envs: int,
+    make_agent: Callable[[Callable[[str], None]], local_agents.LocalAgent],
     stack: contextlib.ExitStack,
   ):
-    """Makes the parts, each of which the stack ends."""
-    experiment = prepared.experiment
-    self._experiment = experiment
-    self._schedule = prepared.schedule
-    self._seeds = Seeds(experiment.seed)
+    """Makes the parts, each of which the stack ends.
+
+    Args:
+      runs: each seed's part of the run.
+      num_envs: environments of each that make their steps together.
+      make_agent: what is told of events, in lines -> the agent; starts runs.
+      stack: ends what is made.
+    """
+    experiment = runs[0].experiment
+    self._runs = runs
     self._num_envs = num_envs
-
-    workdir = prepared.open_workdir()
-    if workdir is not None:
-      stack.callback(workdir.close)
-    self._records = run_records.RunRecords(
-      workdir.path if workdir else None,
-      experiment.checkpointing,
-      experiment.logger_factory,
-    )
-    checkpoint = self._records.latest_checkpoint()
-    stack.enter_context(native_output.redirected(self._records.native_log))
+    self._total_steps = experiment.max_num_actor_steps
+    records = runs[0].records
+    self._where = ""
+    if records.path is not None:
+      path = records.path if len(runs) == 1 else records.path.parent
+      self._where = f" in {path}"
+    stack.enter_context(native_output.redirected(records.native_log))
     self._interruption = stack.enter_context(Interruption())
-    state = RunState.of(checkpoint)
-    self._counts = Counts(state.counts)
-    self._saved_steps = state.actor_steps
-
-    self._replay = start_replay(workdir, checkpoint)
-    stack.callback(self._replay.stop)
-    self._records.rewind(checkpoint)
-    self._make_learner(prepared, checkpoint, stack)
-    self._make_episodes(prepared, stack)
-    self._progress = stack.enter_context(
-      Progress(experiment.max_num_actor_steps, experiment.title, self._steps)
-    )
-    self._make_evaluator(prepared, state, stack)
-    self._tell_where_it_starts(checkpoint)
-
-  def _make_learner(
-    self,
-    prepared: preparation.Prepared,
-    checkpoint: Checkpoint | None,
-    stack: contextlib.ExitStack,
-  ) -> None:
-    self._batches = Batches(self._replay, prepared.parts)
-    # Until there is a row: not every learner asks for a logger.
-    self._learner_log = metrics.SampledLogger(
-      metrics.NoLogger(), metrics.every(_LEARNER_LOG_PERIOD)
-    )
-
-    def make_logger(*args: Any) -> metrics.SampledLogger:
-      self._learner_log = metrics.SampledLogger(
-        self._records.logger(*args),
-        metrics.every(_LEARNER_LOG_PERIOD),
-        lambda message: self._progress.note(message),
-      )
-      stack.callback(self._learner_log.close)
-      return self._learner_log
-
-    self._learner = prepared.parts.learner(
-      self._seeds.learner_key(),
-      self._batches,
-      make_logger,
-      self._replay.client,
-      Counter(self._counts, "learner"),
-    )
-    run_records.restore_learner(self._learner, checkpoint)
-
-  def _make_episodes(
-    self, prepared: preparation.Prepared, stack: contextlib.ExitStack
-  ) -> None:
-    group = [
-      stack.enter_context(
-        environments.opened(
-          lambda index=index: self._experiment.environment_factory(
-            self._seeds.environment(self._steps, index)
-          )
-        )
-      )
-      for index in range(self._num_envs)
-    ]
-    self._adders = [
-      prepared.parts.adder(self._replay.client) for _ in range(self._num_envs)
-    ]
-    for adder in self._adders:
-      # What is on its way then arrives before replay stops: Acme's adders would
-      # wait for that in vain when they are deleted.
-      if adder is not None:
-        stack.callback(adder.reset)
-    actors = [
-      prepared.parts.actor(
-        self._seeds.actor_key(self._steps, index), self._learner, adder
-      )
-      for index, adder in enumerate(self._adders)
-    ]
-    # It chooses for all of them.
-    self._actor = actors[0]
-    if self._num_envs > 1 and not hasattr(self._actor, "select_actions"):
-      raise ExperimentError(
-        "num_envs must be 1: this agent's actor chooses one action at a time."
-      )
-    logger = self._records.logger("actor", ACTOR_STEPS)
-    stack.callback(logger.close)
-    self._episodes = Episodes(
-      group, actors, self._experiment.observers, self._counts, logger
-    )
-
-  def _make_evaluator(
-    self,
-    prepared: preparation.Prepared,
-    state: RunState,
-    stack: contextlib.ExitStack,
-  ) -> None:
-    self._evaluator = Evaluator(
-      prepared.parts.evaluator(
-        self._seeds.evaluator_key(self._steps), self._learner
-      ),
-      lambda steps: self._experiment.environment_factory(
-        self._seeds.evaluation_environment(steps)
-      ),
-      prepared.schedule.num_episodes,
-      self._records,
-      self._experiment.title,
-      self._progress.note,
-      state.evaluated_at,
-    )
-    stack.callback(self._evaluator.close)
-
-  def _tell_where_it_starts(self, checkpoint: Checkpoint | None) -> None:
-    if checkpoint:
-      self._progress.note(
-        f"Resumed from {checkpoint.path}: {self._steps:,} environment steps, "
-        f"{self._counts[LEARNER_STEPS]:,} learner steps, "
-        f"{self._replay.size():,} items in replay."
-      )
-    elif self._records.path:
-      self._progress.note(f"A new run in {self._records.path}.")
+    self._save_timer = records.save_timer()
+    title = experiment.title
+    if len(runs) > 1:
+      title += f", {len(runs)} seeds"
+    self._progress = Progress(self._total_steps, title, self._steps)
+    self._agent = make_agent(self._progress.note)
+    stack.enter_context(self._progress)
+    start = self._agent.describe_start()
+    if start is not None:
+      self._progress.note(start)
 
   @property
   def _steps(self) -> int:
-    """Environment steps made."""
-    return self._counts[ACTOR_STEPS]
+    """Environment steps made by each seed, if not more."""
+    return min(run.steps for run in self._runs)
 
   @property
   def _is_over(self) -> bool:
     """Whether no more environment steps are to be made."""
-    return (
-      self._steps >= self._experiment.max_num_actor_steps
-      or self._interruption.requested()
-    )
+    return self._steps >= self._total_steps or self._interruption.requested()
 
   def run(self) -> None:
     """Runs to the end, or until interrupted."""
-    self._save_timer = self._records.save_timer()
-    self._actor.update(wait=True)
+    self._save_timer.restart()
+    self._agent.update()
     self._evaluate_if_due()
     while not self._is_over:
       if self._save_timer.is_due():
@@ -249,78 +220,44 @@ class _LocalRun:
       self._step()
       self._evaluate_if_due()
       self._display()
-    if self._saved_steps != self._steps or self._interruption.requested():
+    if self._interruption.requested() or any(
+      run.saved_steps != run.steps for run in self._runs
+    ):
       self._save()
+    self._agent.draw_curves()
     self._interruption.raise_if_requested()
     self._progress.note(
-      f"Done: {self._steps:,} environment steps"
-      + (f" in {self._records.path}." if self._records.path else ".")
+      f"Done: {self._steps:,} environment steps{self._where}."
     )
 
   def _step(self) -> None:
     """Makes a step of each environment, and the learner steps that are due."""
-    left = self._experiment.max_num_actor_steps - self._steps
-    with self._at_this_step():
-      actions = self._episodes.select_actions(min(self._num_envs, left))
+    actions = self._agent.select_actions(self._num_steps())
     # JAX computes beside what follows here, up to the next action.
-    self._learn()
-    with self._at_this_step():
-      self._episodes.step(actions)
-      self._batches.prepare()
+    self._agent.learn()
+    for run, of_run in zip(self._runs, actions, strict=True):
+      run.step(of_run)
 
-  def _learn(self) -> None:
-    """Starts the learner steps that are due."""
-    with self._at_this_step():
-      while self._batches.are_due:
-        # Before it starts: the next action need not wait for it then.
-        self._actor.update(wait=True)
-        self._learner.step()
-
-  @contextlib.contextmanager
-  def _at_this_step(self) -> Iterator[None]:
-    """Says at which environment step a NaN or an infinity turned up."""
-    try:
-      yield
-    except NonFiniteError as error:
-      raise NonFiniteError(
-        f"At environment step {self._steps + 1}: {error}"
-      ) from error
+  def _num_steps(self) -> list[int]:
+    """How many environments of each seed are to make a step."""
+    made = [min(run.steps, self._total_steps) for run in self._runs]
+    # Those behind catch up first, from then on all go together.
+    until = max(made) if min(made) < max(made) else self._total_steps
+    return [min(self._num_envs, until - steps) for steps in made]
 
   def _evaluate_if_due(self) -> None:
-    if not self._schedule.is_due(self._steps, self._evaluator.evaluated_at):
-      return
-    self._learn()
-
     def should_stop() -> bool:
       self._progress.update(self._steps)
       return self._interruption.requested()
 
-    self._evaluator.evaluate(self._counts.get_counts, should_stop)
+    self._agent.evaluate_if_due(should_stop)
 
   def _display(self) -> None:
-    if self._steps % _DISPLAY_PERIOD >= self._num_envs:
-      return
-    self._progress.update(
-      self._steps,
-      **{
-        "learner steps": self._counts[LEARNER_STEPS],
-        "evaluation": self._evaluator.last.get("episode_return"),
-        **metrics.select(self._learner_log.last),
-      },
-    )
+    if self._steps % _DISPLAY_PERIOD < self._num_envs:
+      self._progress.update(self._steps, **self._agent.display())
 
   def _save(self) -> None:
     """Ends what is due; writes a checkpoint of it all if the run keeps any."""
-    self._learn()
-    for adder in self._adders:
-      if hasattr(adder, "flush"):
-        adder.flush()
-    self._records.save(
-      self._learner,
-      RunState(
-        self._steps, self._evaluator.evaluated_at, self._counts.get_counts()
-      ),
-      self._replay.save,
-    )
+    self._agent.learn()
+    self._agent.save()
     self._save_timer.restart()
-    self._saved_steps = self._steps

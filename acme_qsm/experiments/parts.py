@@ -38,6 +38,13 @@ class AgentParts:
       self.networks, self.environment_spec, evaluation=False
     )
 
+  @functools.cached_property
+  def _evaluation_policy(self) -> Any:
+    """The policy that does not explore."""
+    return self._builder.make_policy(
+      self.networks, self.environment_spec, evaluation=True
+    )
+
   def tables(self) -> Sequence[Any]:
     """Makes replay's tables."""
     return self._builder.make_replay_tables(self.environment_spec, self.policy)
@@ -66,6 +73,12 @@ class AgentParts:
       if name in vars(owner)
     ]
     return makers[:1] == ["make_embedded_replay"]
+
+  def trains_seeds(self) -> bool:
+    """Whether the builder makes what trains several seeds at once."""
+    return self.makes_embedded_replay() and hasattr(
+      self._builder, "make_seeds_learner"
+    )
 
   def embedded_replay(self, seed: int) -> Any:
     """Makes replay in this process's memory."""
@@ -119,9 +132,19 @@ class AgentParts:
 
   def evaluator(self, key: Any, variables: Any) -> Any:
     """Makes an actor that does not explore, and records nothing."""
-    policy = self._builder.make_policy(
-      self.networks, self.environment_spec, evaluation=True
-    )
     return self._builder.make_actor(
-      key, policy, self.environment_spec, variables
+      key, self._evaluation_policy, self.environment_spec, variables
     )
+
+  def seeds_learner(self, seeds: Sequence[Any]) -> Any:
+    """Makes a learner of several seeds: see `DiffusionBuilder`."""
+    return self._builder.make_seeds_learner(
+      seeds, self.networks, self.environment_spec
+    )
+
+  def seeds_actor(
+    self, keys: Sequence[Any], variables: Any, evaluation: bool = False
+  ) -> Any:
+    """Makes an actor for several seeds: see `DiffusionBuilder`."""
+    policy = self._evaluation_policy if evaluation else self.policy
+    return self._builder.make_seeds_actor(keys, policy, variables)

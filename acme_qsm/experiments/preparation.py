@@ -2,6 +2,9 @@
 
 import contextlib
 import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,6 +32,46 @@ class Prepared:
   parts: AgentParts
   schedule: EvaluationSchedule
   description: "workdir_lib.Description"
+
+  def for_seed(
+    self, index: int, seed: int, folder: pathlib.Path | None
+  ) -> "Prepared":
+    """The same with another seed, whose parts are those of this one.
+
+    Args:
+      index: tells the seed from others to a logger_factory, as an instance.
+      seed: the seed.
+      folder: its work directory; None for none.
+
+    Returns:
+      The experiment, ready to run.
+
+    Raises:
+      ExperimentError: if it is no seed.
+    """
+    experiment = self.experiment
+    checkpointing = experiment.checkpointing
+    if checkpointing is not None:
+      checkpointing = dataclasses.replace(
+        checkpointing, directory=str(folder), add_uid=False
+      )
+    make_logger = experiment.logger_factory
+    if make_logger is not None:
+      make_logger = functools.partial(_make_logger, make_logger, index)
+    with as_experiment_error():
+      experiment = dataclasses.replace(
+        experiment,
+        seed=seed,
+        checkpointing=checkpointing,
+        logger_factory=make_logger,
+      )
+    return dataclasses.replace(
+      self,
+      experiment=experiment,
+      description=workdir_lib.describe_run(
+        experiment, self.parts.environment_spec
+      ),
+    )
 
   def open_workdir(self) -> workdir_lib.Workdir | None:
     """Claims the work directory, if the experiment has one.
@@ -76,6 +119,18 @@ def prepare(
       schedule,
       workdir_lib.describe_run(experiment, parts.environment_spec),
     )
+
+
+def _make_logger(
+  make_logger: Callable[..., Any],
+  number: int,
+  label: str,
+  steps_key: str,
+  instance: int = 0,
+) -> Any:
+  """Makes a seed's logger, the seed's number in place of the instance."""
+  del instance
+  return make_logger(label, steps_key, number)
 
 
 @contextlib.contextmanager

@@ -87,6 +87,16 @@ class EmbeddedReplay:
     """What an agent's parts reach it by."""
     return self
 
+  @property
+  def max_size(self) -> int:
+    """The number of transitions that it can hold."""
+    return len(self._rows)
+
+  @property
+  def bytes_per_transition(self) -> int:
+    """What a transition takes."""
+    return self._rows.shape[1] * self._rows.itemsize
+
   def num_inserts(self) -> int:
     """The transitions ever inserted."""
     return self._num_inserts

@@ -13,28 +13,32 @@ def require_memory(
   num_transitions: int,
   bytes_per_transition: int,
   available: int | None,
+  num_replays: int = 1,
 ) -> None:
-  """Refuses a replay that does not fit.
+  """Refuses a replay, or several alike, that do not fit.
 
   Args:
-    num_transitions: of all replays that the process is to hold.
+    num_transitions: of a replay.
     bytes_per_transition: of one of them.
     available: bytes of memory that it can take, from `available_memory`; None
       for any.
+    num_replays: how many replays the process is to hold.
 
   Raises:
     ValueError: if it needs more than that, with the sum.
   """
-  data = num_transitions * bytes_per_transition
+  data = num_replays * num_transitions * bytes_per_transition
   if available is None or data + _LEAVE <= available:
     return
-  fitting = max(0, available - _LEAVE) // bytes_per_transition
+  fitting = max(0, available - _LEAVE) // (num_replays * bytes_per_transition)
+  seeds = f"{num_replays:,} seeds x " if num_replays > 1 else ""
   raise ValueError(
-    f"Replay does not fit into memory: {num_transitions:,} transitions of "
-    f"{bytes_per_transition:,} bytes = {_megabytes(data)}, with "
+    f"Replay does not fit into memory: {seeds}{num_transitions:,} transitions "
+    f"of {bytes_per_transition:,} bytes = {_megabytes(data)}, with "
     f"{_megabytes(_LEAVE)} for the rest of the run; "
-    f"{_megabytes(available)} are free. At most {fitting:,} transitions fit: "
-    "set a smaller max_replay_size."
+    f"{_megabytes(available)} are free. At most {fitting:,} transitions fit"
+    + (" for each seed" if seeds else "")
+    + ": set a smaller max_replay_size."
   )
 
 

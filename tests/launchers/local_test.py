@@ -158,6 +158,11 @@ def test_signals_end_with_a_checkpoint_and_their_exit_code(
     (["--eval_every", "0"], "eval_every must be positive, got 0"),
     (["--num_eval_episodes", "-1"], "num_eval_episodes must not be neg"),
     (["--checkpoint_minutes", "0"], "time_delta_minutes must be positive"),
+    (["--num_seeds", "0"], "num_seeds must be at least 1, got 0"),
+    (
+      ["--num_seeds", "2", "--replay", "reverb"],
+      "num_seeds must be 1 with --replay reverb",
+    ),
     (["--max_checkpoints", "0"], "max_to_keep must be at least 1, got 0"),
     (["--num_envs", "0"], "num_envs must be at least 1, got 0"),
     (["--updates_per_step", "0"], "updates_per_step must be positive, got 0"),

@@ -6,6 +6,8 @@ import logging
 import pathlib
 import time
 from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -103,13 +105,7 @@ class RunRecords:
     """Draws the learning curve; warns if the disk is full."""
     if self.path is None:
       return
-    # Its matplotlib takes long to load, and few processes need it.
-    from acme_qsm.experiments.records import plotting
-
-    try:
-      plotting.plot_learning_curve(self.path, title)
-    except OSError as error:
-      logging.warning("The learning curve could not be drawn: %s", error)
+    _draw("plot_learning_curve", self.path, title)
 
   def save_timer(self) -> "SaveTimer":
     """Tells when it is time for a checkpoint."""
@@ -134,6 +130,33 @@ class RunRecords:
     return Checkpointer(
       self.path / "checkpoints", self.checkpointing.max_to_keep
     )
+
+
+def draw_curves(
+  folder: pathlib.Path,
+  directories_by_label: Mapping[str, Sequence[pathlib.Path]],
+  title: str,
+) -> None:
+  """Draws several runs in one picture; warns if the disk is full.
+
+  Args:
+    folder: where to, as `learning_curves.png`.
+    directories_by_label: the runs' directories by label.
+    title: the picture's title.
+  """
+  png = folder / "learning_curves.png"
+  _draw("plot_learning_curves", directories_by_label, png, title)
+
+
+def _draw(name: str, *args: Any) -> None:
+  """Calls a function of `plotting`; warns if the disk is full."""
+  # Its matplotlib takes long to load, and few processes need it.
+  from acme_qsm.experiments.records import plotting
+
+  try:
+    getattr(plotting, name)(*args)
+  except OSError as error:
+    logging.warning("A learning curve could not be drawn: %s", error)
 
 
 class SaveTimer:

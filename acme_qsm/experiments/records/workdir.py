@@ -55,9 +55,7 @@ def open_workdir(
       description or of a format that this release does not read, or belongs to
       a process that is still running.
   """
-  path = pathlib.Path(checkpointing.directory).expanduser().absolute()
-  if checkpointing.add_uid:
-    path = path / uuid.uuid4().hex[:12]
+  path = choose_folder(checkpointing)
   try:
     path.mkdir(parents=True, exist_ok=True)
     lock = open(path / ".lock", "w")  # noqa: SIM115  # `Workdir` closes it.
@@ -80,6 +78,12 @@ def open_workdir(
     workdir.close()
     raise
   return workdir
+
+
+def choose_folder(checkpointing: CheckpointingConfig) -> pathlib.Path:
+  """Where a run's files go: another folder at each call with `add_uid`."""
+  path = pathlib.Path(checkpointing.directory).expanduser().absolute()
+  return path / uuid.uuid4().hex[:12] if checkpointing.add_uid else path
 
 
 class Workdir:

@@ -1,0 +1,155 @@
+"""Acts for several seeds of an agent, all in one call."""
+
+import functools
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
+
+import dm_env
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from acme_qsm import types
+from acme_qsm.agents.actor import Adder
+from acme_qsm.agents.actor import put_on_cpu
+from acme_qsm.agents.actor import select_actions
+from acme_qsm.agents.actor import VariableSource
+
+
+class SeedsActor:
+  """Acts for S seeds, each by its own parameters, on the CPU.
+
+  A seed's parameters and random numbers are those of an `Actor` with its key,
+  whose `update` is called with `wait`.
+  """
+
+  def __init__(
+    self,
+    policy: Callable[[types.Params, jax.Array, jax.Array], jax.Array],
+    random_keys: Sequence[jax.Array],
+    source: VariableSource,
+    name: str,
+    update_period: int = 1,
+  ):
+    """Initialises the actor.
+
+    Args:
+      policy: (params, key, observations [E, ...]) -> actions [E, A]; pure.
+      random_keys: PRNG key of each seed's actions.
+      source: has the policies' parameters, each leaf [S, ...].
+      name: of the parameters.
+      update_period: updates of a seed per request, positive.
+    """
+    keys = jax.device_put(jnp.stack(random_keys), jax.devices("cpu")[0])
+    self._random_keys = self._episode_keys = keys
+    self._begins = np.zeros(len(random_keys), bool)
+    self._source = source
+    self._name = name
+    self._update_period = update_period
+    self._num_updates = np.zeros(len(random_keys), int)
+    self._params: types.Params = None
+    self._select_params = jax.jit(jax.vmap(_select_params))
+    self._select_actions = jax.jit(
+      jax.vmap(functools.partial(_select_actions, policy))
+    )
+
+  def begin(self, index: int) -> None:
+    """Starts an episode of a seed's, before its next action."""
+    self._begins[index] = True
+
+  def select_actions(
+    self, observations: np.ndarray, acts: Sequence[bool]
+  ) -> np.ndarray:
+    """Acts in E environments of each seed at once.
+
+    Args:
+      observations: [S, E, ...] observations.
+      acts: [S] whether a seed acts; if not, its observations are not looked
+        at, and none of its random numbers are used up.
+
+    Returns:
+      The actions [S, E, A]; of seeds that do not act, to be ignored.
+    """
+    acting = np.array(acts)
+    begins = self._begins & acting
+    self._begins = self._begins & ~acting
+    if self._params is None:
+      self._params = self._ask()
+    actions, self._random_keys, self._episode_keys = self._select_actions(
+      self._params,
+      self._random_keys,
+      self._episode_keys,
+      begins,
+      acting,
+      observations,
+    )
+    return np.asarray(actions)
+
+  def update(self, updates: Sequence[bool]) -> None:
+    """Asks for new parameters, at every `update_period`-th update of a seed.
+
+    Args:
+      updates: [S] for which seeds; the others keep those that they have.
+    """
+    self._num_updates += np.array(updates)
+    due = np.array(updates) & (self._num_updates >= self._update_period)
+    if not np.any(due):
+      return
+    self._num_updates[due] = 0
+    params = self._ask()
+    if self._params is not None and not np.all(due):
+      params = self._select_params(due, params, self._params)
+    self._params = params
+
+  def _ask(self) -> types.Params:
+    (params,) = self._source.get_variables([self._name])
+    return put_on_cpu(params)
+
+
+def _select_params(
+  is_due: jax.Array, new: types.Params, old: types.Params
+) -> types.Params:
+  """One seed's parameters."""
+  return jax.tree.map(lambda x, y: jnp.where(is_due, x, y), new, old)
+
+
+def _select_actions(
+  policy: Callable[[types.Params, jax.Array, jax.Array], jax.Array],
+  params: types.Params,
+  random_key: jax.Array,
+  episode_key: jax.Array,
+  begins: jax.Array,
+  acts: jax.Array,
+  observations: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """One seed's actions [E, A] and next keys."""
+  # As when an `Actor` starts an episode.
+  begun_keys = jax.random.split(random_key)
+  random_key = jax.lax.select(begins, begun_keys[0], random_key)
+  episode_key = jax.lax.select(begins, begun_keys[1], episode_key)
+  actions, next_key = select_actions(policy, params, episode_key, observations)
+  return actions, random_key, jax.lax.select(acts, next_key, episode_key)
+
+
+class EnvironmentActor:
+  """An environment's side of a `SeedsActor`: what its `Episodes` call."""
+
+  def __init__(self, adder: Adder, begin: Callable[[], Any] = lambda: None):
+    """Initialises it.
+
+    Args:
+      adder: records what happens.
+      begin: called when an episode starts.
+    """
+    self._adder = adder
+    self._begin = begin
+
+  def observe_first(self, timestep: dm_env.TimeStep) -> None:
+    """Starts an episode."""
+    self._begin()
+    self._adder.add_first(timestep)
+
+  def observe(self, action: np.ndarray, next_timestep: dm_env.TimeStep) -> None:
+    """Records a step."""
+    self._adder.add(action, next_timestep)
