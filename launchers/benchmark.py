@@ -20,6 +20,7 @@ from concurrent import futures
 from typing import Any
 
 import acme_qsm
+from acme_qsm import lazy
 from launchers.benchmarks import acting
 from launchers.benchmarks import learner
 from launchers.benchmarks import machine
@@ -204,7 +205,7 @@ def _measure_replay(arguments: argparse.Namespace) -> dict[str, Any]:
       )
     }
     try:
-      reverb = importlib.import_module("launchers.benchmarks.reverb_replay")
+      reverb = lazy.load("launchers.benchmarks.reverb_replay", "It")
       for name, (kind, per_item) in _REPLAYS.items():
         if kind != "reverb" or (arguments.quick and per_item > 1):
           continue
