@@ -49,16 +49,6 @@ class Logger(Protocol):
     ...
 
 
-def compile_init(
-  learner_core: LearnerCore,
-) -> Callable[[jax.Array], TrainingState]:
-  """Jits the core's `init`."""
-  # Compiled with less effort, in half the time: it runs once.
-  return jax.jit(
-    learner_core.init, compiler_options={"xla_backend_optimization_level": 1}
-  )
-
-
 @dataclasses.dataclass(frozen=True)
 class Training:
   """The pure functions of a learner whose batches are packed.
@@ -179,7 +169,7 @@ class DiffusionLearner:
     self._num_sgd_steps = num_sgd_steps_per_step
     self._counter = counter or _Counter()
     self._logger = logger
-    self._state = compile_init(learner_core)(random_key)
+    self._state = jax.jit(learner_core.init)(random_key)
     training = Training(learner_core, unpack, num_sgd_steps_per_step)
     # Nothing is donated: on a CPU, a call that donates returns only when it is
     # done, and nobody could act or fetch the next batch beside it.

@@ -87,7 +87,7 @@ class SeedsLearner:
     )
     # One after another: as with one seed to the last bit, and compiled already
     # if one was ever trained alone.
-    init = learner.compile_init(learner_core)
+    init = jax.jit(learner_core.init)
     states = [init(seed.random_key) for seed in seeds]
     self._state: TrainingState = learner.from_numpy(
       jax.tree.map(
