@@ -288,7 +288,11 @@ class _ReverbBuilder(QSMBuilder):
       "num_seeds must be 1: this agent's builder",
     ),
     (
-      {"builder": QSMBuilder(QSMConfig(max_replay_size=10**7))},
+      {
+        "builder": QSMBuilder(
+          QSMConfig(num_denoising_steps=2, max_replay_size=10**7)
+        )
+      },
       {"num_seeds": 10**4},
       r"memory: 10,000 seeds x 10,000,000 transitions of 28 bytes = .* fit "
       "for each seed",
