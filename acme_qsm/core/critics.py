@@ -135,8 +135,9 @@ def make_critic_loss(
     max_value.
 
   Raises:
-    ValueError: if the networks have no such head.
+    ValueError: if the networks have no such head, or were made for another.
   """
+  _require_same_head(networks, config)
   per_example = _make_head_loss(config)
   outputs = (
     networks.criticize
@@ -170,6 +171,29 @@ def make_critic_loss(
     return jnp.mean(loss), metrics
 
   return critic_loss
+
+
+def _require_same_head(
+  networks: acting.Networks, config: ActorCriticConfig
+) -> None:
+  """Raises ValueError if the networks' head is known to be another one.
+
+  The losses would read its outputs as what they are not.
+  """
+  fields = {
+    "scalar": (),
+    "categorical": ("num_atoms", "min_value", "max_value"),
+    "quantile": ("num_quantiles",),
+  }[config.critic_head]
+  for field in ("critic_head", *fields):
+    # Networks of other make need not say.
+    known, wanted = getattr(networks, field, None), getattr(config, field)
+    if known not in (None, wanted):
+      raise ValueError(
+        f"The networks were made for {field}={known!r}, but "
+        f"{type(config).__name__}.{field} is {wanted!r}: make both from one "
+        "configuration."
+      )
 
 
 def _make_head_loss(config: ActorCriticConfig) -> Callable[..., jax.Array]:
