@@ -6,6 +6,7 @@ import math
 import re
 
 import jax
+import numpy as np
 import pytest
 
 import acme_qsm
@@ -72,6 +73,21 @@ from acme_qsm import methods
     ("samples_per_insert_tolerance", 0.0),
     ("transitions_per_item", 0),
     ("variable_update_period", 0),
+    ("normalize_observations", "False"),
+    ("normalize_observations", 1),
+    ("normalize_observations", None),
+    ("discount", np.float32(np.nan)),
+    ("action_gradient_clip", np.float64(np.inf)),
+    ("min_value", np.float32(-np.inf)),
+    ("discount", None),
+    ("discount", "0.99"),
+    ("discount", True),
+    ("min_value", None),
+    ("action_gradient_clip", "5"),
+    ("policy_hidden_sizes", (256, 256.0)),
+    ("policy_hidden_sizes", (True,)),
+    ("policy_hidden_sizes", (None,)),
+    ("critic_hidden_sizes", ("256",)),
   ],
 )
 def test_invalid_values(field, value):
@@ -93,6 +109,8 @@ def test_invalid_values(field, value):
     ("target_update_rate", 1.0),
     ("action_gradient_decay", 0.0),
     ("action_gradient_clip", None),
+    ("action_gradient_clip", np.float32(2.5)),
+    ("discount", 1),
     ("num_denoising_steps", 1),
     ("num_critics", 1),
     ("min_replay_size", 256),
