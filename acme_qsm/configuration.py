@@ -109,6 +109,8 @@ class Configuration:
 def require_known(kind: str, name: str, known: Collection[str]) -> None:
   """Raises ValueError, with the nearest names, unless a name is known.
 
+  What is near does not depend on case; what is known does.
+
   Args:
     kind: what has the name, such as "task".
     name: the name.
@@ -119,6 +121,12 @@ def require_known(kind: str, name: str, known: Collection[str]) -> None:
   """
   if name in known:
     return
-  near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+  by_lower = {other.lower(): other for other in known}
+  near = [
+    by_lower[match]
+    for match in difflib.get_close_matches(
+      name.lower(), by_lower, n=3, cutoff=0.5
+    )
+  ]
   hint = f"did you mean {' or '.join(near)}?" if near else f"one of {[*known]}."
   raise ValueError(f"Unknown {kind} {name!r}; {hint}")

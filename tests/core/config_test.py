@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import acme_qsm
+from acme_qsm import configuration
 from acme_qsm import methods
 
 
@@ -127,6 +128,13 @@ def test_presets():
   assert qsm.preset("default") == acme_qsm.QSMConfig()
   with pytest.raises(ValueError, match=r"'paper'.*\['default', 'official'\]"):
     qsm.preset("paper")
+
+
+def test_names_that_are_near_but_for_case():
+  with pytest.raises(ValueError, match=r"'QSM'; did you mean qsm\?"):
+    configuration.require_known("agent", "QSM", methods.METHODS)
+  with pytest.raises(ValueError, match=r"'mine'; did you mean MINE\?"):
+    configuration.require_known("agent", "mine", ["MINE", "qsm"])
 
 
 def test_frozen_and_hashable():
