@@ -47,7 +47,7 @@ def make_cases(bound):
 
 
 def test_a_draw_of_zero_is_no_atom_at_the_far_end():
-  # The least draw above 0 is a quantile of -5.2, and what stands for 0 is close.
+  # The least draw above 0 is at -5.2, and what stands for 0 is next to it.
   uniform = jnp.array([[[0.0], [2.0**-23]]])
   offset = reverse._draw_truncated(
     uniform, jnp.full((1, 1, 1), -50.0), jnp.full((1, 1, 1), 100.0)
