@@ -19,6 +19,7 @@ if typing.TYPE_CHECKING:
   from acme_qsm.losses.value import quantile_double_q_loss
   from acme_qsm.losses.weighted_noise_matching import effective_sample_size
   from acme_qsm.losses.weighted_noise_matching import exponential_weights
+  from acme_qsm.losses.weighted_noise_matching import normalize_q_value
   from acme_qsm.losses.weighted_noise_matching import (
     reverse_sampling_score_matching_loss,
   )
@@ -34,6 +35,7 @@ __all__ = [
   "effective_sample_size",
   "exponential_weights",
   "hl_gauss_double_q_loss",
+  "normalize_q_value",
   "q_score_matching_loss",
   "quantile_double_q_loss",
   "reverse_sampling_score_matching_loss",
@@ -54,6 +56,7 @@ __getattr__, __dir__ = lazy.attach(
     "effective_sample_size": _WEIGHTED,
     "exponential_weights": _WEIGHTED,
     "hl_gauss_double_q_loss": "acme_qsm.losses.value",
+    "normalize_q_value": _WEIGHTED,
     "q_score_matching_loss": "acme_qsm.losses.score_matching",
     "quantile_double_q_loss": "acme_qsm.losses.value",
     "reverse_sampling_score_matching_loss": _WEIGHTED,

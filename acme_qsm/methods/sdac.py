@@ -146,6 +146,7 @@ def make_policy_loss(
       networks, context.critic_params, observation, clean_action
     )
     weight = weights.weigh(config, q_value, extra.value)
+    share = weights.shares(config, q_value, extra.value)
     noise_prediction = networks.denoise(
       params, observation, noisy_action, steps
     )
@@ -156,9 +157,9 @@ def make_policy_loss(
     )
     metrics = {
       "denoiser_loss": loss,
-      **weights.measure(extra, weight, steps, schedule.num_steps),
+      **weights.measure(extra, weight, share, steps, schedule.num_steps),
     }
-    extra = weights.update_temperature(config, extra, weight, context.updates)
+    extra = weights.update_temperature(config, extra, share, context.updates)
     return loss, (extra, metrics)
 
   return policy_loss

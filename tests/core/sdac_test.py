@@ -152,6 +152,26 @@ def test_weights(config):
   )
 
 
+@pytest.mark.parametrize("kind", ["exponential", "normalized_exponential"])
+@pytest.mark.parametrize("offset", [0.0, -1e3, 1e3])
+def test_shares_are_finite_where_weights_are_not(config, kind, offset):
+  q_value = np.random.default_rng(0).normal(size=(4, 5)) + offset
+  config = dataclasses.replace(config, weights=kind)
+  extra = weights.Temperature(jnp.log(jnp.float32(0.5)), ())
+  args = (config, jnp.asarray(q_value, jnp.float32), extra.value)
+  weight, share = weights.weigh(*args), weights.shares(*args)
+  scale = q_value.std() if kind == "normalized_exponential" else 1.0
+  expected = np.exp((q_value - offset) / scale / 0.5)
+  expected /= expected.sum(axis=1, keepdims=True)
+  np.testing.assert_allclose(share, expected, rtol=1e-3)
+  metrics = weights.measure(extra, weight, share, jnp.arange(4) % 3, 3)
+  for name in ("weight_kl", "effective_sample_size"):
+    assert np.isfinite(metrics[name])
+  if kind == "exponential" and offset:
+    # The case is what it says: all weights are 0, or infinite.
+    assert np.all(np.asarray(weight) == (np.inf if offset > 0 else 0.0))
+
+
 def test_unevenness_of_weights_by_noise_level(
   config, make_constant_networks, first_gradient
 ):
