@@ -17,6 +17,7 @@ if typing.TYPE_CHECKING:
   from acme_qsm.losses.value import clipped_double_q_loss
   from acme_qsm.losses.value import hl_gauss_double_q_loss
   from acme_qsm.losses.value import quantile_double_q_loss
+  from acme_qsm.losses.value import take_lowest
   from acme_qsm.losses.weighted_noise_matching import effective_sample_size
   from acme_qsm.losses.weighted_noise_matching import exponential_weights
   from acme_qsm.losses.weighted_noise_matching import normalize_q_value
@@ -40,6 +41,7 @@ __all__ = [
   "quantile_double_q_loss",
   "reverse_sampling_score_matching_loss",
   "self_normalized_weights",
+  "take_lowest",
   "temperature_loss",
   "weight_kl",
 ]
@@ -61,6 +63,7 @@ __getattr__, __dir__ = lazy.attach(
     "quantile_double_q_loss": "acme_qsm.losses.value",
     "reverse_sampling_score_matching_loss": _WEIGHTED,
     "self_normalized_weights": _WEIGHTED,
+    "take_lowest": "acme_qsm.losses.value",
     "temperature_loss": _WEIGHTED,
     "weight_kl": _WEIGHTED,
   },
