@@ -248,7 +248,8 @@ def measure(
     num_steps: T, how many of these there are.
 
   Returns:
-    `METRICS`; the largest weight may be infinite.
+    `METRICS`; the largest weight may be infinite. The divergence of a third
+    without examples is 0.
   """
   kl = losses.weight_kl(share)
   third = 3 * steps // num_steps
