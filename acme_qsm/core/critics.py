@@ -87,7 +87,7 @@ def draw_target_action(
   key: jax.Array,
   observation: jax.Array,
   noise_scale: jax.Array | None = None,
-) -> jax.Array:
+) -> tuple[jax.Array, jax.Array]:
   """Draws the actions at which the target critics are asked.
 
   Args:
@@ -102,7 +102,7 @@ def draw_target_action(
     noise_scale: [] factor of the noise; None for none.
 
   Returns:
-    Actions [B, A] in [-1, 1].
+    Actions [B, A] in [-1, 1], and the same before the noise.
   """
   sample_key, noise_key = jax.random.split(key)
   action = acting.best_of(
@@ -114,11 +114,12 @@ def draw_target_action(
     observation,
     num_candidates=config.num_target_candidates,
   )
-  return acting.add_exploration_noise(
+  noisy_action = acting.add_exploration_noise(
     noise_key,
     action,
     acting.scale_noise(config.target_action_noise, noise_scale),
   )
+  return noisy_action, action
 
 
 def make_critic_loss(

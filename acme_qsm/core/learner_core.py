@@ -245,7 +245,7 @@ class _Parts:
     self, state: TrainingState, transitions: types.Transition, key: jax.Array
   ) -> tuple[TrainingState, jax.Array, types.Metrics]:
     """Returns the next state, the target's actions [B, A] and metrics."""
-    next_action = critics.draw_target_action(
+    next_action, noiseless_action = critics.draw_target_action(
       self._sampler,
       self._networks,
       self._config,
@@ -267,7 +267,8 @@ class _Parts:
     metrics = {
       "critic_loss": update.loss,
       **update.aux,
-      "saturated_actions": jnp.mean(jnp.abs(next_action) >= 1.0),
+      # Noise takes many beyond the ends that the policy itself does not.
+      "saturated_actions": jnp.mean(jnp.abs(noiseless_action) >= 1.0),
     }
     state = state._replace(
       critic_params=update.params, critic_opt_state=update.opt_state

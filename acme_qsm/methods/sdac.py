@@ -113,7 +113,7 @@ def make_policy_loss(
     )
 
     def draw_policy_action(key: jax.Array) -> jax.Array:
-      return critics.draw_target_action(
+      action, _ = critics.draw_target_action(
         sampler,
         networks,
         config,
@@ -123,6 +123,7 @@ def make_policy_loss(
         observation,
         weights.noise_scale(config, extra),
       )
+      return action
 
     noisy_action = draw_noisy_action(
       config,

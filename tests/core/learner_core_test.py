@@ -90,6 +90,28 @@ def test_steps_and_keys_advance(core, step, make_batch):
   assert len({tuple(np.ravel(key).tolist()) for key in keys}) == 4
 
 
+@pytest.mark.parametrize(("start", "saturated"), [(0.0, 0.0), (1e6, 1.0)])
+def test_noise_saturates_no_actions(
+  config, make_constant_networks, start, saturated
+):
+  config = dataclasses.replace(
+    config,
+    target_action_noise=5.0,
+    # All samples are 0, or at either end.
+    sampling_start_scale=start,
+    sampling_temperature=0.0,
+  )
+  core = acme_qsm.make_learner_core(make_constant_networks([[0.0]]), config)
+  state = core.init(jax.random.key(0))
+  state = state._replace(policy_params=jnp.zeros_like(state.policy_params))
+  zeros = jnp.zeros(32)
+  transitions = acme_qsm.Transition(
+    zeros[:, None], zeros[:, None], zeros, zeros, zeros[:, None]
+  )
+  _, metrics = jax.jit(core.step)(state, transitions)
+  assert metrics["saturated_actions"] == saturated
+
+
 def test_diagnostics_draw_by_a_key_of_their_own(networks, config, make_batch):
   keys = []
 
