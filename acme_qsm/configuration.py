@@ -6,11 +6,14 @@ import functools
 import math
 from collections.abc import Callable
 from collections.abc import Collection
+from numbers import Real
+from types import UnionType
 from typing import Any
 from typing import get_args
 from typing import get_origin
 from typing import get_type_hints
 from typing import Literal
+from typing import Union
 
 _CHECK, _ALLOWED = "check", "allowed"
 
@@ -46,7 +49,9 @@ def widths(default: tuple[int, ...]) -> Any:
   return checked(
     default,
     lambda value: (
-      isinstance(value, tuple) and len(value) > 0 and min(value) > 0
+      isinstance(value, tuple)
+      and len(value) > 0
+      and all(type(width) is int and width > 0 for width in value)
     ),
     "a tuple of one or more positive widths",
   )
@@ -62,9 +67,10 @@ def _field_types(configuration: type) -> dict[str, Any]:
 class Configuration:
   """A frozen dataclass that checks its values when it is made.
 
-  Integers must be integers, floats finite, literals one of theirs; fields made
-  by `checked` and its like must be what they say. What concerns several fields
-  is checked by `__post_init__` of who extends this class.
+  Integers must be integers, bools bools, floats finite numbers, literals one of
+  theirs; fields made by `checked` and its like must be what they say. What
+  concerns several fields is checked by `__post_init__` of who extends this
+  class.
   """
 
   def __post_init__(self):
@@ -75,10 +81,18 @@ class Configuration:
   def _check(self, field: dataclasses.Field, kind: Any, value: Any) -> None:
     if value is None and type(None) in get_args(kind):
       return
-    if kind is int and type(value) is not int:
+    is_union = get_origin(kind) in (Union, UnionType)
+    kinds = get_args(kind) if is_union else (kind,)
+    if int in kinds and type(value) is not int:
       self.fail(field.name, "an integer")
-    if isinstance(value, float) and not math.isfinite(value):
-      self.fail(field.name, "finite")
+    if bool in kinds and type(value) is not bool:
+      self.fail(field.name, "True or False")
+    if float in kinds:
+      # NumPy's numbers are real ones too; so are bools.
+      if not isinstance(value, Real) or isinstance(value, bool):
+        self.fail(field.name, "a number")
+      if not math.isfinite(value):
+        self.fail(field.name, "finite")
     if get_origin(kind) is Literal and value not in get_args(kind):
       self.fail(field.name, f"in {get_args(kind)}")
     if _CHECK in field.metadata and not field.metadata[_CHECK](value):
@@ -95,6 +109,8 @@ class Configuration:
 def require_known(kind: str, name: str, known: Collection[str]) -> None:
   """Raises ValueError, with the nearest names, unless a name is known.
 
+  What is near does not depend on case; what is known does.
+
   Args:
     kind: what has the name, such as "task".
     name: the name.
@@ -105,6 +121,12 @@ def require_known(kind: str, name: str, known: Collection[str]) -> None:
   """
   if name in known:
     return
-  near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+  by_lower = {other.lower(): other for other in known}
+  near = [
+    by_lower[match]
+    for match in difflib.get_close_matches(
+      name.lower(), by_lower, n=3, cutoff=0.5
+    )
+  ]
   hint = f"did you mean {' or '.join(near)}?" if near else f"one of {[*known]}."
   raise ValueError(f"Unknown {kind} {name!r}; {hint}")

@@ -13,6 +13,7 @@ from acme_qsm import networks as networks_lib
 from acme_qsm import types
 from acme_qsm.core import acting
 from acme_qsm.core.config import ActorCriticConfig
+from acme_qsm.core.config import CategoricalTarget
 from acme_qsm.deferred import jax
 from acme_qsm.deferred import jnp
 
@@ -26,6 +27,9 @@ CriticLoss: TypeAlias = Callable[
 
 # Floating point's 1 / (1 - discount) may be a bit more than it is on paper.
 _ROUNDING = 1e-6
+# And float32's n-step target, which may be at an end, is off by some units: as
+# a share of the atoms' width.
+_ROUNDING_OF_TARGETS = 1e-5
 
 
 def require_atoms_hold_returns(
@@ -83,7 +87,7 @@ def draw_target_action(
   key: jax.Array,
   observation: jax.Array,
   noise_scale: jax.Array | None = None,
-) -> jax.Array:
+) -> tuple[jax.Array, jax.Array]:
   """Draws the actions at which the target critics are asked.
 
   Args:
@@ -98,7 +102,7 @@ def draw_target_action(
     noise_scale: [] factor of the noise; None for none.
 
   Returns:
-    Actions [B, A] in [-1, 1].
+    Actions [B, A] in [-1, 1], and the same before the noise.
   """
   sample_key, noise_key = jax.random.split(key)
   action = acting.best_of(
@@ -110,11 +114,12 @@ def draw_target_action(
     observation,
     num_candidates=config.num_target_candidates,
   )
-  return acting.add_exploration_noise(
+  noisy_action = acting.add_exploration_noise(
     noise_key,
     action,
     acting.scale_noise(config.target_action_noise, noise_scale),
   )
+  return noisy_action, action
 
 
 def make_critic_loss(
@@ -130,13 +135,13 @@ def make_critic_loss(
     The loss, a mean over the batch: `losses.clipped_double_q_loss`, or the same
     for the distributions that other heads predict. Its metrics are the mean
     Q-value ("q_value") and, of categorical critics, the share of the target
-    distribution that is beyond the ends of the atoms ("mass_beyond_atoms"):
-    more than a little says that returns do not fit between min_value and
-    max_value.
+    that is beyond the ends of the atoms (`mass_beyond_atoms`): more than a
+    little says that returns do not fit between min_value and max_value.
 
   Raises:
-    ValueError: if the networks have no such head.
+    ValueError: if the networks have no such head, or were made for another.
   """
+  _require_same_head(networks, config)
   per_example = _make_head_loss(config)
   outputs = (
     networks.criticize
@@ -165,11 +170,34 @@ def make_critic_loss(
     if config.critic_head == "categorical":
       atoms = jnp.asarray(networks_lib.make_atoms(config))
       metrics["mass_beyond_atoms"] = mass_beyond_atoms(
-        next_found, atoms, reward, discount
+        next_found, atoms, reward, discount, config.categorical_target
       )
     return jnp.mean(loss), metrics
 
   return critic_loss
+
+
+def _require_same_head(
+  networks: acting.Networks, config: ActorCriticConfig
+) -> None:
+  """Raises ValueError if the networks' head is known to be another one.
+
+  The losses would read its outputs as what they are not.
+  """
+  fields = {
+    "scalar": (),
+    "categorical": ("num_atoms", "min_value", "max_value"),
+    "quantile": ("num_quantiles",),
+  }[config.critic_head]
+  for field in ("critic_head", *fields):
+    # Networks of other make need not say.
+    known, wanted = getattr(networks, field, None), getattr(config, field)
+    if known not in (None, wanted):
+      raise ValueError(
+        f"The networks were made for {field}={known!r}, but "
+        f"{type(config).__name__}.{field} is {wanted!r}: make both from one "
+        "configuration."
+      )
 
 
 def _make_head_loss(config: ActorCriticConfig) -> Callable[..., jax.Array]:
@@ -192,6 +220,7 @@ def mass_beyond_atoms(
   atoms: jax.Array,
   reward: jax.Array,
   discount: jax.Array,
+  categorical_target: CategoricalTarget = "projection",
 ) -> jax.Array:
   """How much of the critics' target does not fit between the end atoms.
 
@@ -200,15 +229,25 @@ def mass_beyond_atoms(
     atoms: [M] the atoms.
     reward: [B] rewards, scaled.
     discount: [B] discounts.
+    categorical_target: what the target is: the distribution of the lowest mean
+      ("projection"), or that mean ("hl_gauss").
 
   Returns:
-    The mean probability [] of a target beyond one of the end atoms; one that
-    is just there fits, as a return of 0 does where min_value is 0.
+    The mean probability [] of a target beyond one of the end atoms, or the
+    share of targets that are; one that is just there fits, as a return of 0
+    does where min_value is 0.
   """
   probabilities = jax.nn.softmax(next_logits)
-  target = reward[:, None] + discount[:, None] * atoms
-  beyond = (target < atoms[0]) | (target > atoms[-1])
-  return jnp.mean(jnp.sum(probabilities * beyond, axis=-1))
+  means = probabilities @ atoms
+  if categorical_target == "projection":
+    returns, mass = atoms, losses.take_lowest(probabilities, means)
+  else:
+    returns = jnp.min(means, axis=0)[:, None]
+    mass = jnp.ones_like(returns)
+  target = reward[:, None] + discount[:, None] * returns
+  slack = _ROUNDING_OF_TARGETS * (atoms[-1] - atoms[0])
+  beyond = (target < atoms[0] - slack) | (target > atoms[-1] + slack)
+  return jnp.mean(jnp.sum(mass * beyond, axis=-1))
 
 
 def action_gradient(

@@ -70,7 +70,8 @@ class LearnerCore:
     policy_params: state -> the parameters that `make_policy`'s policy takes.
     diagnostics: (state, transitions) -> metrics that cost more than a step
       should: "action_spread", the root mean square deviation of the actions
-      that the policy samples for one and the same observation, from 0 to 1.
+      that the policy samples for one and the same observation: 0 where they
+      are the same, about 1 where half of them are at either end.
       The state stays as it is. Call it now and then.
     variables: by name, what a learner answers to who asks, from its state:
       "policy" (as policy_params), "acting_policy" and "evaluation_policy" (the
@@ -198,8 +199,9 @@ class _Parts:
     self, state: TrainingState, transitions: types.Transition
   ) -> types.Metrics:
     """Metrics that cost more than a step should: see `LearnerCore`."""
-    # Draws of their own, which leave the next step's as they are.
-    key = jax.random.fold_in(state.key, 0)
+    # Draws of their own: a small number's key may be one of those that the
+    # next step splits off.
+    key = jax.random.fold_in(state.key, 2**31 - 1)
     observation = normalization.normalize(
       state.observation_statistics,
       transitions.observation[:_DIAGNOSED_OBSERVATIONS],
@@ -243,7 +245,7 @@ class _Parts:
     self, state: TrainingState, transitions: types.Transition, key: jax.Array
   ) -> tuple[TrainingState, jax.Array, types.Metrics]:
     """Returns the next state, the target's actions [B, A] and metrics."""
-    next_action = critics.draw_target_action(
+    next_action, noiseless_action = critics.draw_target_action(
       self._sampler,
       self._networks,
       self._config,
@@ -265,7 +267,8 @@ class _Parts:
     metrics = {
       "critic_loss": update.loss,
       **update.aux,
-      "saturated_actions": jnp.mean(jnp.abs(next_action) >= 1.0),
+      # Noise takes many beyond the ends that the policy itself does not.
+      "saturated_actions": jnp.mean(jnp.abs(noiseless_action) >= 1.0),
     }
     state = state._replace(
       critic_params=update.params, critic_opt_state=update.opt_state

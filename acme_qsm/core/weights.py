@@ -47,7 +47,8 @@ class WeightsConfig(DiffusionConfig):
     boltzmann_temperature: of the weights, where it starts; in units of the
       unscaled return, or in standard deviations of Q where that is normalised.
     temperature_update: how it moves. "constant". "target_kl": towards weights
-      whose divergence from equal ones is `target_kl`. "reference_decay": as in
+      whose divergence from equal ones is `target_kl`; of self-normalised
+      weights alone, as others need not sum to one. "reference_decay": as in
       the implementation of Ma et al. (2025), from wherever it starts to 0.0984
       divided by exploration_noise, whatever the policy does.
     target_kl: the divergence wanted, in nats, averaged over noise levels; below
@@ -75,6 +76,14 @@ class WeightsConfig(DiffusionConfig):
       self.fail(
         "boltzmann_temperature",
         f"at least min_temperature={self.min_temperature}",
+      )
+    if (
+      self.temperature_update == "target_kl"
+      and self.weights != "self_normalized"
+    ):
+      self.fail(
+        "temperature_update",
+        f"'constant' or 'reference_decay' for weights={self.weights!r}",
       )
     if self.temperature_update == "reference_decay" and not (
       self.exploration_noise > 0
@@ -147,10 +156,32 @@ def weigh(
   return losses.self_normalized_weights(q_value, temperature)
 
 
+def shares(
+  config: WeightsConfig, q_value: jax.Array, temperature: jax.Array
+) -> jax.Array:
+  """Each sample's share of its example's weights, of whichever kind.
+
+  It is finite where exponential weights are all 0 or infinite in float32.
+
+  Args:
+    config: how samples are weighed.
+    q_value: [B, K] Q-values, of scaled rewards.
+    temperature: [] the temperature.
+
+  Returns:
+    Shares [B, K] that sum to one over the K samples.
+  """
+  if config.weights == "normalized_exponential":
+    q_value = losses.normalize_q_value(q_value)
+  else:
+    q_value = q_value / config.reward_scale
+  return losses.self_normalized_weights(q_value, temperature)
+
+
 def update_temperature(
   config: WeightsConfig,
   temperature: Temperature,
-  weight: jax.Array,
+  share: jax.Array,
   updates: jax.Array,
 ) -> Temperature:
   """Moves the temperature as the configuration says.
@@ -158,7 +189,7 @@ def update_temperature(
   Args:
     config: how, and how often.
     temperature: the temperature.
-    weight: [B, K] the weights at that temperature.
+    share: [B, K] the shares at that temperature.
     updates: [] updates of the policy made before this one.
 
   Returns:
@@ -170,7 +201,7 @@ def update_temperature(
   def loss(log_value: jax.Array) -> jax.Array:
     if config.temperature_update == "target_kl":
       per_example = losses.temperature_loss(
-        jnp.exp(log_value), _shares(weight), config.target_kl
+        jnp.exp(log_value), share, config.target_kl
       )
       return jnp.mean(per_example)
     # The entropy of the exploration noise is driven to a target; per action
@@ -201,20 +232,26 @@ def noise_scale(
 
 
 def measure(
-  temperature: Temperature, weight: jax.Array, steps: jax.Array, num_steps: int
+  temperature: Temperature,
+  weight: jax.Array,
+  share: jax.Array,
+  steps: jax.Array,
+  num_steps: int,
 ) -> types.Metrics:
   """How uneven weights are, over all noise levels and by thirds of them.
 
   Args:
     temperature: the temperature.
     weight: [B, K] the weights.
+    share: [B, K] their shares.
     steps: [B] the examples' denoising steps.
     num_steps: T, how many of these there are.
 
   Returns:
-    `METRICS`; all that an infinite weight is in are infinite or NaN.
+    `METRICS`; the largest weight may be infinite. The divergence of a third
+    without examples is 0.
   """
-  kl = losses.weight_kl(_shares(weight))
+  kl = losses.weight_kl(share)
   third = 3 * steps // num_steps
 
   def mean_of_third(number: int) -> jax.Array:
@@ -223,7 +260,7 @@ def measure(
 
   return {
     "boltzmann_temperature": temperature.value,
-    "effective_sample_size": jnp.mean(losses.effective_sample_size(weight)),
+    "effective_sample_size": jnp.mean(losses.effective_sample_size(share)),
     # Of equal weights that sum to one, this is one.
     "largest_weight": jnp.max(weight) * weight.shape[1],
     "weight_kl": jnp.mean(kl),
@@ -231,10 +268,6 @@ def measure(
     "weight_kl_mid_noise": mean_of_third(1),
     "weight_kl_high_noise": mean_of_third(2),
   }
-
-
-def _shares(weight: jax.Array) -> jax.Array:
-  return weight / jnp.sum(weight, axis=1, keepdims=True)
 
 
 def _optimizer(config: WeightsConfig) -> optax.GradientTransformation:

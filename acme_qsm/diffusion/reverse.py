@@ -109,6 +109,9 @@ def _draw_truncated(
   tail_low = jax.scipy.special.ndtr(-low)
   tail_high = jax.scipy.special.ndtr(-low - width)
   tail = tail_high + (1.0 - uniform) * (tail_low - tail_high)
+  # At 1, where a low end far to the left takes a draw of 0, there would be an
+  # atom at that end.
+  tail = jnp.minimum(tail, 1.0 - jnp.finfo(tail.dtype).epsneg)
   central = -jax.scipy.special.ndtri(tail) - low
 
   excess = _hazard_excess(low)  # h - low.

@@ -17,8 +17,10 @@ if typing.TYPE_CHECKING:
   from acme_qsm.losses.value import clipped_double_q_loss
   from acme_qsm.losses.value import hl_gauss_double_q_loss
   from acme_qsm.losses.value import quantile_double_q_loss
+  from acme_qsm.losses.value import take_lowest
   from acme_qsm.losses.weighted_noise_matching import effective_sample_size
   from acme_qsm.losses.weighted_noise_matching import exponential_weights
+  from acme_qsm.losses.weighted_noise_matching import normalize_q_value
   from acme_qsm.losses.weighted_noise_matching import (
     reverse_sampling_score_matching_loss,
   )
@@ -34,10 +36,12 @@ __all__ = [
   "effective_sample_size",
   "exponential_weights",
   "hl_gauss_double_q_loss",
+  "normalize_q_value",
   "q_score_matching_loss",
   "quantile_double_q_loss",
   "reverse_sampling_score_matching_loss",
   "self_normalized_weights",
+  "take_lowest",
   "temperature_loss",
   "weight_kl",
 ]
@@ -54,10 +58,12 @@ __getattr__, __dir__ = lazy.attach(
     "effective_sample_size": _WEIGHTED,
     "exponential_weights": _WEIGHTED,
     "hl_gauss_double_q_loss": "acme_qsm.losses.value",
+    "normalize_q_value": _WEIGHTED,
     "q_score_matching_loss": "acme_qsm.losses.score_matching",
     "quantile_double_q_loss": "acme_qsm.losses.value",
     "reverse_sampling_score_matching_loss": _WEIGHTED,
     "self_normalized_weights": _WEIGHTED,
+    "take_lowest": "acme_qsm.losses.value",
     "temperature_loss": _WEIGHTED,
     "weight_kl": _WEIGHTED,
   },

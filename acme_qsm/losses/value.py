@@ -61,7 +61,7 @@ def categorical_double_q_loss(
 
   chex.assert_rank([logits, next_logits, reward, discount], [3, 3, 1, 1])
   chex.assert_equal_shape([logits, next_logits])
-  next_probabilities = _take_lowest(
+  next_probabilities = take_lowest(
     jax.nn.softmax(next_logits), jax.nn.softmax(next_logits) @ atoms
   )
   next_atoms = reward[:, None] + discount[:, None] * atoms
@@ -142,7 +142,7 @@ def quantile_double_q_loss(
 
   chex.assert_rank([quantiles, next_quantiles, reward], [3, 3, 1])
   chex.assert_equal_shape([quantiles, next_quantiles])
-  next_quantiles = _take_lowest(
+  next_quantiles = take_lowest(
     next_quantiles, jnp.mean(next_quantiles, axis=-1)
   )
   target = jax.lax.stop_gradient(
@@ -160,7 +160,7 @@ def quantile_double_q_loss(
   return jnp.sum(each, axis=0)
 
 
-def _take_lowest(distributions: jax.Array, means: jax.Array) -> jax.Array:
+def take_lowest(distributions: jax.Array, means: jax.Array) -> jax.Array:
   """Of [N, B, M] those [B, M] whose mean [N, B] is the lowest."""
   lowest = jnp.argmin(means, axis=0)
   return jnp.take_along_axis(distributions, lowest[None, :, None], axis=0)[0]

@@ -76,21 +76,34 @@ def exponential_weights(
     q_value: [B, K] Q(s, a_k).
     boltzmann_temperature: positive; in units of Q, or in standard deviations of
       Q where it is normalised.
-    normalize: whether Q first loses the mean and is divided by the standard
-      deviation of the whole batch [B, K] (Ma et al., 2025, "numerical
-      stability"). A batch of equal values has weights 1 / K.
+    normalize: whether Q is first normalised by `normalize_q_value`. A batch of
+      equal values has weights 1 / K.
 
   Returns:
     The weights [B, K]; infinite where Q / temperature is beyond about 88.
   """
   chex.assert_rank(q_value, 2)
   if normalize:
-    q_value = q_value - jnp.mean(q_value)
-    # Again: what rounding of the first mean left, which is all that equal
-    # values have.
-    q_value = q_value - jnp.mean(q_value)
-    q_value = q_value / jnp.maximum(jnp.std(q_value), 1e-6)
+    q_value = normalize_q_value(q_value)
   return jnp.exp(q_value / boltzmann_temperature) / q_value.shape[1]
+
+
+def normalize_q_value(q_value: jax.Array) -> jax.Array:
+  """Q less the mean of the whole batch, divided by its standard deviation.
+
+  Ma et al. (2025), "numerical stability".
+
+  Args:
+    q_value: [B, K] Q(s, a_k).
+
+  Returns:
+    The same [B, K], of mean 0 and standard deviation 1; 0 where all are equal.
+  """
+  q_value = q_value - jnp.mean(q_value)
+  # Again: what rounding of the first mean left, which is all that equal values
+  # have.
+  q_value = q_value - jnp.mean(q_value)
+  return q_value / jnp.maximum(jnp.std(q_value), 1e-6)
 
 
 def effective_sample_size(weight: jax.Array) -> jax.Array:

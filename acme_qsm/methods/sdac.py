@@ -113,7 +113,7 @@ def make_policy_loss(
     )
 
     def draw_policy_action(key: jax.Array) -> jax.Array:
-      return critics.draw_target_action(
+      action, _ = critics.draw_target_action(
         sampler,
         networks,
         config,
@@ -123,6 +123,7 @@ def make_policy_loss(
         observation,
         weights.noise_scale(config, extra),
       )
+      return action
 
     noisy_action = draw_noisy_action(
       config,
@@ -146,6 +147,7 @@ def make_policy_loss(
       networks, context.critic_params, observation, clean_action
     )
     weight = weights.weigh(config, q_value, extra.value)
+    share = weights.shares(config, q_value, extra.value)
     noise_prediction = networks.denoise(
       params, observation, noisy_action, steps
     )
@@ -156,9 +158,9 @@ def make_policy_loss(
     )
     metrics = {
       "denoiser_loss": loss,
-      **weights.measure(extra, weight, steps, schedule.num_steps),
+      **weights.measure(extra, weight, share, steps, schedule.num_steps),
     }
-    extra = weights.update_temperature(config, extra, weight, context.updates)
+    extra = weights.update_temperature(config, extra, share, context.updates)
     return loss, (extra, metrics)
 
   return policy_loss

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from acme_qsm import specs
 from acme_qsm import types
+from acme_qsm.networks.config import CriticHead
 from acme_qsm.networks.config import DenoiserConfig
 from acme_qsm.networks.critics import Critic
 from acme_qsm.networks.critics import expected_value
@@ -43,6 +44,12 @@ class DiffusionNetworks:
       they predict Q itself.
     observation_shape: an observation's shape; None if it does not matter, which
       it does where observations are normalised.
+    critic_head: what the critics predict; None, as those below, if it is not
+      known. A learner whose configuration says otherwise is refused.
+    num_atoms: returns of categorical critics.
+    min_value: the lowest of them.
+    max_value: the highest of them.
+    num_quantiles: quantiles of quantile critics.
   """
 
   init_denoiser: Callable[[jax.Array], types.Params]
@@ -55,6 +62,11 @@ class DiffusionNetworks:
     Callable[[types.Params, jax.Array, jax.Array], jax.Array] | None
   ) = None
   observation_shape: tuple[int, ...] | None = None
+  critic_head: CriticHead | None = None
+  num_atoms: int | None = None
+  min_value: float | None = None
+  max_value: float | None = None
+  num_quantiles: int | None = None
 
   @property
   def init_policy(self) -> Callable[[jax.Array], types.Params]:
@@ -132,6 +144,11 @@ def make_networks(
     num_denoising_steps=None if denoiser else config.num_denoising_steps,
     critic_outputs=None if scalar else apply_critics,
     observation_shape=tuple(environment_spec.observations.shape),
+    critic_head=config.critic_head,
+    num_atoms=config.num_atoms,
+    min_value=config.min_value,
+    max_value=config.max_value,
+    num_quantiles=config.num_quantiles,
   )
   _check_output(
     "denoiser",

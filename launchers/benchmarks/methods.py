@@ -125,7 +125,7 @@ def measure_sdac_parts(
 
   @jax.jit
   def draw_target_action(state: Any, key: jax.Array) -> jax.Array:
-    return critics.draw_target_action(
+    action, _ = critics.draw_target_action(
       sampler,
       networks,
       config,
@@ -134,6 +134,7 @@ def measure_sdac_parts(
       key,
       batch.next_observation,
     )
+    return action
 
   @jax.jit
   def draw_reverse_samples(key: jax.Array) -> tuple[jax.Array, jax.Array]:

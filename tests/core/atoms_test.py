@@ -123,3 +123,34 @@ def test_the_mass_beyond_the_atoms():
   np.testing.assert_allclose(mass([0.5, 0.0], [1.0, 0.5]), 0.25, rtol=1e-6)
   np.testing.assert_allclose(mass([-0.5, 2.1], [1.0, 0.0]), 0.6, rtol=1e-6)
   np.testing.assert_allclose(mass([0.0, 2.0], [1.0, 0.0]), 0.0, atol=1e-7)
+
+
+def test_rounding_of_n_step_targets_is_not_beyond_the_atoms():
+  # A reward of 1 at each of three steps, and the highest return after them.
+  atoms = jnp.linspace(0.0, 100.0, 101)
+  logits = jnp.full((2, 1, 101), -1e3).at[:, :, -1].set(0.0)
+  discount = np.float32(0.99)
+  reward = np.float32(1) + discount + discount * discount
+  args = (atoms, jnp.array([reward]), jnp.array([discount**3]))
+  for target in ("projection", "hl_gauss"):
+    assert critics.mass_beyond_atoms(logits, *args, target) == 0.0
+  # But what is more than that is.
+  args = (atoms, jnp.array([reward + np.float32(0.01)]), args[2])
+  for target in ("projection", "hl_gauss"):
+    assert critics.mass_beyond_atoms(logits, *args, target) == 1.0
+
+
+def test_the_mass_beyond_the_atoms_is_the_chosen_critics():
+  atoms = jnp.array([0.0, 1.0, 2.0])
+  # The second has the lower mean, 0.8, and is the target of all.
+  probabilities = jnp.array([[[0.0, 0.0, 1.0]], [[0.6, 0.0, 0.4]]])
+
+  def mass(reward, target):
+    return critics.mass_beyond_atoms(
+      jnp.log(probabilities), atoms, jnp.array([reward]), jnp.ones(1), target
+    )
+
+  np.testing.assert_allclose(mass(0.5, "projection"), 0.4, rtol=1e-6)
+  # Of a smoothed mean, 1.3 or 2.1, all fits or nothing.
+  assert mass(0.5, "hl_gauss") == 0.0
+  assert mass(1.3, "hl_gauss") == 1.0

@@ -6,9 +6,11 @@ import math
 import re
 
 import jax
+import numpy as np
 import pytest
 
 import acme_qsm
+from acme_qsm import configuration
 from acme_qsm import methods
 
 
@@ -72,6 +74,21 @@ from acme_qsm import methods
     ("samples_per_insert_tolerance", 0.0),
     ("transitions_per_item", 0),
     ("variable_update_period", 0),
+    ("normalize_observations", "False"),
+    ("normalize_observations", 1),
+    ("normalize_observations", None),
+    ("discount", np.float32(np.nan)),
+    ("action_gradient_clip", np.float64(np.inf)),
+    ("min_value", np.float32(-np.inf)),
+    ("discount", None),
+    ("discount", "0.99"),
+    ("discount", True),
+    ("min_value", None),
+    ("action_gradient_clip", "5"),
+    ("policy_hidden_sizes", (256, 256.0)),
+    ("policy_hidden_sizes", (True,)),
+    ("policy_hidden_sizes", (None,)),
+    ("critic_hidden_sizes", ("256",)),
   ],
 )
 def test_invalid_values(field, value):
@@ -93,6 +110,8 @@ def test_invalid_values(field, value):
     ("target_update_rate", 1.0),
     ("action_gradient_decay", 0.0),
     ("action_gradient_clip", None),
+    ("action_gradient_clip", np.float32(2.5)),
+    ("discount", 1),
     ("num_denoising_steps", 1),
     ("num_critics", 1),
     ("min_replay_size", 256),
@@ -109,6 +128,13 @@ def test_presets():
   assert qsm.preset("default") == acme_qsm.QSMConfig()
   with pytest.raises(ValueError, match=r"'paper'.*\['default', 'official'\]"):
     qsm.preset("paper")
+
+
+def test_names_that_are_near_but_for_case():
+  with pytest.raises(ValueError, match=r"'QSM'; did you mean qsm\?"):
+    configuration.require_known("agent", "QSM", methods.METHODS)
+  with pytest.raises(ValueError, match=r"'mine'; did you mean MINE\?"):
+    configuration.require_known("agent", "mine", ["MINE", "qsm"])
 
 
 def test_frozen_and_hashable():

@@ -235,6 +235,43 @@ def test_a_head_that_networks_lack_is_refused(config, make_constant_networks):
     )
 
 
+@pytest.mark.parametrize(
+  ("head", "field", "value"),
+  [
+    ("categorical", "critic_head", "scalar"),
+    ("categorical", "critic_head", "quantile"),
+    ("scalar", "critic_head", "categorical"),
+    ("categorical", "num_atoms", 21),
+    ("categorical", "min_value", -3.0),
+    ("categorical", "max_value", 9.0),
+    ("quantile", "num_quantiles", 16),
+  ],
+)
+def test_networks_of_another_head_are_refused(
+  environment_spec, config, head, field, value
+):
+  config = with_critics(config, critic_head=head)
+  networks = acme_qsm.make_networks(environment_spec, config)
+  with pytest.raises(
+    ValueError, match=rf"made for {field}=.*QSMConfig\.{field} is {value!r}"
+  ):
+    acme_qsm.make_learner_core(
+      networks, dataclasses.replace(config, **{field: value})
+    )
+
+
+def test_fields_of_other_heads_do_not_matter(
+  environment_spec, config, make_constant_networks
+):
+  config = with_critics(config, critic_head="quantile")
+  networks = acme_qsm.make_networks(environment_spec, config)
+  acme_qsm.make_learner_core(
+    networks, dataclasses.replace(config, num_atoms=21, max_value=9.0)
+  )
+  # Networks of other make say nothing of their head.
+  assert make_constant_networks([[1.0]]).critic_head is None
+
+
 def test_statistics_are_those_of_all_observations():
   rng = np.random.default_rng(0)
   batches = [

@@ -10,6 +10,9 @@ import pytest
 
 import acme_qsm
 from acme_qsm import diffusion
+from acme_qsm.core import learner_core
+from acme_qsm.core import sampling
+from acme_qsm.methods import METHODS
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +88,53 @@ def test_steps_and_keys_advance(core, step, make_batch):
     assert state.steps == i + 1
     keys.append(jax.random.key_data(state.key))
   assert len({tuple(np.ravel(key).tolist()) for key in keys}) == 4
+
+
+@pytest.mark.parametrize(("start", "saturated"), [(0.0, 0.0), (1e6, 1.0)])
+def test_noise_saturates_no_actions(
+  config, make_constant_networks, start, saturated
+):
+  config = dataclasses.replace(
+    config,
+    target_action_noise=5.0,
+    # All samples are 0, or at either end.
+    sampling_start_scale=start,
+    sampling_temperature=0.0,
+  )
+  core = acme_qsm.make_learner_core(make_constant_networks([[0.0]]), config)
+  state = core.init(jax.random.key(0))
+  state = state._replace(policy_params=jnp.zeros_like(state.policy_params))
+  zeros = jnp.zeros(32)
+  transitions = acme_qsm.Transition(
+    zeros[:, None], zeros[:, None], zeros, zeros, zeros[:, None]
+  )
+  _, metrics = jax.jit(core.step)(state, transitions)
+  assert metrics["saturated_actions"] == saturated
+
+
+def test_diagnostics_draw_by_a_key_of_their_own(networks, config, make_batch):
+  keys = []
+
+  def make_sampler(*args):
+    sampler = sampling.make_sampler(*args)
+
+    def record(params, key, observation):
+      keys.append(key)
+      return sampler(params, key, observation)
+
+    return record
+
+  method = dataclasses.replace(METHODS["qsm"], make_sampler=make_sampler)
+  core = learner_core.make_learner_core(method, networks, config)
+  state = core.init(jax.random.key(0))
+  core.diagnostics(state, make_batch(0, 8))
+  assert len(keys) == 1
+  # As JAX does by default from 0.5 on.
+  with jax.threefry_partitionable(True):
+    for key in (state.key, *jax.random.split(state.key, 4)):
+      assert not np.array_equal(*map(jax.random.key_data, (key, keys[0])))
+    first = jax.random.fold_in(state.key, 0)
+    assert first == jax.random.split(state.key, 4)[0]
 
 
 def test_policy_params(core):

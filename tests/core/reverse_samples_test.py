@@ -46,6 +46,17 @@ def make_cases(bound):
   return cases
 
 
+def test_a_draw_of_zero_is_no_atom_at_the_far_end():
+  # The least draw above 0 is at -5.2, and what stands for 0 is next to it.
+  uniform = jnp.array([[[0.0], [2.0**-23]]])
+  offset = reverse._draw_truncated(
+    uniform, jnp.full((1, 1, 1), -50.0), jnp.full((1, 1, 1), 100.0)
+  )
+  zero, least = np.asarray(offset)[0, :, 0] - 50.0
+  assert least == pytest.approx(scipy.special.ndtri(2.0**-23), abs=0.05)
+  assert zero == pytest.approx(scipy.special.ndtri(2.0**-24), abs=0.05)
+
+
 @pytest.fixture(scope="module", params=[1.0, 0.3], ids=lambda b: f"bound{b}")
 def bounded(request):
   """Bound, cases, and draws of each: clean actions and noises [case, K]."""

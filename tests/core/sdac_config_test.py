@@ -22,7 +22,9 @@ import acme_qsm
     ("target_kl", math.log(16) + 1e-6, {}),
     ("target_kl", math.log(16), {}),
     ("target_kl", 1.0, {"num_reverse_samples": 2}),
-    ("target_kl", 1.0, {"num_reverse_samples": 1, "weights": "exponential"}),
+    # Weights that need not sum to one have no divergence.
+    ("temperature_update", "target_kl", {"weights": "exponential"}),
+    ("temperature_update", "target_kl", {"weights": "normalized_exponential"}),
     ("boltzmann_temperature", 0.0, {}),
     ("boltzmann_temperature", math.inf, {}),
     ("boltzmann_temperature", 0.01, {"min_temperature": 0.1}),

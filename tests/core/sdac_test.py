@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.stats
 
 import acme_qsm
 from acme_qsm import diffusion
 from acme_qsm import methods
 from acme_qsm.core import weights
+from acme_qsm.methods import sdac
 
 NUM_STEPS = 3
 # The vp schedule at T = 3, worked out in schedules_test.
@@ -92,32 +92,41 @@ def test_the_gradient_is_the_same_wherever_noisy_actions_are_from(
 
 
 def test_truncated_samples_tilt_the_truncated_normal(
-  config, make_constant_networks, first_gradient
+  config, make_constant_networks, first_gradient, monkeypatch
 ):
-  size = 5_000
-  config = dataclasses.replace(
-    config, reverse_sampling="truncated", noisy_action_source="gaussian"
+  # One noisy action for all, off the middle: replay's, as it is.
+  size, noisy, slope = 20_000, 0.5, 3.0
+  monkeypatch.setattr(
+    sdac,
+    "draw_noisy_action",
+    lambda config, schedule, key, action, *rest: action,
   )
-  networks = make_constant_networks([[SLOPE], [SLOPE]])
+  config = dataclasses.replace(config, reverse_sampling="truncated")
+  networks = make_constant_networks([[slope], [slope]])
   gradient, _ = step_once(
-    networks, config, make_flat_batch(size), first_gradient
+    networks, config, make_flat_batch(size, action=noisy), first_gradient
   )
-  noisy = np.random.default_rng(0).normal(size=5_000)
-  for step, alpha_bar in enumerate(ALPHA_BARS):
-    low, high = (
-      (noisy + sign * np.sqrt(alpha_bar)) / np.sqrt(1 - alpha_bar)
-      for sign in (-1, 1)
-    )
-    tilt = TILTS[step]
-    # The tilted normal has its mean at -tilt, and the same bounds.
-    mean = scipy.stats.truncnorm.mean(low + tilt, high + tilt) - tilt
-    # Both sides are means of 5 000 draws with deviations below 3: five
-    # standard errors, and the bias of 64 weights.
-    np.testing.assert_allclose(
-      gradient[step, 0],
-      2 / 3 * (0.3 - np.mean(mean)),
-      atol=5 * np.sqrt(2) * 2 * np.sqrt(2 * 3 / 3 / size) + 0.01,
-    )
+  low, high = (
+    (noisy + sign * np.sqrt(ALPHA_BARS)) / np.sqrt(1 - ALPHA_BARS)
+    for sign in (-1, 1)
+  )
+  tilt = slope * np.sqrt((1 - ALPHA_BARS) / ALPHA_BARS)
+  # By sums: the tilted normal is far out in its tail.
+  noise = np.linspace(low, high, 2_001)
+  density = np.exp(-np.square(noise) / 2)
+  tilted = density * np.exp(-tilt * (noise - low))
+  flat_mean = np.sum(density * noise, axis=0) / np.sum(density, axis=0)
+  mean = np.sum(tilted * noise, axis=0) / np.sum(tilted, axis=0)
+  # Five standard errors: of the third of the batch that is at a step, and of
+  # its weighted means, which deviate by less than an eighth of the interval;
+  # and the bias of 64 weights, below a hundredth of it.
+  variance = np.square(0.3 - mean) * 2 / 9 + np.square((high - low) / 8) / 3
+  tolerance = 5 * 2 * np.sqrt(variance / size) + (high - low) / 100
+  expected = 2 / 3 * (0.3 - mean)
+  assert np.all(np.abs(gradient[:, 0] - expected) < tolerance)
+  # Were samples not weighted, or not truncated, this would fail.
+  assert np.all(2 / 3 * np.abs(flat_mean - mean) > 3 * tolerance)
+  assert np.all(2 / 3 * np.abs(-tilt - mean) > 3 * tolerance)
 
 
 def test_weights(config):
@@ -150,6 +159,26 @@ def test_weights(config):
     weigh("self_normalized", 1.0),
     rtol=1e-5,
   )
+
+
+@pytest.mark.parametrize("kind", ["exponential", "normalized_exponential"])
+@pytest.mark.parametrize("offset", [0.0, -1e3, 1e3])
+def test_shares_are_finite_where_weights_are_not(config, kind, offset):
+  q_value = np.random.default_rng(0).normal(size=(4, 5)) + offset
+  config = dataclasses.replace(config, weights=kind)
+  extra = weights.Temperature(jnp.log(jnp.float32(0.5)), ())
+  args = (config, jnp.asarray(q_value, jnp.float32), extra.value)
+  weight, share = weights.weigh(*args), weights.shares(*args)
+  scale = q_value.std() if kind == "normalized_exponential" else 1.0
+  expected = np.exp((q_value - offset) / scale / 0.5)
+  expected /= expected.sum(axis=1, keepdims=True)
+  np.testing.assert_allclose(share, expected, rtol=1e-3)
+  metrics = weights.measure(extra, weight, share, jnp.arange(4) % 3, 3)
+  for name in ("weight_kl", "effective_sample_size"):
+    assert np.isfinite(metrics[name])
+  if kind == "exponential" and offset:
+    # The case is what it says: all weights are 0, or infinite.
+    assert np.all(np.asarray(weight) == (np.inf if offset > 0 else 0.0))
 
 
 def test_unevenness_of_weights_by_noise_level(

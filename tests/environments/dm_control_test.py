@@ -106,6 +106,27 @@ def test_a_time_limit_is_no_termination():
   assert timestep.discount == 1.0
 
 
+@pytest.mark.parametrize(("action_repeat", "length"), [(2, 500), (3, 334)])
+def test_actions_are_repeated_and_their_rewards_summed(action_repeat, length):
+  repeated = environments.make(
+    "cartpole:balance", seed=0, action_repeat=action_repeat
+  )
+  single = environments.make("cartpole:balance", seed=0)
+  first = repeated.reset()
+  np.testing.assert_array_equal(first.observation, single.reset().observation)
+  actions = np.random.default_rng(0).uniform(-1.0, 1.0, (length, 1))
+  left = 1000
+  for i, action in enumerate(actions.astype(np.float32)):
+    found = repeated.step(action)
+    # The last of 334 steps is but one of the 1000.
+    steps = [single.step(action) for _ in range(min(action_repeat, left))]
+    left -= len(steps)
+    np.testing.assert_array_equal(found.observation, steps[-1].observation)
+    assert found.reward == pytest.approx(sum(s.reward for s in steps), rel=1e-6)
+    assert found.last() == steps[-1].last() == (i == length - 1)
+  assert left == 0
+
+
 @pytest.mark.parametrize("task", ["cartpole:swingup", "reacher:easy"])
 def test_the_seed_sets_the_episodes(task):
   first, again, other = (environments.make(task, seed) for seed in (1, 1, 2))
