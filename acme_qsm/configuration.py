@@ -13,6 +13,7 @@ from typing import get_args
 from typing import get_origin
 from typing import get_type_hints
 from typing import Literal
+from typing import NoReturn
 from typing import Union
 
 _CHECK, _ALLOWED = "check", "allowed"
@@ -98,7 +99,7 @@ class Configuration:
     if _CHECK in field.metadata and not field.metadata[_CHECK](value):
       self.fail(field.name, field.metadata[_ALLOWED])
 
-  def fail(self, name: str, allowed: str) -> None:
+  def fail(self, name: str, allowed: str) -> NoReturn:
     """Raises ValueError: the field's value is not what is allowed."""
     raise ValueError(
       f"{type(self).__name__}.{name} must be {allowed}, got "
