@@ -48,4 +48,5 @@ def memory(pid: int | None = None) -> Memory:
   now, peak = (
     1024 * int(fields[name].split()[0]) for name in ("VmRSS", "VmHWM")
   )
-  return Memory(now, peak)
+  # The kernel counts both a little late.
+  return Memory(now, max(now, peak))

@@ -21,7 +21,7 @@ from acme_qsm import QSMBuilder
 from acme_qsm.experiments import run_experiment
 from acme_qsm.experiments.records import checkpointing
 from acme_qsm.experiments.records.loggers import read_csv
-from acme_qsm.replay import adder
+from acme_qsm.replay import reverb_tables
 from acme_qsm.replay import reverb_server
 from acme_qsm.replay.listening import bind as listening
 
@@ -289,7 +289,7 @@ def test_another_run_takes_replays_port(
   try:
     assert run.wait() == 0, run.describe()
     for server in servers:
-      info = server.localhost_client().server_info()[adder.TABLE]
+      info = server.localhost_client().server_info()[reverb_tables.TABLE]
       assert info.current_size == 0
       assert info.rate_limiter_info.insert_stats.completed == 0
   finally:
@@ -321,7 +321,12 @@ def test_damaged_replay_content_is_not_resumed_from(
     experiment = make_experiment(num_steps)
     config = dataclasses.replace(experiment.checkpointing, max_to_keep=2)
     experiment = dataclasses.replace(experiment, checkpointing=config)
-    run_experiment(experiment, eval_every=num_steps, num_eval_episodes=0)
+    run_experiment(
+      experiment,
+      eval_every=num_steps,
+      num_eval_episodes=0,
+      replay="reverb",
+    )
     folder = pathlib.Path(config.directory) / "checkpoints"
     return checkpointing.Checkpointer(folder).latest()
 

@@ -31,7 +31,8 @@ print(*(name for name in heavy if name in sys.modules))
 
 # By what runs in it: what it does before its work, and what that loads.
 PROCESSES = {
-  "launcher": (PLAN, {"dm_control"}),
+  # It finds out whether the networks go with the environment.
+  "launcher": (PLAN, {"dm_control", "jax"}),
   "supervisor": (
     "import acme_qsm.distributed.engines.launchpad_nodes",
     {"launchpad"},
