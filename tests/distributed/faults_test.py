@@ -21,8 +21,8 @@ from acme_qsm import QSMBuilder
 from acme_qsm.experiments import run_experiment
 from acme_qsm.experiments.records import checkpointing
 from acme_qsm.experiments.records.loggers import read_csv
-from acme_qsm.replay import reverb_tables
 from acme_qsm.replay import reverb_server
+from acme_qsm.replay import reverb_tables
 from acme_qsm.replay.listening import bind as listening
 
 
