@@ -57,7 +57,7 @@ def make_distributed_experiment(
     ExperimentError: if an argument, the environment or the work directory
       cannot be used.
   """
-  _require_at_least(1, num_actors_per_node=num_actors_per_node)
+  preparation.require_at_least(1, num_actors_per_node=num_actors_per_node)
   plan = plan_experiment(
     experiment,
     num_actors,
@@ -101,7 +101,7 @@ def plan_experiment(
     ExperimentError: if an argument, the environment or the work directory
       cannot be used.
   """
-  _require_at_least(1, num_actors=num_actors)
+  preparation.require_at_least(1, num_actors=num_actors)
   with preparation.as_experiment_error():
     _require_own_address(host)
   prepared = preparation.prepare(experiment, eval_every, num_eval_episodes)
@@ -155,9 +155,3 @@ def _require_own_address(host: str) -> None:
       f"Nothing can listen on {host}, which is no address of this machine: "
       f"{error}."
     ) from error
-
-
-def _require_at_least(least: int, **arguments: int) -> None:
-  for name, value in arguments.items():
-    if value < least:
-      raise ExperimentError(f"{name} must be at least {least}, got {value}.")

@@ -20,8 +20,8 @@ from acme_qsm.experiments.config import ExperimentError
 from acme_qsm.experiments.counts import LEARNER_STEPS
 from acme_qsm.experiments.records import metrics
 from acme_qsm.experiments.records import run_records
+from acme_qsm.experiments.seed_run import at_step_of
 from acme_qsm.experiments.seed_run import SeedRun
-from acme_qsm.types import NonFiniteError
 
 _Note = Callable[[str], Any]
 
@@ -272,21 +272,10 @@ class ManySeeds:
 
   def learn(self) -> None:
     """Starts the learner steps that are due."""
-    with self._at_this_step():
+    with at_step_of(self._runs):
       while any(due := [run.batches.are_due for run in self._runs]):
         self._actor.update(due)
         self._learner.step(due)
-
-  @contextlib.contextmanager
-  def _at_this_step(self) -> Any:
-    """Says at which environment step a NaN or an infinity turned up."""
-    try:
-      yield
-    except NonFiniteError as error:
-      steps = min(run.steps for run in self._runs)
-      raise NonFiniteError(
-        f"At environment step {steps + 1}: {error}"
-      ) from error
 
   def evaluate_if_due(self, should_stop: Callable[[], bool]) -> None:
     """Evaluates the seeds for which it is time, together."""
@@ -327,7 +316,7 @@ class ManySeeds:
     for run, learner, evaluations in zip(
       self._runs, self._learner.seeds, self._evaluations, strict=True
     ):
-      with self._at_this_step():
+      with at_step_of(self._runs):
         run.save(learner, evaluations.evaluated_at)
     self.draw_curves()
 

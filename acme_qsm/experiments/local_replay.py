@@ -1,7 +1,6 @@
 """Replay and learning for a run in one process, in turn with acting."""
 
 import functools
-import logging
 import pathlib
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Protocol
 from acme_qsm import lazy
 from acme_qsm.deferred import jax
 from acme_qsm.experiments.parts import AgentParts
+from acme_qsm.experiments.records import run_records
 from acme_qsm.experiments.records.checkpointing import Checkpoint
 from acme_qsm.experiments.records.checkpointing import CheckpointError
 from acme_qsm.experiments.records.workdir import Workdir
@@ -123,9 +123,7 @@ def _is_of_reverb(checkpoint: Checkpoint) -> bool:
   return folder.is_dir() and not embedded.wrote(folder)
 
 
-def prepare_seeds(
-  parts: AgentParts, seeds: Sequence[int]
-) -> list[Callable[[Workdir | None, Checkpoint | None], Replay]]:
+def prepare_seeds(parts: AgentParts, seeds: Sequence[int]) -> list[Start]:
   """Makes embedded replays ready to start, one for each of several seeds.
 
   Args:
@@ -155,16 +153,12 @@ def _start_embedded(
   checkpoint: Checkpoint | None,
 ) -> EmbeddedReplay:
   del workdir
-  if checkpoint is None:
+  folder = run_records.replay_content(checkpoint)
+  if folder is None:
     return replay
-  folder = checkpoint.path / "replay"
-  if not folder.is_dir():
-    logging.warning("The checkpoint has no replay content: it fills anew.")
-    return replay
-  if _is_of_reverb(checkpoint):
+  if not embedded.wrote(folder):
     raise CheckpointError(
-      f"Reverb wrote the replay in {checkpoint.path}: go on with --replay "
-      "reverb."
+      f"Reverb wrote the replay in {folder.parent}: go on with --replay reverb."
     )
   try:
     replay.restore(folder)

@@ -58,7 +58,7 @@ def run_experiment(
     KeyboardInterrupt: after SIGINT, once a checkpoint is written.
     SystemExit: after SIGTERM, likewise.
   """
-  _require_positive("num_envs", num_envs)
+  preparation.require_at_least(1, num_envs=num_envs)
   prepared = preparation.prepare(experiment, eval_every, num_eval_episodes)
   with preparation.as_experiment_error():
     start_replay = local_replay.prepare(
@@ -121,8 +121,7 @@ def run_seeds(
     KeyboardInterrupt: after SIGINT, once each seed has a checkpoint.
     SystemExit: after SIGTERM, likewise.
   """
-  _require_positive("num_seeds", num_seeds)
-  _require_positive("num_envs", num_envs)
+  preparation.require_at_least(1, num_seeds=num_seeds, num_envs=num_envs)
   folder = None
   if experiment.checkpointing is not None:
     folder = workdir.choose_folder(experiment.checkpointing)
@@ -152,11 +151,6 @@ def run_seeds(
       return local_agents.ManySeeds(runs, num_envs, folder, note, stack)
 
     _Loop(runs, num_envs, make_agent, stack).run()
-
-
-def _require_positive(name: str, value: int) -> None:
-  if value < 1:
-    raise ExperimentError(f"{name} must be at least 1, got {value}.")
 
 
 class _Loop:

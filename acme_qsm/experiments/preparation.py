@@ -133,6 +133,13 @@ def _make_logger(
   return make_logger(label, steps_key, number)
 
 
+def require_at_least(least: int, **arguments: int) -> None:
+  """Raises ExperimentError, which names it, for an argument that is less."""
+  for name, value in arguments.items():
+    if value < least:
+      raise ExperimentError(f"{name} must be at least {least}, got {value}.")
+
+
 @contextlib.contextmanager
 def as_experiment_error() -> Iterator[None]:
   """Turns what is found to be wrong into an `ExperimentError`."""

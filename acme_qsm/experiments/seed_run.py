@@ -26,6 +26,22 @@ from acme_qsm.types import NonFiniteError
 _LEARNER_LOG_PERIOD = 500
 
 
+@contextlib.contextmanager
+def at_step_of(runs: "Sequence[SeedRun]", name: str = "") -> Iterator[None]:
+  """Says at which environment step a NaN or an infinity turned up.
+
+  Args:
+    runs: the seeds in any of which it may have.
+    name: what is said of where; "" for nothing.
+  """
+  try:
+    yield
+  except NonFiniteError as error:
+    where = f"{name}, at" if name else "At"
+    step = min(run.steps for run in runs) + 1
+    raise NonFiniteError(f"{where} environment step {step}: {error}") from error
+
+
 class SeedRun:
   """A seed's own part of a run: all but what learns and chooses actions.
 
@@ -170,16 +186,9 @@ class SeedRun:
       self.seeds.evaluation_environment(actor_steps)
     )
 
-  @contextlib.contextmanager
-  def at_this_step(self) -> Iterator[None]:
+  def at_this_step(self) -> contextlib.AbstractContextManager[None]:
     """Says at which environment step a NaN or an infinity turned up."""
-    try:
-      yield
-    except NonFiniteError as error:
-      where = f"{self.name}, at" if self.name else "At"
-      raise NonFiniteError(
-        f"{where} environment step {self.steps + 1}: {error}"
-      ) from error
+    return at_step_of([self], self.name)
 
   def step(self, actions: Sequence[np.ndarray]) -> None:
     """Makes a step in as many environments as there are actions."""

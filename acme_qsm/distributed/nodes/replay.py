@@ -1,13 +1,13 @@
 """The process that holds replay: a Reverb server."""
 
 import logging
-import pathlib
 import time
 
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.link import Link
 from acme_qsm.distributed.nodes.run import POLL_SECONDS
 from acme_qsm.distributed.nodes.run import Run
+from acme_qsm.experiments.records import run_records
 from acme_qsm.replay import reverb_server
 from acme_qsm.replay.listening import addresses
 
@@ -36,7 +36,7 @@ def run_replay(run: Run, link: Link) -> None:
 
 def _serve(run: Run, link: Link) -> reverb_server.ReplayServer:
   """Starts the server, with what the last checkpoint holds of replay."""
-  content = _content(run)
+  content = run_records.replay_content(run.records.latest_checkpoint())
 
   def serve(port: int | None) -> reverb_server.ReplayServer:
     return reverb_server.ReplayServer(
@@ -58,14 +58,3 @@ def _serve(run: Run, link: Link) -> reverb_server.ReplayServer:
   except ValueError as error:
     logging.warning("Replay cannot be where it was: %s", error)
     return serve(None)
-
-
-def _content(run: Run) -> pathlib.Path | None:
-  checkpoint = run.records.latest_checkpoint()
-  if checkpoint is None:
-    return None
-  content = checkpoint.path / "replay"
-  if not content.is_dir():
-    logging.warning("The checkpoint has no replay content: it fills anew.")
-    return None
-  return content

@@ -180,6 +180,20 @@ class SaveTimer:
     self._saved_at = time.monotonic()
 
 
+def replay_content(checkpoint: Checkpoint | None) -> pathlib.Path | None:
+  """Where a checkpoint has replay's content; None, and a warning, if nowhere.
+
+  Without a checkpoint there is nothing to warn of.
+  """
+  if checkpoint is None:
+    return None
+  content = checkpoint.path / "replay"
+  if not content.is_dir():
+    logging.warning("The checkpoint has no replay content: it fills anew.")
+    return None
+  return content
+
+
 def restore_learner(learner: Any, checkpoint: Checkpoint | None) -> None:
   """Has a learner go on from a checkpoint, if there is one."""
   if checkpoint is not None:
