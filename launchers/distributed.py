@@ -17,6 +17,7 @@ from absl import flags
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.messages import Phase
 from acme_qsm.distributed.display import Display
+from acme_qsm.distributed.processes import fork_server
 from acme_qsm.experiments import command_line
 from acme_qsm.experiments.counts import ACTOR_STEPS
 from acme_qsm.experiments.interruption import Interruption
@@ -66,7 +67,10 @@ def main(argv: list[str] | None = None) -> int:
       [flag for flag in argv if flag not in launchpad_flags],
       __doc__,
     )
-    # Launchpad is not needed to help, or to refuse a flag.
+    if (arguments.engine, arguments.launch_type) == ("launchpad", "local_mp"):
+      # It loads what processes need while this one finds out what is wrong.
+      fork_server.start_once()
+    # What takes long is not needed to help, or to refuse a flag.
     from acme_qsm.distributed import program
 
     plan = program.plan_experiment(

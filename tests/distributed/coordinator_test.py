@@ -162,11 +162,11 @@ def test_the_status_names_who_has_not_started():
   nodes = coordinator.status()["nodes"]
   states = {name: node["state"] for name, node in nodes.items()}
   assert states == {
-    "actor_0": "not started",
+    "actor_0": "starting",
     "actor_1": "acting",
-    "evaluator": "not started",
-    "learner": "not started",
-    "replay": "not started",
+    "evaluator": "starting",
+    "learner": "starting",
+    "replay": "starting",
   }
 
 

@@ -30,11 +30,19 @@ flags.FLAGS(sys.argv[:1])
 plan = pickle.load(open(sys.argv[1], "rb"))
 steps = plan.coordinator.max_actor_steps
 run = LaunchpadRun(plan, "local_mp")
+with open(sys.argv[2] + ".new", "w") as file:
+  file.write(run.client.address)
+os.replace(file.name, sys.argv[2])
 arguments = distributed.Arguments(config=None, num_steps=steps)
 code = distributed.watch(run, arguments)
 sys.stdout.flush()
 os._exit(code)
 """
+
+_MAIN = {
+  "acme_qsm.distributed.processes.process",
+  "acme_qsm.distributed.processes.fork_server",
+}
 
 
 class Launched:
@@ -80,12 +88,14 @@ class Launched:
   def processes(self):
     """Those of the run, the launcher not included, by name."""
     found = {}
+    logs = self.workdir / "logs"
     for process in psutil.process_iter(["cmdline"]):
-      command = process.info["cmdline"] or []
-      if "acme_qsm.distributed.processes.process" in command and str(
-        self.workdir
-      ) in _log_of(process):
-        found[command[-2]] = process
+      log = _log_of(process)
+      # Started, or forked; others, such as their children, have it too.
+      if log.parent == logs and _MAIN.intersection(
+        process.info["cmdline"] or []
+      ):
+        found[log.stem] = process
     return found
 
   def wait_until(self, condition, seconds=600, *, running=True):
@@ -118,9 +128,9 @@ class Launched:
 
 def _log_of(process):
   try:
-    return os.readlink(f"/proc/{process.pid}/fd/1")
+    return pathlib.Path(os.readlink(f"/proc/{process.pid}/fd/1"))
   except OSError:
-    return ""
+    return pathlib.Path()
 
 
 class LaunchedPlan(Launched):
@@ -133,8 +143,11 @@ class LaunchedPlan(Launched):
     self._last_status: Any = {"phase": "acting", "counts": {}, "nodes": {}}
     plan_file = folder / f"{workdir.name}.plan"
     plan_file.write_bytes(pickle.dumps(plan))
+    self._address = plan_file.with_suffix(".address")
+    # That of a run that this one goes on with.
+    self._address.unlink(missing_ok=True)
     super().__init__(
-      [sys.executable, "-c", LAUNCHER, plan_file],
+      [sys.executable, "-c", LAUNCHER, plan_file, self._address],
       workdir,
       folder,
     )
@@ -142,10 +155,9 @@ class LaunchedPlan(Launched):
   def call(self, *args):
     """Calls the coordinator, once there is one."""
     if self._client is None:
-      for process in self.processes().values():
-        self._client = rpc.Client(process.info["cmdline"][-1], self._key)
-    if self._client is None:
-      raise ConnectionError("There is no process yet.")
+      if not self._address.exists():
+        raise ConnectionError("There is no coordinator yet.")
+      self._client = rpc.Client(self._address.read_text(), self._key)
     return self._client.call(*args)
 
   def status(self):

@@ -47,7 +47,7 @@ class Watch:
 
     def run():
       self.result = supervision.supervise(
-        command,
+        supervision.starter(command),
         self.log,
         lambda cause, given_up: self.deaths.append((cause, given_up)),
         lambda: self.over,

@@ -4,7 +4,7 @@ import dataclasses
 import enum
 from collections.abc import Mapping
 
-NOT_STARTED = "not started"
+NOT_STARTED = "starting"
 LOADING = "loading libraries"
 COMPILING = "compiling"
 DONE = "done"

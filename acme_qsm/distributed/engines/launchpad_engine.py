@@ -20,6 +20,7 @@ import launchpad as lp
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.messages import Phase
 from acme_qsm.distributed.engines import launchpad_nodes
+from acme_qsm.distributed.processes import fork_server
 
 if typing.TYPE_CHECKING:
   from acme_qsm.distributed.coordination.run_coordinator import (
@@ -112,6 +113,8 @@ class LaunchpadRun:
       launch_type: Launchpad's: "local_mp" for processes, or "local_mt" for
         threads of this process.
     """
+    if launch_type == "local_mp":
+      fork_server.start_once()
     program = make_program(plan)
     os.environ[launchpad_nodes.LAUNCHER_VARIABLE] = str(os.getpid())
     with _keeping_signals():

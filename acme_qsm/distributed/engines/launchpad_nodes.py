@@ -11,7 +11,6 @@ import pathlib
 import pickle
 import select
 import signal
-import sys
 import tempfile
 import threading
 import time
@@ -25,6 +24,7 @@ from launchpad import context as lp_context
 
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.messages import Phase
+from acme_qsm.distributed.processes import fork_server
 from acme_qsm.distributed.processes import process
 from acme_qsm.distributed.processes import supervision
 from acme_qsm.replay.listening import addresses
@@ -148,14 +148,7 @@ def _run_in_process(group: Group, name: str, host: str, address: str) -> None:
     )
     pathlib.Path(log_folder).mkdir(parents=True, exist_ok=True)
     supervision.supervise(
-      [
-        sys.executable,
-        "-m",
-        "acme_qsm.distributed.processes.process",
-        file.name,
-        name,
-        address,
-      ],
+      fork_server.starter(file.name, name, address),
       pathlib.Path(log_folder) / f"{name}.log",
       lambda cause, given_up: _tell(client, "lost", name, cause, given_up),
       _IsOver(client),

@@ -16,10 +16,14 @@ import sys
 import time
 import traceback
 from typing import Any
+from typing import NoReturn
 
 from acme_qsm.distributed.coordination import link
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.processes import supervision
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""Environment variables: numpy uses one core."""
 
 _COORDINATOR_SECONDS = 120.0
 
@@ -40,8 +44,7 @@ def environment_variables(name: str) -> dict[str, str]:
   return {
     "JAX_PLATFORMS": "cpu",
     "CUDA_VISIBLE_DEVICES": "",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
+    **ONE_THREAD,
     "TF_NUM_INTRAOP_THREADS": "1",
     "TF_NUM_INTEROP_THREADS": "1",
     "XLA_FLAGS": f"{flags} --xla_cpu_multi_thread_eigen=false".strip(),
@@ -110,7 +113,16 @@ def write_run_file(path: str, key: bytes, host: str, run: bytes) -> None:
 
 
 def main(path: str, name: str, address: str) -> int:
-  """Runs a process of a run; returns its exit code."""
+  """Runs a process of a run.
+
+  Args:
+    path: the run file.
+    name: the process's name in the run.
+    address: the coordinator's.
+
+  Returns:
+    Its exit code.
+  """
   drop_output_on_errors()
   supervision.die_with_parent()
   supervision.keep_beating()
@@ -151,9 +163,10 @@ def work(run: bytes, node_link: link.Link) -> int:
   return supervision.ExitCode.DONE
 
 
-if __name__ == "__main__":
+def run(path: str, name: str, address: str) -> NoReturn:
+  """Is a process of a run, and nothing after that: see `main`."""
   try:
-    code = main(*sys.argv[1:])
+    code = main(path, name, address)
   except BaseException:
     traceback.print_exc()
     code = 1
@@ -161,3 +174,7 @@ if __name__ == "__main__":
   sys.stderr.flush()
   # Threads of TensorFlow, gRPC and environments may not hold up the end.
   os._exit(code)
+
+
+if __name__ == "__main__":
+  run(*sys.argv[1:])

@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from typing import BinaryIO
+from typing import Protocol
 
 
 class ExitCode(enum.IntEnum):
@@ -50,7 +52,8 @@ _CAUSES = {
   ExitCode.DISMISSED: "the run does without it",
 }
 
-_HEARTBEAT_VARIABLE = "ACME_QSM_HEARTBEAT"
+HEARTBEAT_VARIABLE = "ACME_QSM_HEARTBEAT"
+"""Environment variable: the descriptor on which a process is to beat."""
 _PR_SET_PDEATHSIG = 1
 _POLL_SECONDS = 0.25
 _KILL_SECONDS = 20.0
@@ -96,8 +99,51 @@ class Death:
     return f"exit code {self.code}"
 
 
+class Process(Protocol):
+  """A process that was started, in the terms of `subprocess.Popen`."""
+
+  @property
+  def returncode(self) -> int | None:
+    """Its exit code, negative for a signal's number; None until it is known."""
+    ...
+
+  def poll(self) -> int | None:
+    """Looks whether it has ended; returns `returncode`."""
+    ...
+
+  def kill(self) -> None:
+    """Kills it."""
+
+  def wait(self) -> int:
+    """Waits for its end; returns `returncode`."""
+    ...
+
+
+Starter = Callable[[BinaryIO, int, Mapping[str, str]], Process]
+"""Starts a process: its output, a descriptor to leave open, more environment
+variables."""
+
+
+def starter(command: Sequence[str]) -> Starter:
+  """What starts a command."""
+
+  def start(
+    log: BinaryIO, descriptor: int, environment: Mapping[str, str]
+  ) -> Process:
+    return subprocess.Popen(
+      command,
+      stdin=subprocess.DEVNULL,
+      stdout=log,
+      stderr=subprocess.STDOUT,
+      pass_fds=[descriptor],
+      env={**os.environ, **environment},
+    )
+
+  return start
+
+
 def supervise(
-  command: Sequence[str],
+  start: Starter,
   log_path: str | os.PathLike[str],
   on_death: Callable[[str, bool], None],
   is_over: Callable[[], bool],
@@ -109,11 +155,11 @@ def supervise(
   environment: Mapping[str, str] | None = None,
   backoff_seconds: float = 1.0,
 ) -> bool:
-  """Runs a command until it succeeds, or has failed too often.
+  """Runs a process until it succeeds, or has failed too often.
 
   Args:
-    command: the command. Its process should call `die_with_parent` and, from a
-      thread, `beat` about once a second (`keep_beating`).
+    start: starts it. It should call `die_with_parent` and, from a thread,
+      `beat` about once a second (`keep_beating`).
     log_path: what its output is appended to.
     on_death: called with the cause, in words, and whether it was the last time,
       whenever it has failed.
@@ -133,13 +179,13 @@ def supervise(
   """
   failures = 0
   while True:
-    start = time.monotonic()
+    started_at = time.monotonic()
     death = _run_once(
-      command, log_path, is_over, hang_seconds, start_seconds, environment or {}
+      start, log_path, is_over, hang_seconds, start_seconds, environment or {}
     )
     if death is None or is_over():
       return True
-    if time.monotonic() - start >= stable_seconds:
+    if time.monotonic() - started_at >= stable_seconds:
       failures = 0
     if not death.evicted:
       failures += 1
@@ -172,7 +218,7 @@ def keep_beating() -> None:
 
 def beat() -> None:
   """Tells the supervisor, if there is one, that this process is alive."""
-  descriptor = os.environ.get(_HEARTBEAT_VARIABLE)
+  descriptor = os.environ.get(HEARTBEAT_VARIABLE)
   if descriptor is not None:
     # One that is busy for long need not be told again.
     with contextlib.suppress(BlockingIOError):
@@ -180,24 +226,19 @@ def beat() -> None:
 
 
 def _run_once(
-  command: Sequence[str],
+  start: Starter,
   log_path: str | os.PathLike[str],
   is_over: Callable[[], bool],
   hang_seconds: float,
   start_seconds: float,
   environment: Mapping[str, str],
 ) -> Death | None:
-  """Runs the command once; returns what it died of, None if all is well."""
+  """Runs the process once; returns what it died of, None if all is well."""
   beats, beats_end = os.pipe()
   os.set_blocking(beats_end, False)
   with open(log_path, "ab") as log:
-    process = subprocess.Popen(
-      command,
-      stdin=subprocess.DEVNULL,
-      stdout=log,
-      stderr=subprocess.STDOUT,
-      pass_fds=[beats_end],
-      env={**os.environ, **environment, _HEARTBEAT_VARIABLE: str(beats_end)},
+    process = start(
+      log, beats_end, {**environment, HEARTBEAT_VARIABLE: str(beats_end)}
     )
   os.close(beats_end)
   try:
