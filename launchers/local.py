@@ -6,8 +6,10 @@ The same command goes on from where an interrupted run was left.
 import dataclasses
 import functools
 import sys
+from typing import Literal
 
 from acme_qsm import experiments
+from acme_qsm.environments import pool
 from acme_qsm.experiments import command_line
 from acme_qsm.experiments.local_replay import ReplayKind
 from acme_qsm.experiments.records.checkpointing import CheckpointError
@@ -26,11 +28,15 @@ class Arguments(command_line.Arguments):
     num_seeds: seeds that are trained at once, from seed on; if more than one,
       each in the folder seed_<seed> of workdir (by default runs/<task>) and
       with an embedded replay.
+    env_backend: what steps the environments that are acted in: dm_control, one
+      after the other, or envpool, in threads (needs the extra of that name). An
+      evaluation is dm_control's in any case.
   """
 
   replay: ReplayKind = "auto"
   num_envs: int = 1
   num_seeds: int = 1
+  env_backend: Literal["dm_control", "envpool"] = "dm_control"
 
   @property
   def directory(self) -> str:
@@ -38,6 +44,20 @@ class Arguments(command_line.Arguments):
     if self.num_seeds == 1:
       return super().directory
     return self.workdir or self.folder
+
+
+def _make_experiment(arguments: Arguments) -> experiments.ExperimentConfig:
+  """Makes the experiment that the arguments describe."""
+  experiment = command_line.make_experiment(arguments)
+  if arguments.env_backend == "dm_control":
+    return experiment
+  pool.require(arguments.task)
+  return dataclasses.replace(
+    experiment,
+    environment_group_factory=lambda seeds: pool.Pool(
+      arguments.task, seeds, action_repeat=arguments.action_repeat
+    ),
+  )
 
 
 def _run(
@@ -65,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = command_line.parse(Arguments, argv, __doc__)
     if arguments.num_seeds != 1 and arguments.replay == "reverb":
       raise ValueError("num_seeds must be 1 with --replay reverb.")
-    experiment = command_line.make_experiment(arguments)
+    experiment = _make_experiment(arguments)
   except (ValueError, ModuleNotFoundError) as error:
     return command_line.fail(error)
   try:

@@ -59,9 +59,9 @@ def find_uv():
   return [uv] if uv else [sys.executable, "-m", "uv"]
 
 
-def make_venv(path):
+def make_venv(path, python=sys.executable):
   """Makes one; returns the environment variables after its activation."""
-  run([*find_uv(), "venv", "--seed", "--python", sys.executable, str(path)])
+  run([*find_uv(), "venv", "--seed", "--python", python, str(path)])
   return {
     **os.environ,
     "VIRTUAL_ENV": str(path),
@@ -101,3 +101,20 @@ def test_the_readme_s_first_command_trains_without_acme(tmp_path):
   find = "import importlib.util, sys; print([n for n in sys.argv[1:] if "
   find += "importlib.util.find_spec(n)])"
   assert run([python, "-c", find, *FORBIDDEN], cwd=tmp_path).strip() == "[]"
+
+
+@pytest.mark.slow
+def test_envpool_steps_dm_control_s_tasks(tmp_path):
+  venv = tmp_path / "venv"
+  # The first that it has wheels for.
+  environment = make_venv(venv, python="3.12")
+  install = [*find_uv(), "pip", "install", "--python", str(venv)]
+  run([*install, ".[run,envpool]", "pytest"], cwd=ROOT, env=environment)
+  flags = ["-c", "pyproject.toml", "-p", "no:cacheprovider", "-o", "addopts="]
+  # The conftest above it needs Reverb.
+  flags += ["--confcutdir=tests/environments", "--import-mode=importlib"]
+  tests = "tests/environments/pool_test.py"
+  python = str(venv / "bin" / "python")
+  output = run([python, "-m", "pytest", *flags, tests], cwd=ROOT)
+  assert "passed" in output
+  assert "skipped" not in output

@@ -102,6 +102,10 @@ def plan_experiment(
       cannot be used.
   """
   preparation.require_at_least(1, num_actors=num_actors)
+  if experiment.environment_group_factory is not None:
+    raise ExperimentError(
+      "environment_group_factory must be None: each actor has one environment."
+    )
   with preparation.as_experiment_error():
     _require_own_address(host)
   prepared = preparation.prepare(experiment, eval_every, num_eval_episodes)

@@ -9,15 +9,17 @@ from acme_qsm import lazy
 
 if typing.TYPE_CHECKING:
   from acme_qsm.environments.dm_control import make
+  from acme_qsm.environments.pool import Pool
   from acme_qsm.environments.tasks import TASKS
   from acme_qsm.environments.tasks import validate_action_repeat
   from acme_qsm.environments.tasks import validate_task
 
-__all__ = ["TASKS", "make", "validate_action_repeat", "validate_task"]
+__all__ = ["TASKS", "Pool", "make", "validate_action_repeat", "validate_task"]
 
 __getattr__, __dir__ = lazy.attach(
   __name__,
   {
+    "Pool": "acme_qsm.environments.pool",
     "TASKS": "acme_qsm.environments.tasks",
     "make": "acme_qsm.environments.dm_control",
     "validate_action_repeat": "acme_qsm.environments.tasks",

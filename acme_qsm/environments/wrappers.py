@@ -138,11 +138,7 @@ class CanonicalActions(EnvironmentWrapper):
   def step(self, action: Any) -> dm_env.TimeStep:
     """Makes a step."""
     if self._is_bounded:
-      # A third of what `np.clip` takes.
-      action = np.minimum(np.maximum(action, -1.0), 1.0)
-      action = 0.5 * (action + 1.0)
-      action *= self._scale
-      action += self._offset
+      action = scale_actions(action, self._offset, self._scale)
     return self._environment.step(action)
 
   def action_spec(self) -> Any:
@@ -190,6 +186,27 @@ class SinglePrecision(EnvironmentWrapper):
   def discount_spec(self) -> Any:
     """The discounts' spec."""
     return _convert_spec(self._environment.discount_spec())
+
+
+def scale_actions(
+  actions: np.ndarray, offset: np.ndarray, scale: np.ndarray
+) -> np.ndarray:
+  """Brings actions from [-1, 1], to which they are clipped, to other bounds.
+
+  Args:
+    actions: [..., A] actions.
+    offset: [A] the least of each component.
+    scale: [A] how much more the greatest is.
+
+  Returns:
+    [..., A] actions, as precise as those that are given.
+  """
+  # A third of what `np.clip` takes.
+  actions = np.minimum(np.maximum(actions, -1.0), 1.0)
+  actions = 0.5 * (actions + 1.0)
+  actions *= scale
+  actions += offset
+  return actions
 
 
 def _convert_value(value: Any) -> Any:

@@ -8,6 +8,8 @@ from typing import Any
 
 import dm_env
 
+from acme_qsm.experiments.environments import Group
+
 
 class ExperimentError(ValueError):
   """An experiment that cannot be run as it is described."""
@@ -46,7 +48,7 @@ class ExperimentConfig:
   """An experiment that runs in one process or in many.
 
   The fields are those of Acme's own `ExperimentConfig`, so that a script moves
-  between the two by its import; the last one is ours.
+  between the two by its import; the last two are ours.
 
   Attributes:
     builder: makes the agent's parts, such as `acme_qsm.QSMBuilder`.
@@ -60,6 +62,10 @@ class ExperimentConfig:
     logger_factory: (label, steps_key, instance) -> logger; None for CSV and
       TensorBoard files in the work directory.
     checkpointing: where to keep the run's files; None to keep none.
+    environment_group_factory: seeds -> as many environments that make their
+      steps together, in the form of `environment_factory`, for a run in one
+      process to act in; None for those of `environment_factory`, one after the
+      other. Evaluations are of that in any case.
     description: what else identifies the run, such as its task; a work
       directory that holds a run of another description is refused.
   """
@@ -74,6 +80,7 @@ class ExperimentConfig:
   observers: Sequence[Any] = ()
   logger_factory: Callable[..., Any] | None = None
   checkpointing: CheckpointingConfig | None = CheckpointingConfig()
+  environment_group_factory: Callable[[Sequence[int]], Group] | None = None
   description: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):

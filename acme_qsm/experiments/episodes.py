@@ -10,6 +10,7 @@ import numpy as np
 
 from acme_qsm.experiments.counts import ACTOR_STEPS
 from acme_qsm.experiments.counts import Counts
+from acme_qsm.experiments.environments import Group
 
 
 @dataclasses.dataclass
@@ -39,7 +40,7 @@ class Episodes:
 
   def __init__(
     self,
-    environments: Sequence[dm_env.Environment],
+    group: Group,
     actors: Sequence[Any],
     observers: Sequence[Any],
     counts: Counts,
@@ -48,18 +49,18 @@ class Episodes:
     """Initialises it; episodes begin when actions are to be chosen.
 
     Args:
-      environments: E environments.
+      group: E environments.
       actors: E actors; with more than one, the first has `select_actions`.
       observers: Acme's observers, which see every environment.
       counts: counts `actor_steps` and `actor_episodes`.
       logger: gets a row, with all counts, for each episode that ends.
     """
-    self._environments = environments
+    self._group = group
     self._actors = actors
     self._observers = observers
     self._counts = counts
     self._logger = logger
-    self._episodes: list[_Episode | None] = [None] * len(environments)
+    self._episodes: list[_Episode | None] = [None] * len(actors)
 
   def select_actions(self, num_environments: int) -> Sequence[np.ndarray]:
     """Chooses actions; begins an episode where none goes on.
@@ -72,7 +73,7 @@ class Episodes:
       Their actions, each [A].
     """
     observations = self.observations(num_environments)
-    if len(self._environments) == 1:
+    if len(self._actors) == 1:
       # As every agent of Acme's can.
       return [self._actors[0].select_action(observations[0])]
     return self._actors[0].select_actions(np.stack(observations))
@@ -97,8 +98,9 @@ class Episodes:
     Args:
       actions: what `select_actions` returned, or others for those observations.
     """
-    for index, action in enumerate(actions):
-      self._step(index, action)
+    timesteps = self._group.step(actions)
+    for index, seen in enumerate(zip(actions, timesteps, strict=True)):
+      self._record(index, *seen)
 
   def _episode(self, index: int) -> _Episode:
     """The episode that goes on in an environment; begins one if none does."""
@@ -106,23 +108,23 @@ class Episodes:
     if episode is not None:
       return episode
     start = time.monotonic()
-    environment = self._environments[index]
-    episode = _Episode(environment.reset(), start)
+    episode = _Episode(self._group.reset(index), start)
     self._actors[index].observe_first(episode.timestep)
     for observer in self._observers:
-      observer.observe_first(environment, episode.timestep)
+      observer.observe_first(self._group.environments[index], episode.timestep)
     self._episodes[index] = episode
     return episode
 
-  def _step(self, index: int, action: np.ndarray) -> None:
-    environment = self._environments[index]
+  def _record(
+    self, index: int, action: np.ndarray, timestep: dm_env.TimeStep
+  ) -> None:
+    """Takes note of a step that an environment has made."""
     episode = self._episodes[index]
     assert episode is not None
-    timestep = environment.step(action)
     self._actors[index].observe(action, timestep)
     self._counts.increment(**{ACTOR_STEPS: 1})
     for observer in self._observers:
-      observer.observe(environment, timestep, action)
+      observer.observe(self._group.environments[index], timestep, action)
     episode.timestep = timestep
     episode.episode_return += float(timestep.reward)
     episode.length += 1

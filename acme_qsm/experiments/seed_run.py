@@ -154,16 +154,9 @@ class SeedRun:
     Returns:
       Their episodes.
     """
-    group = [
-      self._stack.enter_context(
-        environments.opened(
-          lambda index=index: self.experiment.environment_factory(
-            self.seeds.environment(self.steps, index)
-          )
-        )
-      )
-      for index in range(num_envs)
-    ]
+    group = self._make_group(
+      [self.seeds.environment(self.steps, index) for index in range(num_envs)]
+    )
     self.adders = [
       self.parts.adder(self.replay.client) for _ in range(num_envs)
     ]
@@ -179,6 +172,18 @@ class SeedRun:
       group, actors, self.experiment.observers, self.counts, logger
     )
     return self._episodes
+
+  def _make_group(self, seeds: Sequence[int]) -> environments.Group:
+    """Makes environments of these seeds, each of which is closed in the end."""
+
+    def opened(make: Callable[[Any], Any], seed: Any) -> Any:
+      return self._stack.enter_context(environments.opened(lambda: make(seed)))
+
+    make_group = self.experiment.environment_group_factory
+    if make_group is not None:
+      return opened(make_group, seeds)
+    make = self.experiment.environment_factory
+    return environments.OneByOne([opened(make, seed) for seed in seeds])
 
   def make_evaluation_environment(self, actor_steps: int) -> Any:
     """Makes the environment of an evaluation at an environment step."""
