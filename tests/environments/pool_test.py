@@ -13,7 +13,7 @@ from acme_qsm.environments import pool
 from acme_qsm.specs import make_environment_spec
 
 TASKS = [task for task in environments.TASKS if not task.startswith("lqr:")]
-STEPS = 200
+STEPS = 50
 
 
 # How each task's state is told from its observation, by its fields' names in
