@@ -144,6 +144,10 @@ if os.fork() == 0:
     {
       "JAX_PLATFORMS": "cpu",
       "XLA_FLAGS": "--xla_force_host_platform_device_count=3",
+      "JAX_COMPILATION_CACHE_DIR": "a folder",
+      "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.25",
+      "JAX_ENABLE_X64": "true",
+      "JAX_OF_NO_MEANING": "1",
       "A_VARIABLE": "a value",
     },
     5,
@@ -151,7 +155,11 @@ if os.fork() == 0:
   print(
     len(jax.devices()),
     jax.default_backend(),
+    jax.config.jax_compilation_cache_dir,
+    jax.config.jax_persistent_cache_min_compile_time_secs,
+    jax.numpy.ones(1).dtype,
     os.environ["A_VARIABLE"],
+    "NOT_HERS" in os.environ,
     np.random.rand() == np.random.RandomState(0).rand(),
     open("/proc/self/comm").read().strip(),
     flush=True,
@@ -163,9 +171,15 @@ os.wait()
     [sys.executable, "-c", code],
     capture_output=True,
     text=True,
-    env={**os.environ, "JAX_PLATFORMS": "cuda", **process.ONE_THREAD},
+    env={
+      **os.environ,
+      "JAX_PLATFORMS": "cuda",
+      "NOT_HERS": "",
+      **process.ONE_THREAD,
+    },
   )
-  assert done.stdout == "3 cpu a value False actor_0\n", done.stderr
+  expected = "3 cpu a folder 0.25 float64 a value False False actor_0\n"
+  assert done.stdout == expected, done.stderr
 
 
 def test_a_process_is_forked_and_tells_how_it_ends(server, tmp_path):

@@ -46,7 +46,7 @@ NODES = (
 # How long the libraries may take to load.
 _LOAD_SECONDS = 120.0
 _STARTED = b"started"
-_MAX_BYTES = 65_536
+_MAX_BYTES = 1 << 20
 _PR_SET_NAME = 15
 
 
@@ -163,7 +163,10 @@ def _fork(
     return None
   connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
   connection.settimeout(_LOAD_SECONDS)
-  request = {"arguments": arguments, "environment": dict(environment)}
+  request = {
+    "arguments": arguments,
+    "environment": {**os.environ, **environment},
+  }
   try:
     connection.connect(f"\0{name}")
     socket.send_fds(
@@ -294,16 +297,31 @@ def _run(request: Any, log: int, descriptor: int) -> NoReturn:
 def _become(name: str, environment: dict[str, str], descriptor: int) -> None:
   """Undoes what a process has from the one that it was forked from."""
   environment[supervision.HEARTBEAT_VARIABLE] = str(descriptor)
+  before = dict(os.environ)
+  os.environ.clear()
   os.environ.update(environment)
   signal.signal(signal.SIGTERM, signal.SIG_DFL)
   # For who lists processes: all have the same command line.
   ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode())
-  # JAX has read it, unlike all else, when it was loaded.
-  platforms = environment.get("JAX_PLATFORMS")
-  if platforms is not None and "jax" in sys.modules:
-    sys.modules["jax"].config.update("jax_platforms", platforms)
+  if "jax" in sys.modules:
+    # It has read them, unlike all else, when it was loaded.
+    for variable in environment:
+      if environment[variable] != before.get(variable):
+        _configure_jax(sys.modules["jax"].config, variable)
   if "numpy" in sys.modules:
     sys.modules["numpy"].random.seed()
+
+
+def _configure_jax(config: Any, variable: str) -> None:
+  """Has JAX heed an environment variable, if it is one of its own."""
+  name, value = variable.lower(), os.environ[variable]
+  present = getattr(config, name, None) if name.startswith("jax_") else None
+  if isinstance(present, bool):
+    config.update(name, value.lower() in ("1", "true", "t", "yes", "y", "on"))
+  elif isinstance(present, int | float):
+    config.update(name, type(present)(value))
+  elif present is not None or name in config.values:
+    config.update(name, value)
 
 
 def main(listener: str, lifeline: str, *modules: str) -> NoReturn:
