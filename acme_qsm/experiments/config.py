@@ -1,6 +1,7 @@
 """What an experiment is: an agent, an environment and for how long."""
 
 import dataclasses
+import typing
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -8,7 +9,8 @@ from typing import Any
 
 import dm_env
 
-from acme_qsm.experiments.environments import Group
+if typing.TYPE_CHECKING:
+  from acme_qsm.experiments.environments import Group
 
 
 class ExperimentError(ValueError):
@@ -80,7 +82,7 @@ class ExperimentConfig:
   observers: Sequence[Any] = ()
   logger_factory: Callable[..., Any] | None = None
   checkpointing: CheckpointingConfig | None = CheckpointingConfig()
-  environment_group_factory: Callable[[Sequence[int]], Group] | None = None
+  environment_group_factory: Callable[[Sequence[int]], "Group"] | None = None
   description: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):

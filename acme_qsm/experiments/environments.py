@@ -12,6 +12,12 @@ from typing import TypeVar
 import dm_env
 import numpy as np
 
+from acme_qsm.experiments.config import ExperimentError
+from acme_qsm.replay import memory
+
+# How many beside the first tell what one takes.
+_NUM_WEIGHED = 4
+
 
 class Group(Protocol):
   """Environments that make their steps together.
@@ -56,6 +62,64 @@ class OneByOne:
     """Closes all."""
     for environment in self.environments:
       close(environment)
+
+
+def require_room(
+  num_environments: int, bytes_each: int, available: int | None
+) -> None:
+  """Refuses environments that do not fit into memory.
+
+  Args:
+    num_environments: that are still to be made.
+    bytes_each: that one takes.
+    available: bytes of memory that there are; None for any.
+
+  Raises:
+    ExperimentError: if they need more than that, with the sum.
+  """
+  needed = num_environments * bytes_each
+  if available is None or needed <= available:
+    return
+  raise ExperimentError(
+    f"Environments do not fit into memory: {num_environments:,} more of "
+    f"{bytes_each / 1e6:.1f} MB = {needed / 1e6:,.0f} MB; "
+    f"{available / 1e6:,.0f} MB are free. Set a smaller num_envs."
+  )
+
+
+def make_one_by_one(
+  make: Callable[[int], Any], seeds: Sequence[int]
+) -> OneByOne:
+  """Makes a group, once some of it have shown that memory holds all.
+
+  Args:
+    make: seed -> environment.
+    seeds: of each environment.
+
+  Returns:
+    The group.
+
+  Raises:
+    ExperimentError: if memory does not hold all of them.
+  """
+  made = []
+  try:
+    # The first may load much that the others share.
+    before = 0
+    for number, seed in enumerate(seeds):
+      made.append(make(seed))
+      if number == 0:
+        before = memory.resident_memory()
+      if number == _NUM_WEIGHED:
+        require_room(
+          len(seeds) - len(made),
+          (memory.resident_memory() - before) // _NUM_WEIGHED,
+          memory.available_memory(),
+        )
+  except BaseException:
+    OneByOne(made).close()
+    raise
+  return OneByOne(made)
 
 
 class _Closeable(Protocol):

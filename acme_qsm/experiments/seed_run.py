@@ -1,6 +1,7 @@
 """What a run in one process has for each seed: files, replay, environments."""
 
 import contextlib
+import functools
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -174,16 +175,14 @@ class SeedRun:
     return self._episodes
 
   def _make_group(self, seeds: Sequence[int]) -> environments.Group:
-    """Makes environments of these seeds, each of which is closed in the end."""
-
-    def opened(make: Callable[[Any], Any], seed: Any) -> Any:
-      return self._stack.enter_context(environments.opened(lambda: make(seed)))
-
+    """Makes environments of these seeds, which are closed in the end."""
     make_group = self.experiment.environment_group_factory
-    if make_group is not None:
-      return opened(make_group, seeds)
-    make = self.experiment.environment_factory
-    return environments.OneByOne([opened(make, seed) for seed in seeds])
+    if make_group is None:
+      make = self.experiment.environment_factory
+      make_group = functools.partial(environments.make_one_by_one, make)
+    return self._stack.enter_context(
+      environments.opened(lambda: make_group(seeds))
+    )
 
   def make_evaluation_environment(self, actor_steps: int) -> Any:
     """Makes the environment of an evaluation at an environment step."""

@@ -1,4 +1,4 @@
-"""Whether replay fits into memory, before it is made. Needs nothing."""
+"""What memory there is, and whether replay fits. Needs nothing."""
 
 import os
 import pathlib
@@ -61,6 +61,16 @@ def available_memory(
     *_free_in_groups(proc / "self" / "cgroup", cgroups),
   ]
   return max(0, min(free)) if free else None
+
+
+def resident_memory(proc: pathlib.Path = pathlib.Path("/proc")) -> int:
+  """The bytes of memory that this process has; 0 where the system won't tell.
+
+  Args:
+    proc: where Linux tells about processes.
+  """
+  words = _text(proc / "self" / "statm").split()
+  return int(words[1]) * os.sysconf("SC_PAGE_SIZE") if words else 0
 
 
 def _free_in_machine(meminfo: pathlib.Path) -> Iterator[int]:

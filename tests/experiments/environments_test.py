@@ -1,0 +1,85 @@
+"""Environments that step together: real ones, and what memory holds."""
+
+import numpy as np
+import psutil
+import pytest
+
+from acme_qsm.experiments import environments
+from acme_qsm.experiments.config import ExperimentError
+from acme_qsm.replay import memory
+
+MB = 10**6
+
+
+class Heavy:
+  """An environment that takes ten megabytes.
+
+  Attributes:
+    closed: how many have been closed.
+  """
+
+  closed = 0
+
+  def __init__(self, seed):
+    self.seed = seed
+    self._data = np.ones(10 * MB // 8)
+
+  def close(self):
+    type(self).closed += 1
+
+
+@pytest.fixture(autouse=True)
+def _none_is_closed():
+  Heavy.closed = 0
+
+
+def test_all_are_made_in_the_order_of_their_seeds():
+  group = environments.make_one_by_one(Heavy, [5, 3, 4, 9, 7, 1, 2])
+  assert [one.seed for one in group.environments] == [5, 3, 4, 9, 7, 1, 2]
+  group.close()
+  assert Heavy.closed == 7
+
+
+def test_more_than_memory_holds_are_refused_after_a_few():
+  made = []
+
+  def make(seed):
+    made.append(seed)
+    return Heavy(seed)
+
+  # 100 TB.
+  with pytest.raises(ExperimentError, match="Set a smaller num_envs") as error:
+    environments.make_one_by_one(make, range(10**7))
+  assert made == [0, 1, 2, 3, 4]
+  assert Heavy.closed == 5
+  # What each takes, within what else the process takes or gives back meanwhile.
+  each = float(str(error.value).split("more of ")[1].split(" MB")[0])
+  assert each == pytest.approx(10.0, rel=0.2)
+
+
+def test_the_sum():
+  environments.require_room(10, 10 * MB, 100 * MB)
+  environments.require_room(10**9, MB, None)
+  message = "11 more of 10.0 MB = 110 MB; 100 MB are free"
+  with pytest.raises(ExperimentError, match=message):
+    environments.require_room(11, 10 * MB, 100 * MB)
+
+
+def test_one_that_cannot_be_made_leaves_none_open():
+  def make(seed):
+    if seed == 3:
+      raise OSError("no more")
+    return Heavy(seed)
+
+  with pytest.raises(OSError, match="no more"):
+    environments.make_one_by_one(make, range(5))
+  assert Heavy.closed == 3
+
+
+def test_the_memory_that_this_process_has():
+  expected = psutil.Process().memory_info().rss
+  assert memory.resident_memory() == pytest.approx(expected, rel=0.05)
+
+
+def test_where_nobody_tells(tmp_path):
+  assert memory.resident_memory(tmp_path) == 0
