@@ -22,7 +22,12 @@ if typing.TYPE_CHECKING:
   from acme_qsm.methods import make_learner_core
   from acme_qsm.methods import make_networks
   from acme_qsm.methods import make_policy
+  from acme_qsm.methods.dipo import DIPOConfig
+  from acme_qsm.methods.dpmd import DPMDConfig
+  from acme_qsm.methods.gaussian import GaussianConfig
+  from acme_qsm.methods.idem import IDEMConfig
   from acme_qsm.methods.qsm import QSMConfig
+  from acme_qsm.methods.qvpo import QVPOConfig
   from acme_qsm.methods.sdac import SDACConfig
   from acme_qsm.networks import DiffusionNetworks
   from acme_qsm.networks import QSMNetworks
@@ -33,14 +38,19 @@ if typing.TYPE_CHECKING:
 __all__ = [
   "AcmeBuilder",
   "ArraySpec",
+  "DIPOConfig",
+  "DPMDConfig",
   "DiffusionBuilder",
   "DiffusionNetworks",
   "EnvironmentSpec",
+  "GaussianConfig",
+  "IDEMConfig",
   "LearnerCore",
   "PolicyParams",
   "QSMBuilder",
   "QSMConfig",
   "QSMNetworks",
+  "QVPOConfig",
   "SDACConfig",
   "TrainingState",
   "Transition",
@@ -64,6 +74,11 @@ __getattr__, __dir__ = lazy.attach(
     "LearnerCore": "acme_qsm.core",
     "PolicyParams": "acme_qsm.core",
     "QSMBuilder": "acme_qsm.agents.builder",
+    "DIPOConfig": "acme_qsm.methods.dipo",
+    "DPMDConfig": "acme_qsm.methods.dpmd",
+    "GaussianConfig": "acme_qsm.methods.gaussian",
+    "IDEMConfig": "acme_qsm.methods.idem",
+    "QVPOConfig": "acme_qsm.methods.qvpo",
     "QSMConfig": "acme_qsm.methods.qsm",
     "SDACConfig": "acme_qsm.methods.sdac",
     "QSMNetworks": "acme_qsm.networks",

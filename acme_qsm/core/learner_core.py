@@ -160,6 +160,7 @@ class _Parts:
     self._sampler = method.make_sampler(networks, config)
     self._policy_loss = method.make_policy_loss(networks, config)
     self._critic_loss = method.make_critic_loss(networks, config)
+    self._next_value_bonus = method.make_next_value_bonus(networks, config)
     self._policy_optimizer = updates.make_policy_optimizer(config)
     self._critic_optimizer = optax.adam(config.critic_learning_rate)
 
@@ -261,7 +262,7 @@ class _Parts:
       state.critic_params,
       state.critic_opt_state,
       state.target_critic_params,
-      transitions,
+      self._add_bonus(state, transitions, key),
       next_action,
     )
     metrics = {
@@ -274,6 +275,25 @@ class _Parts:
       critic_params=update.params, critic_opt_state=update.opt_state
     )
     return state, next_action, metrics
+
+  def _add_bonus(
+    self, state: TrainingState, transitions: types.Transition, key: jax.Array
+  ) -> types.Transition:
+    """Transitions whose rewards have the method's bonus on the next value."""
+    if self._next_value_bonus is None:
+      return transitions
+    bonus = self._next_value_bonus(
+      state.policy_params,
+      state.extra,
+      # Beside what is split off from it: other draws would be other runs.
+      jax.random.fold_in(key, 1),
+      transitions.next_observation,
+    )
+    # r + discount (Q + bonus), whatever it is that the critics predict.
+    scale = self._config.discount / self._config.reward_scale
+    return transitions._replace(
+      reward=transitions.reward + scale * transitions.discount * bonus
+    )
 
   def _update_policy_if_due(
     self,

@@ -71,6 +71,10 @@ class Method:
     make_networks: (environment_spec, config, **own networks) -> networks.
     make_sampler: (networks, config, evaluation) -> what draws actions.
     make_critic_loss: (networks, config) -> what the critics descend.
+    make_next_value_bonus: (networks, config) -> what is added to the value of
+      the next action in the critics' target, such as its entropy: (policy's
+      parameters, extra state, key, next observation [B, ...]) -> [B], in units
+      of scaled reward; None for nothing.
     presets: configurations by name; "default" is there in any case.
   """
 
@@ -86,6 +90,9 @@ class Method:
   make_critic_loss: Callable[[Any, Any], critics.CriticLoss] = (
     critics.make_critic_loss
   )
+  make_next_value_bonus: Callable[
+    [Any, Any], Callable[..., jax.Array] | None
+  ] = lambda networks, config: None
   presets: Mapping[str, ActorCriticConfig] = dataclasses.field(
     default_factory=dict
   )

@@ -13,6 +13,7 @@ from acme_qsm import lazy
 if typing.TYPE_CHECKING:
   from acme_qsm.diffusion.chains import chain_log_prob
   from acme_qsm.diffusion.chains import sample_chain
+  from acme_qsm.diffusion.reverse import density_at_bounds
   from acme_qsm.diffusion.reverse import reverse_samples
   from acme_qsm.diffusion.samplers import DenoiseFn
   from acme_qsm.diffusion.samplers import sample
@@ -36,6 +37,7 @@ __all__ = [
   "TransitionName",
   "add_noise",
   "chain_log_prob",
+  "density_at_bounds",
   "make_betas",
   "make_schedule",
   "remove_noise",
@@ -57,6 +59,7 @@ __getattr__, __dir__ = lazy.attach(
     "TransitionName": "acme_qsm.diffusion.transitions",
     "add_noise": "acme_qsm.diffusion.schedules",
     "chain_log_prob": "acme_qsm.diffusion.chains",
+    "density_at_bounds": "acme_qsm.diffusion.reverse",
     "make_betas": "acme_qsm.diffusion.schedules",
     "make_schedule": "acme_qsm.diffusion.schedules",
     "remove_noise": "acme_qsm.diffusion.schedules",

@@ -87,6 +87,45 @@ def reverse_samples(
   return clean, (repeated - action_scale * clean) / noise_scale
 
 
+def density_at_bounds(
+  schedule: NoiseSchedule,
+  noisy_action: jax.Array,
+  step: jax.Array,
+  bound: float,
+) -> jax.Array:
+  """How dense reverse samples are at either end of their range.
+
+  Of each entry of the clean action that `reverse_samples` draws with a bound.
+
+  Args:
+    schedule: the noise schedule.
+    noisy_action: [B, A] noisy actions a_t.
+    step: [B] or [] denoising steps t in 0 .. T - 1, integers.
+    bound: b, positive.
+
+  Returns:
+    The logarithms of the densities at -b and at b: [B, A, 2].
+  """
+  alpha_bar = per_example(schedule.alpha_bars[step], noisy_action)
+  action_scale, noise_scale = jnp.sqrt(alpha_bar), jnp.sqrt(1.0 - alpha_bar)
+  # By symmetry, as in `reverse_samples`: the near end is that of a_t's sign.
+  size = jnp.abs(noisy_action)
+  low = (size - bound * action_scale) / noise_scale
+  high = (size + bound * action_scale) / noise_scale
+  # log(tail(low) - tail(high)), without the digits that the tails share.
+  log_tail_low = jax.scipy.special.log_ndtr(-low)
+  log_tail_high = jax.scipy.special.log_ndtr(-high)
+  log_mass = log_tail_low + jnp.log(-jnp.expm1(log_tail_high - log_tail_low))
+  # Per unit of the clean action, not of the noise.
+  log_unit = jnp.log(action_scale / noise_scale) - log_mass
+  near = jax.scipy.stats.norm.logpdf(low) + log_unit
+  far = jax.scipy.stats.norm.logpdf(high) + log_unit
+  positive = noisy_action >= 0
+  return jnp.stack(
+    [jnp.where(positive, far, near), jnp.where(positive, near, far)], axis=-1
+  )
+
+
 def _draw_truncated(
   uniform: jax.Array, low: jax.Array, width: jax.Array
 ) -> jax.Array:

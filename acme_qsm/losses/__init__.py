@@ -10,6 +10,10 @@ import typing
 from acme_qsm import lazy
 
 if typing.TYPE_CHECKING:
+  from acme_qsm.losses.maximum_entropy import entropy_temperature_loss
+  from acme_qsm.losses.maximum_entropy import soft_policy_loss
+  from acme_qsm.losses.maximum_entropy import squashed_log_prob
+  from acme_qsm.losses.noised_energy import noised_energy_noise
   from acme_qsm.losses.policy_gradient import diffusion_policy_gradient_loss
   from acme_qsm.losses.score_matching import boltzmann_score_matching_loss
   from acme_qsm.losses.score_matching import q_score_matching_loss
@@ -27,6 +31,7 @@ if typing.TYPE_CHECKING:
   from acme_qsm.losses.weighted_noise_matching import self_normalized_weights
   from acme_qsm.losses.weighted_noise_matching import temperature_loss
   from acme_qsm.losses.weighted_noise_matching import weight_kl
+  from acme_qsm.losses.weighted_noise_matching import weighted_denoising_loss
 
 __all__ = [
   "boltzmann_score_matching_loss",
@@ -34,18 +39,24 @@ __all__ = [
   "clipped_double_q_loss",
   "diffusion_policy_gradient_loss",
   "effective_sample_size",
+  "entropy_temperature_loss",
   "exponential_weights",
   "hl_gauss_double_q_loss",
+  "noised_energy_noise",
   "normalize_q_value",
   "q_score_matching_loss",
   "quantile_double_q_loss",
   "reverse_sampling_score_matching_loss",
   "self_normalized_weights",
+  "soft_policy_loss",
+  "squashed_log_prob",
   "take_lowest",
   "temperature_loss",
   "weight_kl",
+  "weighted_denoising_loss",
 ]
 
+_ENTROPY = "acme_qsm.losses.maximum_entropy"
 _WEIGHTED = "acme_qsm.losses.weighted_noise_matching"
 
 __getattr__, __dir__ = lazy.attach(
@@ -56,15 +67,20 @@ __getattr__, __dir__ = lazy.attach(
     "clipped_double_q_loss": "acme_qsm.losses.value",
     "diffusion_policy_gradient_loss": "acme_qsm.losses.policy_gradient",
     "effective_sample_size": _WEIGHTED,
+    "entropy_temperature_loss": _ENTROPY,
     "exponential_weights": _WEIGHTED,
     "hl_gauss_double_q_loss": "acme_qsm.losses.value",
+    "noised_energy_noise": "acme_qsm.losses.noised_energy",
     "normalize_q_value": _WEIGHTED,
     "q_score_matching_loss": "acme_qsm.losses.score_matching",
     "quantile_double_q_loss": "acme_qsm.losses.value",
     "reverse_sampling_score_matching_loss": _WEIGHTED,
     "self_normalized_weights": _WEIGHTED,
+    "soft_policy_loss": _ENTROPY,
+    "squashed_log_prob": _ENTROPY,
     "take_lowest": "acme_qsm.losses.value",
     "temperature_loss": _WEIGHTED,
     "weight_kl": _WEIGHTED,
+    "weighted_denoising_loss": _WEIGHTED,
   },
 )

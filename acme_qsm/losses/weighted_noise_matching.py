@@ -43,6 +43,31 @@ def reverse_sampling_score_matching_loss(
   return jnp.sum(weight * jnp.mean(square, axis=-1), axis=-1)
 
 
+def weighted_denoising_loss(
+  noise_prediction: jax.Array, noise: jax.Array, weight: jax.Array
+) -> jax.Array:
+  """Denoising of samples that count by their weights.
+
+    loss = weight mean_A (eps - noise)^2,
+
+  where the noise was added to a clean action. With weights w(a) of actions from
+  a density p, the denoiser becomes that of the density proportional to
+  w(a) p(a).
+
+  Args:
+    noise_prediction: [B, A] the denoiser's output eps for the noisy actions.
+    noise: [B, A] the noises in them.
+    weight: [B] weights, not negative.
+
+  Returns:
+    The loss of each example [B]; no gradient flows into noises or weights.
+  """
+  chex.assert_rank([noise_prediction, weight], [2, 1])
+  chex.assert_equal_shape([noise_prediction, noise])
+  noise, weight = jax.lax.stop_gradient((noise, weight))
+  return weight * jnp.mean(jnp.square(noise_prediction - noise), axis=-1)
+
+
 def self_normalized_weights(
   q_value: jax.Array, boltzmann_temperature: float | jax.Array
 ) -> jax.Array:

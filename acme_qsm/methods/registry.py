@@ -8,10 +8,23 @@ from acme_qsm.core import critics
 from acme_qsm.core import learner_core
 from acme_qsm.core.config import ActorCriticConfig
 from acme_qsm.core.method import Method
+from acme_qsm.methods.dipo import DIPO
+from acme_qsm.methods.dpmd import DPMD
+from acme_qsm.methods.gaussian import GAUSSIAN
+from acme_qsm.methods.idem import IDEM
 from acme_qsm.methods.qsm import QSM
+from acme_qsm.methods.qvpo import QVPO
 from acme_qsm.methods.sdac import SDAC
 
-METHODS: dict[str, Method] = {"qsm": QSM, "sdac": SDAC}
+METHODS: dict[str, Method] = {
+  "qsm": QSM,
+  "sdac": SDAC,
+  "idem": IDEM,
+  "dpmd": DPMD,
+  "qvpo": QVPO,
+  "dipo": DIPO,
+  "gaussian": GAUSSIAN,
+}
 """Methods by name. Add your own under a name of its own."""
 
 

@@ -10,8 +10,8 @@ import pytest
 import acme_qsm
 from acme_qsm import diffusion
 from acme_qsm import methods
+from acme_qsm.core import reverse_sampling
 from acme_qsm.core import weights
-from acme_qsm.methods import sdac
 
 NUM_STEPS = 3
 # The vp schedule at T = 3, worked out in schedules_test.
@@ -97,7 +97,7 @@ def test_truncated_samples_tilt_the_truncated_normal(
   # One noisy action for all, off the middle: replay's, as it is.
   size, noisy, slope = 20_000, 0.5, 3.0
   monkeypatch.setattr(
-    sdac,
+    reverse_sampling,
     "draw_noisy_action",
     lambda config, schedule, key, action, *rest: action,
   )

@@ -1,0 +1,88 @@
+"""The policy's own actions, and denoising them.
+
+For methods whose denoiser learns what the policy itself draws.
+"""
+
+from __future__ import annotations
+
+import typing
+
+from acme_qsm import diffusion
+from acme_qsm import losses
+from acme_qsm import types
+from acme_qsm.core.acting import Sampler
+from acme_qsm.deferred import jax
+from acme_qsm.deferred import jnp
+
+if typing.TYPE_CHECKING:
+  from acme_qsm.networks import DiffusionNetworks
+
+
+def draw(
+  sampler: Sampler,
+  params: types.Params,
+  key: jax.Array,
+  observation: jax.Array,
+  num_samples: int,
+) -> jax.Array:
+  """Draws several actions of the policy for each observation.
+
+  Args:
+    sampler: draws an action for each observation.
+    params: the policy's parameters.
+    key: a PRNG key, consumed.
+    observation: [B, ...] observations.
+    num_samples: K.
+
+  Returns:
+    Actions [B, K, A], held constant.
+  """
+  params = jax.tree.map(jax.lax.stop_gradient, params)
+  repeated = jnp.repeat(observation, num_samples, axis=0)
+  action = sampler(params, key, repeated)
+  return action.reshape(observation.shape[0], num_samples, -1)
+
+
+def denoising_loss(
+  networks: DiffusionNetworks,
+  schedule: diffusion.NoiseSchedule,
+  params: types.Params,
+  key: jax.Array,
+  observation: jax.Array,
+  action: jax.Array,
+  weight: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+  """Denoising of several weighted actions for each observation.
+
+  The actions of one observation are noised to the same denoising step, each by
+  a noise of its own.
+
+  Args:
+    networks: the denoiser.
+    schedule: the noise schedule.
+    params: the denoiser's parameters.
+    key: a PRNG key, consumed.
+    observation: [B, ...] observations.
+    action: [B, K, A] clean actions.
+    weight: [B, K] their weights, which carry the 1 / K of a mean over k.
+
+  Returns:
+    The loss [], a mean over the batch and the action's dimensions, and the
+    denoising steps [B].
+  """
+  batch_size, num_samples, size = action.shape
+  step_key, noise_key = jax.random.split(key)
+  steps = jax.random.randint(step_key, (batch_size,), 0, schedule.num_steps)
+  repeated = jnp.repeat(steps, num_samples)
+  flat = action.reshape(-1, size)
+  noise = jax.random.normal(noise_key, flat.shape)
+  noise_prediction = networks.denoise(
+    params,
+    jnp.repeat(observation, num_samples, axis=0),
+    diffusion.add_noise(schedule, flat, noise, repeated),
+    repeated,
+  )
+  loss = losses.weighted_denoising_loss(
+    noise_prediction, noise, weight.reshape(-1)
+  )
+  return jnp.sum(loss) / batch_size, steps

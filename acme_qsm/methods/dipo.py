@@ -1,0 +1,146 @@
+"""Diffusion policies for online learning, DIPO (Yang et al., 2023).
+
+arXiv:2305.13122: replay's actions are moved up the critics' action gradient,
+and the denoiser learns the moved ones. No gradient flows through the sampler.
+
+Stateless: each update moves the executed actions anew, so that replay keeps no
+column of moved ones, and any replay will do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Callable
+
+from acme_qsm import configuration
+from acme_qsm import diffusion
+from acme_qsm import types
+from acme_qsm.core import acting
+from acme_qsm.core import policy_samples
+from acme_qsm.core import sampling
+from acme_qsm.core.config import DiffusionConfig
+from acme_qsm.core.method import Context
+from acme_qsm.core.method import Method
+from acme_qsm.core.method import PolicyLoss
+from acme_qsm.deferred import jax
+from acme_qsm.deferred import jnp
+from acme_qsm.deferred import optax
+
+if typing.TYPE_CHECKING:
+  from acme_qsm.networks import DiffusionNetworks
+
+
+@dataclasses.dataclass(frozen=True)
+class DIPOConfig(DiffusionConfig):
+  """Everything that DIPO can be told.
+
+  Attributes:
+    num_action_moves: N_a, steps of Adam that an action is moved by; each is one
+      gradient of the critics.
+    action_learning_rate: Adam's, about the size of each step in [-1, 1].
+  """
+
+  sampler: diffusion.TransitionName = "posterior"
+  num_action_moves: int = configuration.positive(10)
+  action_learning_rate: float = configuration.positive(0.03)
+
+
+def make_policy_loss(
+  networks: DiffusionNetworks, config: DIPOConfig
+) -> PolicyLoss:
+  """Makes the denoiser's loss.
+
+  Args:
+    networks: the denoiser and the critics.
+    config: how actions are moved.
+
+  Returns:
+    The loss, a mean over the batch and the action's dimensions.
+  """
+  schedule = sampling.make_schedule(networks, config)
+
+  def policy_loss(
+    params: types.Params,
+    extra: tuple,
+    transitions: types.Transition,
+    keys: jax.Array,
+    context: Context,
+  ) -> tuple[jax.Array, tuple[tuple, types.Metrics]]:
+    observation, action = transitions.observation, transitions.action
+
+    def total_q_value(action: jax.Array) -> jax.Array:
+      q_value = acting.lowest_q_value(
+        networks, context.critic_params, observation, action[:, None]
+      )
+      return jnp.sum(q_value)
+
+    moved = move_actions(config, jax.grad(total_q_value), action)
+    loss, _ = policy_samples.denoising_loss(
+      networks,
+      schedule,
+      params,
+      keys[0],
+      observation,
+      moved[:, None],
+      jnp.ones((moved.shape[0], 1)),
+    )
+    metrics = {
+      "denoiser_loss": loss,
+      "moved_distance": jnp.sqrt(jnp.mean(jnp.square(moved - action))),
+    }
+    return loss, (extra, metrics)
+
+  return policy_loss
+
+
+def move_actions(
+  config: DIPOConfig,
+  gradient: Callable[[jax.Array], jax.Array],
+  action: jax.Array,
+) -> jax.Array:
+  """Moves actions up a gradient, within the box.
+
+  Args:
+    config: by how many steps of which size.
+    gradient: actions [B, A] -> gradient of what they are to increase.
+    action: [B, A] actions.
+
+  Returns:
+    Actions [B, A] in [-1, 1], held constant.
+  """
+  optimizer = optax.adam(config.action_learning_rate)
+
+  def move(
+    carry: tuple[jax.Array, optax.OptState], _: None
+  ) -> tuple[tuple[jax.Array, optax.OptState], None]:
+    action, opt_state = carry
+    change, opt_state = optimizer.update(-gradient(action), opt_state)
+    return (jnp.clip(action + jnp.asarray(change), -1.0, 1.0), opt_state), None
+
+  start = (action, optimizer.init(action))
+  (moved, _), _ = jax.lax.scan(move, start, length=config.num_action_moves)
+  return jax.lax.stop_gradient(moved)
+
+
+DIPO = Method(
+  config=DIPOConfig,
+  make_policy_loss=make_policy_loss,
+  metrics=("denoiser_loss", "moved_distance"),
+  presets={
+    # The official implementation's, whose particles outlive an update, and
+    # which evaluates without the sampler's noise.
+    "official": DIPOConfig(
+      policy_hidden_sizes=(256, 256, 256),
+      critic_hidden_sizes=(256, 256, 256),
+      num_denoising_steps=100,
+      noise_schedule="cosine",
+      num_action_moves=20,
+      evaluation_temperature=0.0,
+      exploration_noise=0.0,
+      target_action_noise=0.0,
+      n_step=1,
+    ),
+  },
+)
+"""DIPO."""

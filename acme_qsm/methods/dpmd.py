@@ -1,0 +1,184 @@
+"""Diffusion policy mirror descent (Ma et al., 2025, arXiv:2502.00361).
+
+The policy becomes the density proportional to pi_old exp(Q / temperature): its
+own actions are denoised, weighted by the critics. No gradient flows through the
+sampler or the critics.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from typing import NamedTuple
+
+from acme_qsm import configuration
+from acme_qsm import diffusion
+from acme_qsm import losses
+from acme_qsm import types
+from acme_qsm.core import acting
+from acme_qsm.core import policy_samples
+from acme_qsm.core import sampling
+from acme_qsm.core import weights
+from acme_qsm.core.method import Context
+from acme_qsm.core.method import Method
+from acme_qsm.core.method import PolicyLoss
+from acme_qsm.deferred import jax
+from acme_qsm.deferred import jnp
+from acme_qsm.methods import presets
+
+if typing.TYPE_CHECKING:
+  from acme_qsm.networks import DiffusionNetworks
+
+
+@dataclasses.dataclass(frozen=True)
+class DPMDConfig(weights.WeightsConfig):
+  """Everything that diffusion policy mirror descent can be told.
+
+  Attributes:
+    num_policy_samples: K, actions of the policy for each next observation that
+      are weighed against each other. 1 takes the action of the critics' target,
+      which is there anyway, and weighs it against those of other observations:
+      for weights="normalized_exponential".
+    q_statistics_decay: of weights that are normalised, decay per update of the
+      running mean and mean square of Q, in [0, 1).
+    q_value_clip: the largest size of a normalised Q.
+  """
+
+  sampler: diffusion.TransitionName = "posterior"
+  num_policy_samples: int = configuration.positive(4)
+  target_kl: float = configuration.positive(0.7)
+  q_statistics_decay: float = configuration.checked(
+    0.999, lambda value: 0 <= value < 1, "in [0, 1)"
+  )
+  q_value_clip: float = configuration.positive(3.0)
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.check_num_samples("num_policy_samples")
+
+
+class DPMDState(NamedTuple):
+  """What mirror descent holds beside the shared state.
+
+  Attributes:
+    temperature: the weights' temperature.
+    q_mean: [] running mean of Q, biased towards its start at 0.
+    q_square: [] running mean of its square, likewise.
+  """
+
+  temperature: weights.Temperature
+  q_mean: jax.Array
+  q_square: jax.Array
+
+
+def make_policy_loss(
+  networks: DiffusionNetworks, config: DPMDConfig
+) -> PolicyLoss:
+  """Makes the denoiser's loss.
+
+  Args:
+    networks: the denoiser and the critics.
+    config: how many actions are weighed, and how.
+
+  Returns:
+    The loss, a mean over the batch and the action's dimensions.
+  """
+  schedule = sampling.make_schedule(networks, config)
+  sampler = sampling.make_sampler(networks, config)
+
+  def policy_loss(
+    params: types.Params,
+    extra: DPMDState,
+    transitions: types.Transition,
+    keys: jax.Array,
+    context: Context,
+  ) -> tuple[jax.Array, tuple[DPMDState, types.Metrics]]:
+    observation = transitions.next_observation
+    action = context.next_action[:, None]
+    if config.num_policy_samples > 1:
+      action = policy_samples.draw(
+        sampler, params, keys[0], observation, config.num_policy_samples
+      )
+    q_value = acting.lowest_q_value(
+      networks, context.critic_params, observation, action
+    )
+    q_value, extra = standardize(config, extra, q_value, context.updates)
+    temperature = extra.temperature
+    if config.weights == "normalized_exponential":
+      weight = losses.exponential_weights(q_value, temperature.value)
+      share = losses.self_normalized_weights(q_value, temperature.value)
+    else:
+      weight = weights.weigh(config, q_value, temperature.value)
+      share = weights.shares(config, q_value, temperature.value)
+    loss, steps = policy_samples.denoising_loss(
+      networks, schedule, params, keys[1], observation, action, weight
+    )
+    metrics = {
+      "denoiser_loss": loss,
+      **weights.measure(temperature, weight, share, steps, schedule.num_steps),
+    }
+    temperature = weights.update_temperature(
+      config, temperature, share, context.updates
+    )
+    return loss, (extra._replace(temperature=temperature), metrics)
+
+  return policy_loss
+
+
+def standardize(
+  config: DPMDConfig, extra: DPMDState, q_value: jax.Array, updates: jax.Array
+) -> tuple[jax.Array, DPMDState]:
+  """(Q - running mean) / running deviation, clipped, where weights want that.
+
+  Args:
+    config: whether, and how.
+    extra: the running moments.
+    q_value: [B, K] Q-values, of scaled rewards.
+    updates: [] updates made before this one.
+
+  Returns:
+    The same [B, K], standardised where weights are normalised, and the new
+    moments.
+  """
+  if config.weights != "normalized_exponential":
+    return q_value, extra
+  decay = config.q_statistics_decay
+  mean = decay * extra.q_mean + (1.0 - decay) * jnp.mean(q_value)
+  square = decay * extra.q_square + (1.0 - decay) * jnp.mean(
+    jnp.square(q_value)
+  )
+  # The moments start at 0: divide what is missing out.
+  present = 1.0 - decay ** (updates + 1)
+  variance = square / present - jnp.square(mean / present)
+  deviation = jnp.sqrt(jnp.maximum(variance, 1e-12))
+  standardized = jnp.clip(
+    (q_value - mean / present) / deviation,
+    -config.q_value_clip,
+    config.q_value_clip,
+  )
+  return standardized, extra._replace(q_mean=mean, q_square=square)
+
+
+DPMD = Method(
+  config=DPMDConfig,
+  make_policy_loss=make_policy_loss,
+  metrics=("denoiser_loss", *weights.METRICS),
+  init_extra=lambda config: DPMDState(
+    weights.init_temperature(config), jnp.zeros(()), jnp.zeros(())
+  ),
+  noise_scale=lambda config, extra: weights.noise_scale(
+    config, extra.temperature
+  ),
+  presets={
+    # Of the implementation of Ma et al. (2025), with the brackets that its
+    # standardisation lacks.
+    "reference": DPMDConfig(
+      **presets.REFERENCE,
+      **presets.DECAYING_TEMPERATURE,
+      num_policy_samples=1,
+      weights="normalized_exponential",
+      temperature_update_period=125,
+    ),
+  },
+)
+"""Diffusion policy mirror descent."""

@@ -1,0 +1,95 @@
+"""DIPO, against closed forms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import acme_qsm
+from acme_qsm.methods import dipo
+
+
+def move(gradient, action, **kwargs):
+  config = acme_qsm.DIPOConfig(**kwargs)
+  return np.asarray(
+    dipo.move_actions(config, gradient, jnp.asarray(action, jnp.float32))
+  )
+
+
+def test_each_move_is_of_adam():
+  # Adam's steps by a constant gradient are of its rate, whatever the size.
+  action = [[0.0, 0.1], [-0.5, 0.5]]
+  direction = np.array([1.0, -1.0])
+  for size in (1e-3, 1e3):
+    moved = move(
+      lambda a, size=size: jnp.broadcast_to(size * direction, a.shape),
+      action,
+      num_action_moves=5,
+      action_learning_rate=0.02,
+    )
+    np.testing.assert_allclose(moved, action + 0.1 * direction, atol=1e-5)
+
+
+def test_actions_stay_in_the_box():
+  moved = move(
+    jnp.ones_like,
+    [[0.99], [0.0]],
+    num_action_moves=8,
+    action_learning_rate=0.05,
+  )
+  np.testing.assert_allclose(moved, [[1.0], [0.4]], atol=1e-5)
+
+
+def test_actions_find_the_maximum():
+  moved = move(
+    lambda a: 0.3 - a,
+    np.linspace(-1, 1, 9)[:, None],
+    num_action_moves=300,
+    action_learning_rate=0.03,
+  )
+  np.testing.assert_allclose(moved, 0.3, atol=0.02)
+
+
+def test_the_denoiser_learns_the_moved_actions(
+  make_constant_networks, first_gradient
+):
+  # Of constant predictions 0.3 per step: 2 (0.3 - noise), a third of the time
+  # each; where actions are moved to is in the noisy action alone, so what is
+  # moved is looked at by the metric.
+  size = 8_000
+  config = acme_qsm.DIPOConfig(
+    num_denoising_steps=3,
+    critic_learning_rate=1e-12,
+    num_action_moves=4,
+    action_learning_rate=0.05,
+  )
+  networks = make_constant_networks([[2.0], [2.0]], [0.0, 1.0])
+  zeros = jnp.zeros((size,))
+  batch = acme_qsm.Transition(
+    observation=jnp.zeros((size, 1)),
+    action=jnp.zeros((size, 1)),
+    reward=zeros,
+    discount=zeros,
+    next_observation=jnp.zeros((size, 1)),
+  )
+  core = acme_qsm.make_learner_core(networks, config)
+  after, metrics = jax.jit(core.step)(core.init(jax.random.key(0)), batch)
+  assert float(metrics["moved_distance"]) == pytest.approx(0.2, rel=1e-3)
+  tolerance = 5 * 2 * np.sqrt((1 + 0.09) / 3 / size)
+  np.testing.assert_allclose(
+    first_gradient(after.policy_opt_state)[:, 0], 0.2, atol=tolerance
+  )
+
+
+@pytest.mark.parametrize(
+  ("field", "value"), [("num_action_moves", 0), ("action_learning_rate", 0.0)]
+)
+def test_invalid_values(field, value):
+  with pytest.raises(ValueError, match=rf"DIPOConfig\.{field} must"):
+    acme_qsm.DIPOConfig(**{field: value})
+
+
+def test_the_official_preset():
+  config = acme_qsm.methods.METHODS["dipo"].preset("official")
+  assert config.num_denoising_steps == 100
+  assert config.num_action_moves == 20

@@ -1,0 +1,182 @@
+"""Diffusion policy mirror descent, against numpy and closed forms."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import acme_qsm
+from acme_qsm import losses
+from acme_qsm.core import weights
+from acme_qsm.methods import dpmd
+
+
+def make_state(mean=0.0, square=0.0, temperature=1.0):
+  log_value = jnp.log(jnp.float32(temperature))
+  return dpmd.DPMDState(
+    weights.Temperature(log_value, ()), jnp.float32(mean), jnp.float32(square)
+  )
+
+
+STANDARDIZED = acme_qsm.DPMDConfig(
+  num_policy_samples=1,
+  weights="normalized_exponential",
+  temperature_update="constant",
+  q_statistics_decay=0.9,
+  q_value_clip=2.0,
+)
+
+
+def test_q_is_standardized_by_running_moments():
+  rng = np.random.default_rng(0)
+  state, means, squares = make_state(), 0.0, 0.0
+  for updates in range(5):
+    q_value = rng.normal(40.0, 3.0, size=(64, 1)).astype(np.float32)
+    found, state = dpmd.standardize(
+      STANDARDIZED, state, jnp.asarray(q_value), jnp.int32(updates)
+    )
+    means = 0.9 * means + 0.1 * q_value.mean()
+    squares = 0.9 * squares + 0.1 * (q_value.astype(np.float64) ** 2).mean()
+    present = 1 - 0.9 ** (updates + 1)
+    mean = means / present
+    deviation = np.sqrt(squares / present - mean**2)
+    # (Q - mean) / deviation: not Q - mean / deviation.
+    expected = np.clip((q_value - mean) / deviation, -2.0, 2.0)
+    np.testing.assert_allclose(found, expected, atol=5e-3)
+  assert np.max(np.abs(found)) == 2.0
+
+
+@pytest.mark.parametrize(("factor", "offset"), [(10.0, 0.0), (1.0, -30.0)])
+def test_standardized_q_knows_neither_unit_nor_origin(factor, offset):
+  q_value = np.random.default_rng(0).normal(size=(64, 1)).astype(np.float32)
+  plain, moved = (
+    dpmd.standardize(STANDARDIZED, make_state(), jnp.asarray(q), jnp.int32(0))[
+      0
+    ]
+    for q in (q_value, factor * q_value + offset)
+  )
+  np.testing.assert_allclose(plain, moved, atol=1e-3)
+
+
+def test_equal_values_are_of_no_weight():
+  found, _ = dpmd.standardize(
+    STANDARDIZED, make_state(), jnp.full((8, 1), 7.0), jnp.int32(0)
+  )
+  assert np.all(np.abs(found) <= 2.0)
+  assert np.all(found == found[0])
+
+
+def test_weights_of_samples_need_no_moments():
+  config = acme_qsm.DPMDConfig(num_policy_samples=4)
+  q_value = jnp.arange(8.0).reshape(2, 4)
+  state = make_state(mean=3.0)
+  found, after = dpmd.standardize(config, state, q_value, jnp.int32(0))
+  np.testing.assert_array_equal(found, q_value)
+  assert after is state
+
+
+def test_the_loss_of_weighted_denoising():
+  rng = np.random.default_rng(0)
+  prediction, noise = rng.normal(size=(2, 6, 3)).astype(np.float32)
+  weight = rng.uniform(size=6).astype(np.float32)
+
+  def loss(prediction, noise, weight):
+    return jnp.sum(losses.weighted_denoising_loss(prediction, noise, weight))
+
+  np.testing.assert_allclose(
+    losses.weighted_denoising_loss(prediction, noise, weight),
+    weight * ((prediction - noise) ** 2).mean(axis=1),
+    rtol=1e-5,
+  )
+  gradients = jax.grad(loss, argnums=(0, 1, 2))(prediction, noise, weight)
+  np.testing.assert_allclose(
+    gradients[0], 2 / 3 * weight[:, None] * (prediction - noise), rtol=1e-5
+  )
+  assert not np.any(gradients[1])
+  assert not np.any(gradients[2])
+
+
+def make_batch(size):
+  zeros = jnp.zeros((size,))
+  return acme_qsm.Transition(
+    observation=jnp.zeros((size, 1)),
+    action=jnp.zeros((size, 1)),
+    reward=zeros,
+    discount=zeros,
+    next_observation=jnp.zeros((size, 1)),
+  )
+
+
+# The denoiser of `make_constant_networks` predicts a constant, so that the
+# policy is what it is, and its actions are those of no learning.
+CONFIG = acme_qsm.DPMDConfig(
+  num_denoising_steps=3,
+  noise_schedule="vp",
+  critic_learning_rate=1e-12,
+  num_policy_samples=8,
+  boltzmann_temperature=0.5,
+  temperature_update="constant",
+  exploration_noise=0.0,
+  target_action_noise=0.0,
+)
+
+
+def test_the_gradient_is_that_of_weighted_denoising(
+  make_constant_networks, first_gradient
+):
+  # Of a constant prediction p per step, the gradient is 2 (p - E[w noise]): and
+  # weights say nothing of the noises that are added after, so E[w noise] = 0,
+  # while they sum to one.
+  size = 4_000
+  networks = make_constant_networks([[3.0], [3.0]])
+  core = acme_qsm.make_learner_core(networks, CONFIG)
+  after, metrics = jax.jit(core.step)(
+    core.init(jax.random.key(0)), make_batch(size)
+  )
+  gradient = first_gradient(after.policy_opt_state)[:, 0]
+  # Five standard errors of a third of the batch, of weights that count as few.
+  tolerance = 5 * 2 * np.sqrt((1 + 0.09) / 3 / size)
+  np.testing.assert_allclose(gradient, 2 / 3 * 0.3, atol=tolerance)
+  assert 1.0 < float(metrics["effective_sample_size"]) < 8.0
+
+
+def test_the_action_of_the_critics_target_is_taken(
+  make_constant_networks, monkeypatch
+):
+  # With one sample, no other is drawn.
+  def fail(*unused):
+    raise AssertionError("drawn")
+
+  monkeypatch.setattr(dpmd.policy_samples, "draw", fail)
+  config = dataclasses.replace(
+    CONFIG, num_policy_samples=1, weights="normalized_exponential"
+  )
+  core = acme_qsm.make_learner_core(
+    make_constant_networks([[3.0], [3.0]]), config
+  )
+  state, metrics = jax.jit(core.step)(
+    core.init(jax.random.key(0)), make_batch(512)
+  )
+  assert np.isfinite(metrics["denoiser_loss"])
+  # The moments of 3 a of the policy's own actions, within the box.
+  present = 1 - config.q_statistics_decay
+  mean, square = state.extra.q_mean / present, state.extra.q_square / present
+  assert abs(mean) < 3.0
+  assert 0.0 < square <= 9.0
+
+
+def test_samples_and_weights_that_do_not_go_together():
+  with pytest.raises(ValueError, match=r"DPMDConfig\.num_policy_samples must"):
+    acme_qsm.DPMDConfig(num_policy_samples=1, temperature_update="constant")
+  with pytest.raises(ValueError, match=r"DPMDConfig\.target_kl must be below"):
+    acme_qsm.DPMDConfig(num_policy_samples=4, target_kl=1.5)
+
+
+def test_the_reference_s_preset():
+  config = acme_qsm.methods.METHODS["dpmd"].preset("reference")
+  assert config.num_policy_samples == 1
+  assert config.q_value_clip == 3.0
+  assert config.q_statistics_decay == 0.999
+  assert config.num_target_candidates == 32
