@@ -240,13 +240,17 @@ def make_config():
   """Makes small configurations, all said except for the fields given."""
 
   def make(agent="qsm", **fields):
-    return acme_qsm.methods.METHODS[agent].config(
+    config = acme_qsm.methods.METHODS[agent].config
+    of_denoisers = {
+      "time_embedding_size": 4,
+      "time_hidden_size": 8,
+      "num_denoising_steps": 2,
+    }
+    return config(
       **{
         "policy_hidden_sizes": (16,),
         "critic_hidden_sizes": (16,),
-        "time_embedding_size": 4,
-        "time_hidden_size": 8,
-        "num_denoising_steps": 2,
+        **(of_denoisers if hasattr(config, "num_denoising_steps") else {}),
         "num_action_candidates": 1,
         "num_evaluation_candidates": 1,
         "batch_size": 8,

@@ -130,8 +130,14 @@ def _require_own_settings(agent: str, argv: Sequence[str]) -> None:
     ]
     if flag.startswith("--") and owners and agent not in owners:
       raise ValueError(
-        f"{flag} is a setting of {' and '.join(owners)}, not of {agent}."
+        f"{flag} is a setting of {_enumerate(owners)}, not of {agent}."
       )
+
+
+def _enumerate(names: Sequence[str]) -> str:
+  """The names in a sentence: a, b and c."""
+  *others, last = names
+  return f"{', '.join(others)} and {last}" if others else last
 
 
 def _with_config(

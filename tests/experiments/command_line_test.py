@@ -33,12 +33,29 @@ def test_the_work_directory_is_the_tasks_and_the_seeds():
 @pytest.mark.parametrize(
   ("agent", "arguments", "message"),
   [
-    ("qsm", ["--num_reverse_samples", "5"], "num_reverse_samples .* sdac"),
-    ("qsm", ["--num-reverse-samples", "5"], "num-reverse-samples .* sdac"),
-    ("qsm", ["--num_reverse_samples=5"], "num_reverse_samples is .* sdac"),
-    ("qsm", ["--num-reverse-samples=5"], "num-reverse-samples is .* sdac"),
-    ("qsm", ["--temperature_scales_noise"], "temperature_scales_noise .* sdac"),
+    (
+      "qsm",
+      ["--num_policy_samples", "5"],
+      "num_policy_samples .* dpmd and qvpo",
+    ),
+    (
+      "qsm",
+      ["--num-policy-samples", "5"],
+      "num-policy-samples .* dpmd and qvpo",
+    ),
+    (
+      "qsm",
+      ["--num_policy_samples=5"],
+      "num_policy_samples is .* dpmd and qvpo",
+    ),
+    (
+      "qsm",
+      ["--num-policy-samples=5"],
+      "num-policy-samples is .* dpmd and qvpo",
+    ),
+    ("qsm", ["--temperature_scales_noise"], "noise .* sdac, idem and dpmd"),
     ("sdac", ["--no_normalize_action_gradient"], "action_gradient .* qsm"),
+    ("gaussian", ["--num_denoising_steps", "5"], "qsm, .* and dipo"),
     ("sdac", ["--q_score_scale", "1"], "q_score_scale .* qsm"),
   ],
 )

@@ -4,17 +4,25 @@ import sys
 
 import pytest
 
+from acme_qsm import methods
 from tests.distributed.launched import Launched
 
 SMALL = [
   *("--task", "cartpole:balance"),
   *("--policy_hidden_sizes", "16", "--critic_hidden_sizes", "16"),
   *("--batch_size", "16", "--samples_per_insert", "16"),
-  *("--min_replay_size", "200", "--num_denoising_steps", "2"),
+  *("--min_replay_size", "200"),
   *("--num_action_candidates", "1", "--num_evaluation_candidates", "1"),
   *("--num_eval_episodes", "1", "--eval_every", "2000"),
   *("--variable_update_period", "20", "--checkpoint_minutes", "0.05"),
 ]
+OF_DENOISERS = ["--num_denoising_steps", "2"]
+
+
+def make_small_arguments(agent="qsm"):
+  """Arguments of a run that takes no time to speak of."""
+  has_steps = hasattr(methods.METHODS[agent].config, "num_denoising_steps")
+  return [*SMALL, *(OF_DENOISERS if has_steps else [])]
 
 
 @pytest.fixture
@@ -24,8 +32,12 @@ def launch():
 
   def start(workdir, *arguments, launcher="distributed", within=()):
     command = [sys.executable, f"launchers/{launcher}.py"]
+    agent = "qsm"
+    if "--agent" in arguments:
+      agent = arguments[arguments.index("--agent") + 1]
+    small = make_small_arguments(agent)
     run = Launched(
-      [*within, *command, "--workdir", workdir, *SMALL, *arguments],
+      [*within, *command, "--workdir", workdir, *small, *arguments],
       workdir,
       workdir.parent,
     )
@@ -39,5 +51,5 @@ def launch():
 
 @pytest.fixture
 def small_arguments():
-  """Arguments of a run that takes no time to speak of."""
-  return SMALL
+  """Makes, for a method, arguments of a run that takes no time to speak of."""
+  return make_small_arguments

@@ -161,7 +161,7 @@ def test_nothing_outlives_a_launcher_that_was_killed(engine, launch, tmp_path):
       ["--critic_head", "categorical", "--action_repeat", "2"],
       "QSMConfig.max_value must be at least 200 for critic_head='categorical'",
     ),
-    (["--target_kl", "1"], "--target_kl is a setting of sdac, not of qsm"),
+    (["--target_kl", "1"], "is a setting of sdac, idem and dpmd, not of qsm"),
     (["--host", "nowhere"], "IP address of this machine, not 'nowhere'"),
     (["--host", "192.0.2.99"], "192.0.2.99, which is no address of this"),
     (
@@ -171,7 +171,7 @@ def test_nothing_outlives_a_launcher_that_was_killed(engine, launch, tmp_path):
   ],
 )
 def test_wrong_arguments(arguments, message, small_arguments, tmp_path, capfd):
-  command = ["--workdir", str(tmp_path / "run"), *small_arguments, *arguments]
+  command = ["--workdir", str(tmp_path / "run"), *small_arguments(), *arguments]
   assert distributed.main(command) == 2
   output = capfd.readouterr()
   assert message in output.err

@@ -143,7 +143,7 @@ def test_signals_end_with_a_checkpoint_and_their_exit_code(
     (["--preset", "oficial"], r"Unknown preset 'oficial'; .* official\?$"),
     (
       ["--num_reverse_samples", "5"],
-      "--num_reverse_samples is a setting of sdac, not of qsm",
+      "--num_reverse_samples is a setting of sdac and idem, not of qsm",
     ),
     (
       ["--critic_head", "categorical", "--action_repeat", "2"],
@@ -165,6 +165,14 @@ def test_signals_end_with_a_checkpoint_and_their_exit_code(
     ),
     (["--max_checkpoints", "0"], "max_to_keep must be at least 1, got 0"),
     (["--num_envs", "0"], "num_envs must be at least 1, got 0"),
+    (
+      ["--env_backend", "envpool", "--num_envs", "2"],
+      "envpool is not installed: install the extra `envpool`, on Python 3.12",
+    ),
+    (
+      ["--env_backend", "envpool", "--task", "lqr:lqr_2_1"],
+      "lqr:lqr_2_1 cannot be stepped by envpool",
+    ),
     (["--updates_per_step", "0"], "updates_per_step must be positive, got 0"),
     (
       ["--max_replay_size", "1000000000000"],

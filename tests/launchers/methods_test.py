@@ -49,7 +49,7 @@ def test_a_method_is_killed_and_goes_on(
 
   # It acts from its checkpoint.
   config = command_line.parse(
-    command_line.Arguments, [*small_arguments, "--agent", agent]
+    command_line.Arguments, [*small_arguments(agent), "--agent", agent]
   ).config
   environment = environments.make("cartpole:balance", 0)
   networks = acme_qsm.make_networks(
