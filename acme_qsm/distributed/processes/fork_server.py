@@ -286,6 +286,7 @@ def _run(request: Any, log: int, descriptor: int) -> NoReturn:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
+    sys.argv = [process.__file__, *request["arguments"]]
     _become(request["arguments"][1], request["environment"], descriptor)
   except BaseException:
     traceback.print_exc()
