@@ -37,7 +37,7 @@ _REPLAYS = {
   "reverb, 16 per item": ("reverb", 16),
 }
 """By name, the kind of replay and the transitions that are stored together."""
-_SLOW = ("sac", "program")
+_SLOW = ("sac", "official", "program")
 _ROOT = pathlib.Path(__file__).parents[1]
 
 
@@ -51,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     "loop": _measure_loop,
     "environments": _measure_environments,
     "sac": _measure_sac,
+    "official": _measure_official,
     "start": _measure_start,
     "program": _measure_program,
   }
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument(
     "--quick",
     action="store_true",
-    help=f"fewer cases, less time for each, without {' and '.join(_SLOW)}",
+    help=f"fewer cases, less time for each, without {', '.join(_SLOW)}",
   )
   parser.add_argument(
     "--full",
@@ -272,6 +273,21 @@ def _measure_sac(arguments: argparse.Namespace) -> dict[str, Any]:
     {"qsm": ("qsm", 1), "acme_sac": ("sac", 1)}, arguments.quick
   )
   _print_table([{"agent": name, **row} for name, row in found.items()])
+  return found
+
+
+def _measure_official(arguments: argparse.Namespace) -> dict[str, Any]:
+  del arguments  # It is left out where things are to be quick.
+  num_steps = 2_000
+  turns = [
+    {
+      "plain": _run_module("plain_loop", num_steps),
+      "qsm": _run_module("rates", "official", 1, num_steps),
+    }
+    for _ in range(3)
+  ]
+  found = timing.compare(turns)
+  _print_table([{"loop": name, **row} for name, row in found.items()])
   return found
 
 

@@ -18,11 +18,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from acme_qsm import DiffusionBuilder
 from acme_qsm import environments
 from acme_qsm import experiments
 from acme_qsm import make_networks
 from acme_qsm import QSMBuilder
 from acme_qsm.experiments import compilation_cache
+from acme_qsm.methods import METHODS
 from launchers.benchmarks import learner as learner_benchmark
 
 _TASK = "cheetah:run"
@@ -43,6 +45,21 @@ def _make_qsm(num_envs: int, min_replay_size: int) -> dict[str, Any]:
   )
   return {
     "builder": QSMBuilder(config),
+    "network_factory": lambda spec: make_networks(spec, config),
+  }
+
+
+def _make_official(num_envs: int, min_replay_size: int) -> dict[str, Any]:
+  """The same at the sizes of the official implementation."""
+  config = dataclasses.replace(
+    METHODS["qsm"].preset("official"),
+    policy_hidden_sizes=(512, 512),
+    critic_hidden_sizes=(512, 512),
+    min_replay_size=min_replay_size,
+    updates_per_step=1.0 / num_envs,
+  )
+  return {
+    "builder": DiffusionBuilder(config),
     "network_factory": lambda spec: make_networks(spec, config),
   }
 
@@ -72,6 +89,7 @@ def _make_sac(num_envs: int, min_replay_size: int) -> dict[str, Any]:
 
 AGENTS: dict[str, Callable[[int, int], dict[str, Any]]] = {
   "qsm": _make_qsm,
+  "official": _make_official,
   "sac": _make_sac,
 }
 """(environments, least replay size) -> the parts of an experiment."""

@@ -236,12 +236,21 @@ def test_loop(replay_and_per_item):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("agent", "num_envs"), [("qsm", "2"), ("sac", "1")])
-def test_environment_steps_per_second(agent, num_envs):
+@pytest.mark.parametrize(
+  "measured",
+  [
+    ("rates", "qsm", "2"),
+    ("rates", "official", "1"),
+    ("rates", "sac", "1"),
+    ("plain_loop",),
+  ],
+)
+def test_environment_steps_per_second(measured):
+  module, *arguments = measured
   done = subprocess.run(
     [
-      *(sys.executable, "-m", "launchers.benchmarks.rates"),
-      *(agent, num_envs, "100"),
+      *(sys.executable, "-m", f"launchers.benchmarks.{module}"),
+      *(*arguments, "100"),
     ],
     cwd=ROOT,
     capture_output=True,
