@@ -278,7 +278,7 @@ def _measure_sac(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _measure_official(arguments: argparse.Namespace) -> dict[str, Any]:
   del arguments  # It is left out where things are to be quick.
-  num_steps = 2_000
+  num_steps = 500
   turns = [
     {
       "plain": _run_module("plain_loop", num_steps),
