@@ -39,7 +39,7 @@ def noised_energy_noise(
   """
   chex.assert_rank([action_gradient, weight, alpha_bar], [3, 2, 1])
   chex.assert_equal_shape_prefix([action_gradient, weight], 2)
-  gradient = jnp.sum(weight[..., None] * action_gradient, axis=1)
+  gradient = jnp.einsum("bk,bka->ba", weight, action_gradient)
   if boundary is not None:
     chex.assert_equal_shape([gradient, boundary])
     gradient = gradient - boundary

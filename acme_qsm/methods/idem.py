@@ -88,11 +88,8 @@ def make_policy_loss(
     noise_prediction = networks.denoise(
       params, observation, samples.noisy_action, samples.steps
     )
-    loss = jnp.mean(
-      losses.weighted_denoising_loss(
-        noise_prediction, target, jnp.ones(target.shape[:1])
-      )
-    )
+    target = jax.lax.stop_gradient(target)
+    loss = jnp.mean(jnp.square(noise_prediction - target))
     metrics = {
       "denoiser_loss": loss,
       "target_size": jnp.sqrt(jnp.mean(jnp.square(target))),
