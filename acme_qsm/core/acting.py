@@ -160,7 +160,11 @@ def lowest_q_value(
   q_values = jax.vmap(networks.criticize, in_axes=(None, None, 1), out_axes=2)(
     critic_params, observation, action
   )
-  return jnp.min(q_values, axis=0)
+  # Not their minimum, whose gradient asks which of them is equal to it: where
+  # XLA computes them twice, as it does with JAX 0.12, none need be.
+  numbers = jnp.arange(q_values.shape[0])[:, None, None]
+  is_lowest = numbers == jnp.argmin(q_values, axis=0)
+  return jnp.sum(jnp.where(is_lowest, q_values, 0.0), axis=0)
 
 
 def add_exploration_noise(

@@ -198,11 +198,6 @@ def test_densities_at_the_ends(alpha_bar):
   np.testing.assert_allclose(found[:, 0], expected, rtol=2e-3, atol=0.02)
 
 
-@pytest.mark.xfail(
-  jax.__version_info__ >= (0, 7),
-  reason="compiled by JAX 0.12, a quarter of the examples do not count",
-  strict=False,
-)
 def test_the_loss_is_of_the_target(make_constant_networks, first_gradient):
   # Linear critics, no box: eps* = -sqrt((1 - abar) / abar) slope / temperature,
   # whatever the noisy action and the samples are.
