@@ -127,15 +127,39 @@ def best_of(
   Returns:
     Actions [B, A] in [-1, 1].
   """
-  batch_size = observation.shape[0]
-  # The candidates of an observation stand next to each other.
-  repeated = jnp.repeat(observation, num_candidates, axis=0)
-  action = sampler(policy_params, key, repeated)
+  candidates = draw_several(
+    sampler, policy_params, key, observation, num_candidates
+  )
   if num_candidates == 1:
-    return action
-  candidates = action.reshape(batch_size, num_candidates, -1)
+    return candidates[:, 0]
   q_value = lowest_q_value(networks, critic_params, observation, candidates)
-  return candidates[jnp.arange(batch_size), jnp.argmax(q_value, axis=1)]
+  best = jnp.argmax(q_value, axis=1)
+  return candidates[jnp.arange(observation.shape[0]), best]
+
+
+def draw_several(
+  sampler: Sampler,
+  policy_params: types.Params,
+  key: jax.Array,
+  observation: jax.Array,
+  num_samples: int,
+) -> jax.Array:
+  """Draws several actions of the policy for each observation.
+
+  Args:
+    sampler: draws an action for each observation.
+    policy_params: the policy's parameters.
+    key: a PRNG key, consumed.
+    observation: [B, ...] observations.
+    num_samples: K, at least 1.
+
+  Returns:
+    Actions [B, K, A] in [-1, 1].
+  """
+  # Those of an observation stand next to each other.
+  repeated = jnp.repeat(observation, num_samples, axis=0)
+  action = sampler(policy_params, key, repeated)
+  return action.reshape(observation.shape[0], num_samples, -1)
 
 
 def lowest_q_value(

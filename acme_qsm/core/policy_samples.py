@@ -10,7 +10,7 @@ import typing
 from acme_qsm import diffusion
 from acme_qsm import losses
 from acme_qsm import types
-from acme_qsm.core.acting import Sampler
+from acme_qsm.core import acting
 from acme_qsm.deferred import jax
 from acme_qsm.deferred import jnp
 
@@ -19,7 +19,7 @@ if typing.TYPE_CHECKING:
 
 
 def draw(
-  sampler: Sampler,
+  sampler: acting.Sampler,
   params: types.Params,
   key: jax.Array,
   observation: jax.Array,
@@ -38,9 +38,7 @@ def draw(
     Actions [B, K, A], held constant.
   """
   params = jax.tree.map(jax.lax.stop_gradient, params)
-  repeated = jnp.repeat(observation, num_samples, axis=0)
-  action = sampler(params, key, repeated)
-  return action.reshape(observation.shape[0], num_samples, -1)
+  return acting.draw_several(sampler, params, key, observation, num_samples)
 
 
 def denoising_loss(

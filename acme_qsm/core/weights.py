@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Literal
 from typing import NamedTuple
 
@@ -130,8 +131,37 @@ class Temperature(NamedTuple):
 
 def init_temperature(config: WeightsConfig) -> Temperature:
   """The temperature before the first update."""
-  log_value = jnp.log(jnp.float32(config.boltzmann_temperature))
-  return Temperature(log_value, _optimizer(config).init(log_value))
+  return start_temperature(
+    config.boltzmann_temperature, config.temperature_learning_rate
+  )
+
+
+def start_temperature(value: float, learning_rate: float) -> Temperature:
+  """A temperature of so much, before its first step: see `descend`."""
+  log_value = jnp.log(jnp.float32(value))
+  return Temperature(log_value, optax.adam(learning_rate).init(log_value))
+
+
+def descend(
+  temperature: Temperature,
+  loss: Callable[[jax.Array], jax.Array],
+  learning_rate: float,
+) -> Temperature:
+  """Makes a step of Adam down a loss of the temperature's logarithm.
+
+  Args:
+    temperature: the temperature.
+    loss: its logarithm [] -> loss [].
+    learning_rate: Adam's.
+
+  Returns:
+    The next temperature.
+  """
+  gradient = jax.grad(loss)(temperature.log_value)
+  change, opt_state = optax.adam(learning_rate).update(
+    gradient, temperature.opt_state
+  )
+  return Temperature(temperature.log_value + jnp.asarray(change), opt_state)
 
 
 def weigh(
@@ -210,16 +240,12 @@ def update_temperature(
     entropy = 0.5 * jnp.log(2.0 * jnp.pi * jnp.e * jnp.square(deviation))
     return log_value * (entropy - _REFERENCE_ENTROPY)
 
-  gradient = jax.grad(loss)(temperature.log_value)
-  change, opt_state = _optimizer(config).update(gradient, temperature.opt_state)
-  log_value = jnp.maximum(
-    temperature.log_value + jnp.asarray(change),
-    math.log(config.min_temperature),
-  )
+  moved = descend(temperature, loss, config.temperature_learning_rate)
+  log_value = jnp.maximum(moved.log_value, math.log(config.min_temperature))
   is_due = (updates + 1) % config.temperature_update_period == 0
   return jax.tree.map(
     lambda new, old: jnp.where(is_due, new, old),
-    Temperature(log_value, opt_state),
+    moved._replace(log_value=log_value),
     temperature,
   )
 
@@ -268,7 +294,3 @@ def measure(
     "weight_kl_mid_noise": mean_of_third(1),
     "weight_kl_high_noise": mean_of_third(2),
   }
-
-
-def _optimizer(config: WeightsConfig) -> optax.GradientTransformation:
-  return optax.adam(config.temperature_learning_rate)

@@ -23,7 +23,6 @@ from acme_qsm.core.method import Method
 from acme_qsm.core.method import PolicyLoss
 from acme_qsm.deferred import jax
 from acme_qsm.deferred import jnp
-from acme_qsm.deferred import optax
 
 if typing.TYPE_CHECKING:
   from acme_qsm.networks import GaussianNetworks
@@ -125,8 +124,17 @@ def make_policy_loss(
       "entropy": -jnp.mean(log_prob),
       "entropy_temperature": extra.value,
     }
-    target = config.target_entropy * networks.action_size
-    return loss, (_update(config, extra, log_prob, target), metrics)
+
+    def temperature_loss(log_value: jax.Array) -> jax.Array:
+      per_example = losses.entropy_temperature_loss(
+        log_value, log_prob, config.target_entropy * networks.action_size
+      )
+      return jnp.mean(per_example)
+
+    extra = weights.descend(
+      extra, temperature_loss, config.entropy_temperature_learning_rate
+    )
+    return loss, (extra, metrics)
 
   return policy_loss
 
@@ -159,35 +167,6 @@ def make_next_value_bonus(
   return bonus
 
 
-def _update(
-  config: GaussianConfig,
-  temperature: weights.Temperature,
-  log_prob: jax.Array,
-  target_entropy: float,
-) -> weights.Temperature:
-  """Moves the temperature towards its target."""
-
-  def loss(log_value: jax.Array) -> jax.Array:
-    return jnp.mean(
-      losses.entropy_temperature_loss(log_value, log_prob, target_entropy)
-    )
-
-  gradient = jax.grad(loss)(temperature.log_value)
-  change, opt_state = _optimizer(config).update(gradient, temperature.opt_state)
-  return weights.Temperature(
-    temperature.log_value + jnp.asarray(change), opt_state
-  )
-
-
-def _init_temperature(config: GaussianConfig) -> weights.Temperature:
-  log_value = jnp.log(jnp.float32(config.entropy_temperature))
-  return weights.Temperature(log_value, _optimizer(config).init(log_value))
-
-
-def _optimizer(config: GaussianConfig) -> optax.GradientTransformation:
-  return optax.adam(config.entropy_temperature_learning_rate)
-
-
 def _make_networks(*args: Any, **kwargs: Any) -> GaussianNetworks:
   # They are loaded with Haiku, once they are made.
   return networks_lib.make_gaussian_networks(*args, **kwargs)
@@ -197,7 +176,9 @@ GAUSSIAN = Method(
   config=GaussianConfig,
   make_policy_loss=make_policy_loss,
   metrics=("policy_loss", "entropy", "entropy_temperature"),
-  init_extra=_init_temperature,
+  init_extra=lambda config: weights.start_temperature(
+    config.entropy_temperature, config.entropy_temperature_learning_rate
+  ),
   make_networks=_make_networks,
   make_sampler=make_sampler,
   make_next_value_bonus=make_next_value_bonus,

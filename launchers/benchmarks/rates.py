@@ -22,7 +22,6 @@ from acme_qsm import DiffusionBuilder
 from acme_qsm import environments
 from acme_qsm import experiments
 from acme_qsm import make_networks
-from acme_qsm import QSMBuilder
 from acme_qsm.experiments import compilation_cache
 from acme_qsm.methods import METHODS
 from launchers.benchmarks import learner as learner_benchmark
@@ -38,15 +37,7 @@ def _make_qsm(num_envs: int, min_replay_size: int) -> dict[str, Any]:
   One update for each step of all environments: one per 5 environment steps
   with 5 of them is SDAC's protocol.
   """
-  config = dataclasses.replace(
-    learner_benchmark.make_config(),
-    min_replay_size=min_replay_size,
-    updates_per_step=1.0 / num_envs,
-  )
-  return {
-    "builder": QSMBuilder(config),
-    "network_factory": lambda spec: make_networks(spec, config),
-  }
+  return _make_parts(learner_benchmark.make_config(), num_envs, min_replay_size)
 
 
 def _make_official(num_envs: int, min_replay_size: int) -> dict[str, Any]:
@@ -55,8 +46,16 @@ def _make_official(num_envs: int, min_replay_size: int) -> dict[str, Any]:
     METHODS["qsm"].preset("official"),
     policy_hidden_sizes=(512, 512),
     critic_hidden_sizes=(512, 512),
-    min_replay_size=min_replay_size,
-    updates_per_step=1.0 / num_envs,
+  )
+  return _make_parts(config, num_envs, min_replay_size)
+
+
+def _make_parts(
+  config: Any, num_envs: int, min_replay_size: int
+) -> dict[str, Any]:
+  """Parts of an experiment with a configuration of ours."""
+  config = dataclasses.replace(
+    config, min_replay_size=min_replay_size, updates_per_step=1.0 / num_envs
   )
   return {
     "builder": DiffusionBuilder(config),
