@@ -112,6 +112,22 @@ def make_batch():
 
 
 @pytest.fixture(scope="session")
+def make_flat_batch():
+  """Makes transitions of zeros but for what is given, all alike."""
+
+  def make(size, action=0.0, discount=0.0):
+    return acme_qsm.Transition(
+      observation=jnp.zeros((size, 1)),
+      action=jnp.full((size, 1), action),
+      reward=jnp.zeros((size,)),
+      discount=jnp.full((size,), discount),
+      next_observation=jnp.zeros((size, 1)),
+    )
+
+  return make
+
+
+@pytest.fixture(scope="session")
 def make_recording_config():
   """Makes a configuration's type, and the set of the fields read of it."""
 

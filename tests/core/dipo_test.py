@@ -51,7 +51,7 @@ def test_actions_find_the_maximum():
 
 
 def test_the_denoiser_learns_the_moved_actions(
-  make_constant_networks, first_gradient
+  make_constant_networks, first_gradient, make_flat_batch
 ):
   # Of constant predictions 0.3 per step: 2 (0.3 - noise), a third of the time
   # each; where actions are moved to is in the noisy action alone, so what is
@@ -64,14 +64,7 @@ def test_the_denoiser_learns_the_moved_actions(
     action_learning_rate=0.05,
   )
   networks = make_constant_networks([[2.0], [2.0]], [0.0, 1.0])
-  zeros = jnp.zeros((size,))
-  batch = acme_qsm.Transition(
-    observation=jnp.zeros((size, 1)),
-    action=jnp.zeros((size, 1)),
-    reward=zeros,
-    discount=zeros,
-    next_observation=jnp.zeros((size, 1)),
-  )
+  batch = make_flat_batch(size)
   core = acme_qsm.make_learner_core(networks, config)
   after, metrics = jax.jit(core.step)(core.init(jax.random.key(0)), batch)
   assert float(metrics["moved_distance"]) == pytest.approx(0.2, rel=1e-3)

@@ -98,17 +98,6 @@ def test_the_loss_of_weighted_denoising():
   assert not np.any(gradients[2])
 
 
-def make_batch(size):
-  zeros = jnp.zeros((size,))
-  return acme_qsm.Transition(
-    observation=jnp.zeros((size, 1)),
-    action=jnp.zeros((size, 1)),
-    reward=zeros,
-    discount=zeros,
-    next_observation=jnp.zeros((size, 1)),
-  )
-
-
 # The denoiser of `make_constant_networks` predicts a constant, so that the
 # policy is what it is, and its actions are those of no learning.
 CONFIG = acme_qsm.DPMDConfig(
@@ -124,7 +113,7 @@ CONFIG = acme_qsm.DPMDConfig(
 
 
 def test_the_gradient_is_that_of_weighted_denoising(
-  make_constant_networks, first_gradient
+  make_constant_networks, first_gradient, make_flat_batch
 ):
   # Of a constant prediction p per step, the gradient is 2 (p - E[w noise]): and
   # weights say nothing of the noises that are added after, so E[w noise] = 0,
@@ -133,7 +122,7 @@ def test_the_gradient_is_that_of_weighted_denoising(
   networks = make_constant_networks([[3.0], [3.0]])
   core = acme_qsm.make_learner_core(networks, CONFIG)
   after, metrics = jax.jit(core.step)(
-    core.init(jax.random.key(0)), make_batch(size)
+    core.init(jax.random.key(0)), make_flat_batch(size)
   )
   gradient = first_gradient(after.policy_opt_state)[:, 0]
   # Five standard errors of a third of the batch, of weights that count as few.
@@ -143,7 +132,7 @@ def test_the_gradient_is_that_of_weighted_denoising(
 
 
 def test_the_action_of_the_critics_target_is_taken(
-  make_constant_networks, monkeypatch
+  make_constant_networks, monkeypatch, make_flat_batch
 ):
   # With one sample, no other is drawn.
   def fail(*unused):
@@ -157,7 +146,7 @@ def test_the_action_of_the_critics_target_is_taken(
     make_constant_networks([[3.0], [3.0]]), config
   )
   state, metrics = jax.jit(core.step)(
-    core.init(jax.random.key(0)), make_batch(512)
+    core.init(jax.random.key(0)), make_flat_batch(512)
   )
   assert np.isfinite(metrics["denoiser_loss"])
   # The moments of 3 a of the policy's own actions, within the box.

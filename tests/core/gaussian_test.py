@@ -68,17 +68,6 @@ def make_networks(mean, log_deviation, slope, value=0.0):
   )
 
 
-def make_batch(size, discount=0.0):
-  zeros = jnp.zeros((size,))
-  return acme_qsm.Transition(
-    observation=jnp.zeros((size, 1)),
-    action=jnp.zeros((size, 1)),
-    reward=zeros,
-    discount=zeros + discount,
-    next_observation=jnp.zeros((size, 1)),
-  )
-
-
 CONFIG = acme_qsm.GaussianConfig(
   critic_learning_rate=1e-12, entropy_temperature=0.3, target_entropy=-0.5
 )
@@ -96,10 +85,10 @@ def integrate(function, mean, deviation):
   return np.sum(density * function(action)) * (action[1] - action[0])
 
 
-def test_the_loss_and_its_gradient(first_gradient):
+def test_the_loss_and_its_gradient(first_gradient, make_flat_batch):
   mean, log_deviation, slope, size = 0.2, -0.7, 1.5, 40_000
   after, metrics = step_once(
-    make_networks(mean, log_deviation, slope), CONFIG, make_batch(size)
+    make_networks(mean, log_deviation, slope), CONFIG, make_flat_batch(size)
   )
 
   def expected_loss(mean, log_deviation):
@@ -133,25 +122,29 @@ def test_the_loss_and_its_gradient(first_gradient):
 
 
 @pytest.mark.parametrize(("log_deviation", "sign"), [(-2.0, 1.0), (-0.5, -1.0)])
-def test_the_temperature_moves_towards_the_target_entropy(log_deviation, sign):
+def test_the_temperature_moves_towards_the_target_entropy(
+  log_deviation, sign, make_flat_batch
+):
   # Too certain a policy raises it, too uncertain a one lowers it; Adam's first
   # step is of its rate.
   after, metrics = step_once(
-    make_networks(0.0, log_deviation, 0.0), CONFIG, make_batch(512)
+    make_networks(0.0, log_deviation, 0.0), CONFIG, make_flat_batch(512)
   )
   assert (float(metrics["entropy"]) < -0.5) == (sign > 0)
   expected = np.log(0.3) + sign * 3e-4
   assert float(after.extra.log_value) == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_temperature_that_stays():
+def test_a_temperature_that_stays(make_flat_batch):
   config = dataclasses.replace(CONFIG, entropy_temperature_learning_rate=0.0)
-  after, _ = step_once(make_networks(0.0, -2.0, 0.0), config, make_batch(64))
+  after, _ = step_once(
+    make_networks(0.0, -2.0, 0.0), config, make_flat_batch(64)
+  )
   assert float(after.extra.value) == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize("reward_scale", [1.0, 0.2])
-def test_the_critics_target_has_the_entropy(reward_scale):
+def test_the_critics_target_has_the_entropy(reward_scale, make_flat_batch):
   # Flat critics of value 2: their loss is of 2 - 0.9 (2 - 0.3 log pi), in units
   # of scaled reward whatever the scale.
   config = dataclasses.replace(
@@ -170,7 +163,7 @@ def test_the_critics_target_has_the_entropy(reward_scale):
     _, metrics = step_once(
       networks,
       dataclasses.replace(config, entropy_in_target=weight > 0),
-      make_batch(size, discount=1.0),
+      make_flat_batch(size, discount=1.0),
     )
     found.append(float(metrics["critic_loss"]))
     expected.append(

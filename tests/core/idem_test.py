@@ -198,7 +198,9 @@ def test_densities_at_the_ends(alpha_bar):
   np.testing.assert_allclose(found[:, 0], expected, rtol=2e-3, atol=0.02)
 
 
-def test_the_loss_is_of_the_target(make_constant_networks, first_gradient):
+def test_the_loss_is_of_the_target(
+  make_constant_networks, first_gradient, make_flat_batch
+):
   # Linear critics, no box: eps* = -sqrt((1 - abar) / abar) slope / temperature,
   # whatever the noisy action and the samples are.
   config = acme_qsm.IDEMConfig(
@@ -215,14 +217,7 @@ def test_the_loss_is_of_the_target(make_constant_networks, first_gradient):
   slope, size = 0.1, 9_000
   # The second is higher everywhere, so that the first one is asked.
   networks = make_constant_networks([[slope], [slope]], [0.0, 5.0])
-  zeros = jnp.zeros((size,))
-  batch = acme_qsm.Transition(
-    observation=jnp.zeros((size, 1)),
-    action=jnp.zeros((size, 1)),
-    reward=zeros,
-    discount=zeros,
-    next_observation=jnp.zeros((size, 1)),
-  )
+  batch = make_flat_batch(size)
   core = acme_qsm.make_learner_core(networks, config)
   after, metrics = jax.jit(core.step)(core.init(jax.random.key(0)), batch)
   alpha_bars = np.exp(

@@ -72,20 +72,9 @@ def test_denoising_of_several_actions():
   assert set(np.asarray(steps)) <= {0, 1, 2, 3}
 
 
-def make_batch(size):
-  zeros = jnp.zeros((size,))
-  return acme_qsm.Transition(
-    observation=jnp.zeros((size, 1)),
-    action=jnp.zeros((size, 1)),
-    reward=zeros,
-    discount=zeros,
-    next_observation=jnp.zeros((size, 1)),
-  )
-
-
 @pytest.mark.parametrize("num_random_actions", [0, 3])
 def test_the_gradient_is_that_of_weighted_denoising(
-  make_constant_networks, first_gradient, num_random_actions
+  make_constant_networks, first_gradient, num_random_actions, make_flat_batch
 ):
   # Of constant predictions 0.3 per step: 2 (0.3 - noise) times the weights,
   # which say nothing of the noises that are added after.
@@ -102,7 +91,7 @@ def test_the_gradient_is_that_of_weighted_denoising(
   networks = make_constant_networks([[3.0], [3.0]])
   core = acme_qsm.make_learner_core(networks, config)
   after, metrics = jax.jit(core.step)(
-    core.init(jax.random.key(0)), make_batch(size)
+    core.init(jax.random.key(0)), make_flat_batch(size)
   )
   gradient = first_gradient(after.policy_opt_state)[:, 0]
   weight = float(metrics["advantage"]) * (1 + 0.5 * num_random_actions)
@@ -113,12 +102,16 @@ def test_the_gradient_is_that_of_weighted_denoising(
   np.testing.assert_allclose(gradient, 2 / 3 * 0.3 * weight, atol=tolerance)
 
 
-def test_flat_critics_teach_nothing(make_constant_networks, first_gradient):
+def test_flat_critics_teach_nothing(
+  make_constant_networks, first_gradient, make_flat_batch
+):
   config = acme_qsm.QVPOConfig(num_denoising_steps=3)
   core = acme_qsm.make_learner_core(
     make_constant_networks([[0.0], [0.0]]), config
   )
-  after, _ = jax.jit(core.step)(core.init(jax.random.key(0)), make_batch(64))
+  after, _ = jax.jit(core.step)(
+    core.init(jax.random.key(0)), make_flat_batch(64)
+  )
   assert not np.any(first_gradient(after.policy_opt_state))
 
 

@@ -45,17 +45,6 @@ def config():
   )
 
 
-def make_flat_batch(size, action=0.0):
-  zeros = jnp.zeros((size,))
-  return acme_qsm.Transition(
-    observation=jnp.zeros((size, 1)),
-    action=jnp.full((size, 1), action),
-    reward=zeros,
-    discount=zeros,
-    next_observation=jnp.zeros((size, 1)),
-  )
-
-
 def step_once(networks, config, batch, first_gradient):
   core = acme_qsm.make_learner_core(networks, config)
   after, metrics = jax.jit(core.step)(core.init(jax.random.key(0)), batch)
@@ -69,7 +58,7 @@ TILTS = np.sqrt((1 - ALPHA_BARS) / ALPHA_BARS) * SLOPE
 
 @pytest.mark.parametrize("source", ["policy", "replay", "uniform", "gaussian"])
 def test_the_gradient_is_the_same_wherever_noisy_actions_are_from(
-  config, make_constant_networks, first_gradient, source
+  config, make_constant_networks, first_gradient, source, make_flat_batch
 ):
   # Theorem 3.2: the optimum does not depend on where a_t is drawn. The second
   # critic is higher everywhere, so that the first one is asked.
@@ -92,7 +81,7 @@ def test_the_gradient_is_the_same_wherever_noisy_actions_are_from(
 
 
 def test_truncated_samples_tilt_the_truncated_normal(
-  config, make_constant_networks, first_gradient, monkeypatch
+  config, make_constant_networks, first_gradient, monkeypatch, make_flat_batch
 ):
   # One noisy action for all, off the middle: replay's, as it is.
   size, noisy, slope = 20_000, 0.5, 3.0
@@ -182,7 +171,7 @@ def test_shares_are_finite_where_weights_are_not(config, kind, offset):
 
 
 def test_unevenness_of_weights_by_noise_level(
-  config, make_constant_networks, first_gradient
+  config, make_constant_networks, first_gradient, make_flat_batch
 ):
   # Flat critics: all weights are one K-th. Steep ones: one weight is all.
   for slope, size, kl in ((0.0, 64.0, 0.0), (1e4, 1.0, np.log(64))):
@@ -213,7 +202,7 @@ def test_unevenness_of_weights_by_noise_level(
 
 @pytest.mark.parametrize("factor", [1.0, 100.0])
 def test_the_target_kl_is_met_whatever_the_scale_of_q(
-  config, make_constant_networks, factor
+  config, make_constant_networks, factor, make_flat_batch
 ):
   config = dataclasses.replace(
     config,
@@ -248,7 +237,9 @@ def test_the_target_kl_is_met_whatever_the_scale_of_q(
   assert np.mean(divergences) == pytest.approx(0.7, abs=0.03)
 
 
-def test_the_temperature_has_a_floor(config, make_constant_networks):
+def test_the_temperature_has_a_floor(
+  config, make_constant_networks, make_flat_batch
+):
   config = dataclasses.replace(
     config,
     temperature_update="target_kl",
@@ -337,7 +328,7 @@ def test_the_temperature_scales_the_noise_on_actions(
 
 
 def test_no_gradient_flows_through_the_sampler(
-  config, make_constant_networks, first_gradient
+  config, make_constant_networks, first_gradient, make_flat_batch
 ):
   # Same draws, once with the policy's actions as they are and once with a
   # sampler that reads other, equal parameters: the gradient is the same.
@@ -356,7 +347,9 @@ def test_no_gradient_flows_through_the_sampler(
   np.testing.assert_array_equal(gradient, expected)
 
 
-def test_a_boltzmann_policy_on_the_box_is_learnt(config, make_spec):
+def test_a_boltzmann_policy_on_the_box_is_learnt(
+  config, make_spec, make_flat_batch
+):
   # Two modes of unequal weight: Langevin dynamics would keep what it starts
   # with, reverse sampling finds the weights.
   def q_value(action):
