@@ -246,7 +246,8 @@ def test_a_full_disk(
   run.wait_until(lambda: run.checkpoints.latest().step > saved.step)
   run.wait_until(lambda: len(read_csv(rows)["actor_steps"]) > num_rows)
   status = run.status()
-  assert {node["restarts"] for node in status["nodes"].values()} == {0}
+  restarts = {node["restarts"] for node in status["nodes"].values()}
+  assert restarts == {0}, run.describe()
   ratio = samples_per_insert(warm, status["nodes"]["replay"]["metrics"])
   assert ratio == pytest.approx(small_config.samples_per_insert, rel=0.02)
   run.process.send_signal(signal.SIGTERM)
