@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from typing import Literal
 from typing import TypeAlias
 
 import numpy as np
@@ -23,6 +24,8 @@ CriticLoss: TypeAlias = Callable[
 ]
 """(critics' parameters, target critics', transitions, next action [B, A]) ->
 (loss [], metrics)."""
+
+GradientCritic = Literal["mean", "lowest"]
 
 
 # Floating point's 1 / (1 - discount) may be a bit more than it is on paper.
@@ -255,20 +258,29 @@ def action_gradient(
   critic_params: types.Params,
   observation: jax.Array,
   action: jax.Array,
+  critic: GradientCritic = "mean",
 ) -> jax.Array:
-  """The gradient of the critics' mean, which is the mean of their gradients.
+  """The critics' gradient with respect to actions.
 
   Args:
     networks: the critics.
     critic_params: their parameters.
     observation: [B, ...] observations.
     action: [B, A] actions.
+    critic: "mean" for that of the critics' mean, which is the mean of their
+      gradients; "lowest" for that of the lowest critic at each action.
 
   Returns:
-    grad_a mean_i Q_i(s, a) [B, A].
+    The gradient [B, A].
   """
 
   def total_q_value(action: jax.Array) -> jax.Array:
+    if critic == "lowest":
+      return jnp.sum(
+        acting.lowest_q_value(
+          networks, critic_params, observation, action[:, None]
+        )
+      )
     q_values = networks.criticize(critic_params, observation, action)
     return jnp.sum(jnp.mean(q_values, axis=0))
 

@@ -30,6 +30,17 @@ def make_schedule(
     ValueError: if the denoiser was made for another number of steps: what it
       says of those that it does not know would be meaningless.
   """
+  require_steps(networks, config)
+  return diffusion.make_schedule(
+    config.noise_schedule,
+    config.num_denoising_steps,
+    beta_start=config.beta_start,
+    beta_end=config.beta_end,
+  )
+
+
+def require_steps(networks: DiffusionNetworks, config: DiffusionConfig) -> None:
+  """Raises ValueError if a denoiser was made for another number of steps."""
   known = networks.num_denoising_steps
   if known not in (None, config.num_denoising_steps):
     raise ValueError(
@@ -37,12 +48,13 @@ def make_schedule(
       f"{type(config).__name__}.num_denoising_steps is "
       f"{config.num_denoising_steps}: make both from one configuration."
     )
-  return diffusion.make_schedule(
-    config.noise_schedule,
-    config.num_denoising_steps,
-    beta_start=config.beta_start,
-    beta_end=config.beta_end,
-  )
+
+
+def temperature(config: DiffusionConfig, evaluation: bool) -> float:
+  """Scale of the sampler's noise, in evaluation or not."""
+  if evaluation:
+    return config.evaluation_temperature
+  return config.sampling_temperature
 
 
 def make_sampler(
@@ -66,9 +78,6 @@ def make_sampler(
     "noise_mean": diffusion.sample,
     "posterior": diffusion.sample_posterior,
   }[config.sampler]
-  temperature = (
-    config.evaluation_temperature if evaluation else config.sampling_temperature
-  )
 
   def sampler(
     params: types.Params, key: jax.Array, observation: jax.Array
@@ -80,7 +89,7 @@ def make_sampler(
       ),
       schedule,
       (observation.shape[0], networks.action_size),
-      temperature=temperature,
+      temperature=temperature(config, evaluation),
       start_scale=config.sampling_start_scale,
     )
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from acme_qsm import configuration
 from acme_qsm import diffusion
 from acme_qsm import types
-from acme_qsm.core import acting
+from acme_qsm.core import critics
 from acme_qsm.core import policy_samples
 from acme_qsm.core import sampling
 from acme_qsm.core.config import DiffusionConfig
@@ -69,13 +69,12 @@ def make_policy_loss(
   ) -> tuple[jax.Array, tuple[tuple, types.Metrics]]:
     observation, action = transitions.observation, transitions.action
 
-    def total_q_value(action: jax.Array) -> jax.Array:
-      q_value = acting.lowest_q_value(
-        networks, context.critic_params, observation, action[:, None]
+    def gradient(action: jax.Array) -> jax.Array:
+      return critics.action_gradient(
+        networks, context.critic_params, observation, action, "lowest"
       )
-      return jnp.sum(q_value)
 
-    moved = move_actions(config, jax.grad(total_q_value), action)
+    moved = move_actions(config, gradient, action)
     loss, _ = policy_samples.denoising_loss(
       networks,
       schedule,

@@ -2,9 +2,7 @@
 
 from typing import Any
 
-# Of the implementation of Ma et al. (2025), which has several methods. It
-# counts environment steps of five environments, and updates once in five.
-_LEARNING: dict[str, Any] = {
+LEARNING: dict[str, Any] = {
   "policy_hidden_sizes": (256, 256, 256),
   "critic_hidden_sizes": (256, 256, 256),
   "num_denoising_steps": 20,
@@ -16,6 +14,8 @@ _LEARNING: dict[str, Any] = {
   "min_replay_size": 30_000,
   "updates_per_step": 0.2,
 }
+"""Of the implementation of Ma et al. (2025), which has several methods: counts
+of environment steps are of five environments, with one update in five steps."""
 
 DECAYING_TEMPERATURE: dict[str, Any] = {
   "boltzmann_temperature": 5.0,
@@ -26,14 +26,14 @@ DECAYING_TEMPERATURE: dict[str, Any] = {
 """Their temperature, which sets the noise too, whatever the policy does."""
 
 PAPER: dict[str, Any] = {
-  **_LEARNING,
+  **LEARNING,
   **DECAYING_TEMPERATURE,
   "noise_schedule": "cosine",
 }
 """What their paper says, or leaves to the implementation."""
 
 REFERENCE: dict[str, Any] = {
-  **_LEARNING,
+  **LEARNING,
   "noise_schedule": "linear",
   "beta_start": 0.8 * 1e-4,
   "beta_end": 0.8 * 0.999,

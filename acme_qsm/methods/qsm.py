@@ -3,12 +3,16 @@
 The denoiser is matched to the critics' action gradient at noised actions from
 replay (algorithm 1 and appendix A, with the official implementation's choices).
 No gradient flows through the sampler.
+
+With `langevin`, the policy is what the paper's theory is of: Langevin dynamics
+(eq. 6) of one score for all steps, matched at replay's actions as they are.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import typing
+from typing import Any
 from typing import Literal
 from typing import NamedTuple
 
@@ -16,6 +20,7 @@ from acme_qsm import configuration
 from acme_qsm import diffusion
 from acme_qsm import losses
 from acme_qsm import types
+from acme_qsm.core import acting
 from acme_qsm.core import critics
 from acme_qsm.core import sampling
 from acme_qsm.core.config import DiffusionConfig
@@ -24,6 +29,7 @@ from acme_qsm.core.method import Method
 from acme_qsm.core.method import PolicyLoss
 from acme_qsm.deferred import jax
 from acme_qsm.deferred import jnp
+from acme_qsm.methods import presets
 
 if typing.TYPE_CHECKING:
   from acme_qsm.networks import DiffusionNetworks
@@ -46,9 +52,15 @@ class QSMConfig(DiffusionConfig):
       running root mean square of itself, which makes q_score_scale independent
       of the rewards' scale, of the discount and of the task.
     action_gradient_decay: decay per update of that running mean, in [0, 1).
+    action_gradient_critic: "mean" for the gradient of the critics' mean;
+      "lowest" for that of the lowest critic at each action.
     action_gradient_clip: bound of each component of the scaled action gradient;
       None for no bound. What is beyond takes the action to the end of its range
       anyway, but would have most of the denoiser's loss.
+    langevin: whether actions are drawn by K = num_denoising_steps steps of
+      Langevin dynamics (`diffusion.sample_langevin`), step k of size 1 - k / K,
+      whose score is minus what the denoiser says at step 0. It is then matched
+      at replay's actions without noise, and knows no noise schedule.
   """
 
   score_target: ScoreTarget = "boltzmann"
@@ -57,7 +69,9 @@ class QSMConfig(DiffusionConfig):
   action_gradient_decay: float = configuration.checked(
     0.999, lambda value: 0 <= value < 1, "in [0, 1)"
   )
+  action_gradient_critic: critics.GradientCritic = "mean"
   action_gradient_clip: float | None = configuration.positive(5.0)
+  langevin: bool = False
 
 
 class QSMState(NamedTuple):
@@ -94,14 +108,25 @@ def make_policy_loss(
   ) -> tuple[jax.Array, tuple[QSMState, types.Metrics]]:
     step_key, noise_key = keys
     observation, action = transitions.observation, transitions.action
-    steps = jax.random.randint(
-      step_key, action.shape[:1], 0, schedule.num_steps
-    )
-    noisy_action = diffusion.add_noise(
-      schedule, action, jax.random.normal(noise_key, action.shape), steps
-    )
+    if config.langevin:
+      # The score of clean actions, as if it were of pure noise: not shrunk.
+      noisy_action = action
+      steps = jnp.zeros(action.shape[:1], jnp.int32)
+      alpha_bar = jnp.zeros(action.shape[:1])
+    else:
+      steps = jax.random.randint(
+        step_key, action.shape[:1], 0, schedule.num_steps
+      )
+      noisy_action = diffusion.add_noise(
+        schedule, action, jax.random.normal(noise_key, action.shape), steps
+      )
+      alpha_bar = schedule.alpha_bars[steps]
     gradient = critics.action_gradient(
-      networks, context.critic_params, observation, noisy_action
+      networks,
+      context.critic_params,
+      observation,
+      noisy_action,
+      config.action_gradient_critic,
     )
     scaled_gradient, size, extra = scale_action_gradient(
       config, extra, gradient, context.updates
@@ -118,7 +143,7 @@ def make_policy_loss(
         noise_prediction,
         scaled_gradient,
         noisy_action,
-        schedule.alpha_bars[steps],
+        alpha_bar,
         scale=1.0,
       )
     loss = jnp.mean(loss)
@@ -160,26 +185,75 @@ def scale_action_gradient(
   return scaled, size, QSMState(square)
 
 
+def make_sampler(
+  networks: DiffusionNetworks, config: QSMConfig, evaluation: bool = False
+) -> acting.Sampler:
+  """Makes what draws actions: see `sampling.make_sampler` and `langevin`."""
+  if not config.langevin:
+    return sampling.make_sampler(networks, config, evaluation)
+  sampling.require_steps(networks, config)
+  num_steps = config.num_denoising_steps
+  step_sizes = 1.0 - jnp.arange(num_steps) / num_steps
+
+  def sampler(
+    params: types.Params, key: jax.Array, observation: jax.Array
+  ) -> jax.Array:
+    return diffusion.sample_langevin(
+      key,
+      lambda action: (
+        -networks.denoise(params, observation, action, jnp.int32(0))
+      ),
+      step_sizes,
+      (observation.shape[0], networks.action_size),
+      temperature=sampling.temperature(config, evaluation),
+      start_scale=config.sampling_start_scale,
+    )
+
+  return sampler
+
+
+_PUBLISHED: dict[str, Any] = {
+  "num_denoising_steps": 5,
+  "score_target": "action_gradient",
+  "q_score_scale": 50.0,
+  "action_gradient_clip": None,
+  "evaluate_target_denoiser": False,
+}
+
+
 QSM = Method(
   config=QSMConfig,
   make_policy_loss=make_policy_loss,
+  make_sampler=make_sampler,
   metrics=("denoiser_loss", "action_gradient_size"),
   init_extra=lambda config: QSMState(jnp.zeros(())),
   presets={
-    # The official implementation's method, with the paper's widths: the
-    # critic's gradient alone as target, one-step returns, the sampler's action
-    # as it is.
+    # What the paper says, and where it is silent its implementation: the
+    # critic's gradient alone as target, the sampler's action as it is.
+    "paper": QSMConfig(**_PUBLISHED),
     "official": QSMConfig(
-      num_denoising_steps=5,
-      score_target="action_gradient",
-      q_score_scale=50.0,
-      normalize_action_gradient=False,
-      action_gradient_clip=None,
-      num_target_candidates=1,
+      **_PUBLISHED,
+      policy_hidden_sizes=(512, 512),
+      critic_hidden_sizes=(512, 512),
+      policy_learning_rate_schedule="cosine",
+      policy_learning_rate_steps=2_000_000,
       n_step=1,
-      num_action_candidates=1,
+    ),
+    # Of the implementation of Ma et al. (2025), which is Langevin dynamics.
+    "langevin": QSMConfig(
+      **presets.LEARNING,
+      langevin=True,
+      score_target="action_gradient",
+      q_score_scale=1.0,
+      action_gradient_critic="lowest",
+      action_gradient_clip=None,
+      reward_scale=0.2,
+      exploration_noise=0.0,
+      target_action_noise=0.0,
       evaluate_target_denoiser=False,
-      num_evaluation_candidates=1,
+      num_action_candidates=32,
+      num_target_candidates=32,
+      num_evaluation_candidates=32,
     ),
   },
 )

@@ -42,11 +42,7 @@ def _make_qsm(num_envs: int, min_replay_size: int) -> dict[str, Any]:
 
 def _make_official(num_envs: int, min_replay_size: int) -> dict[str, Any]:
   """The same at the sizes of the official implementation."""
-  config = dataclasses.replace(
-    METHODS["qsm"].preset("official"),
-    policy_hidden_sizes=(512, 512),
-    critic_hidden_sizes=(512, 512),
-  )
+  config = METHODS["qsm"].preset("official")
   return _make_parts(config, num_envs, min_replay_size)
 
 

@@ -126,8 +126,11 @@ def test_edges_of_the_valid_values(field, value):
 def test_presets():
   qsm = methods.METHODS["qsm"]
   assert qsm.preset("default") == acme_qsm.QSMConfig()
-  with pytest.raises(ValueError, match=r"'paper'.*\['default', 'official'\]"):
-    qsm.preset("paper")
+  with pytest.raises(ValueError, match=r"'oficial'; did you mean official\?"):
+    qsm.preset("oficial")
+  # Two layers of 256, as the paper says; of 512, as its implementation.
+  assert qsm.preset("paper").policy_hidden_sizes == (256, 256)
+  assert qsm.preset("official").policy_hidden_sizes == (512, 512)
 
 
 def test_names_that_are_near_but_for_case():

@@ -32,6 +32,16 @@ from acme_qsm import methods
     ),
     # Published: -50 grad Q at T = 5, whatever the scale of grad Q.
     ("official", 50.0, None),
+    (
+      {
+        "score_target": "action_gradient",
+        "langevin": True,
+        "action_gradient_critic": "lowest",
+      },
+      3.0,
+      None,
+    ),
+    ({"score_target": "boltzmann", "langevin": True}, 3.0, None),
   ],
 )
 def test_denoiser_gradient_derived_anew(
@@ -86,15 +96,20 @@ def test_denoiser_gradient_derived_anew(
       after.critic_params, observation[None], action[None]
     )[i, 0]
 
-  action_gradient = np.mean(
-    [
-      jax.vmap(jax.grad(q_value), in_axes=(0, 0, None))(
+  q_values, gradients = zip(
+    *(
+      jax.vmap(jax.value_and_grad(q_value), in_axes=(0, 0, None))(
         jnp.asarray(noisy_action), batch.observation, i
       )
       for i in range(2)
-    ],
-    axis=0,
+    ),
+    strict=True,
   )
+  action_gradient = np.mean(gradients, axis=0)
+  if config.action_gradient_critic == "lowest":
+    first_is_lower = np.asarray(q_values[0] < q_values[1])
+    assert 0 < first_is_lower.sum() < first_is_lower.size
+    action_gradient = np.where(first_is_lower[:, None], *gradients)
   size = np.sqrt(np.mean(action_gradient**2))
   np.testing.assert_allclose(metrics["action_gradient_size"], size, rtol=1e-4)
   target = -scale * action_gradient / (size if normalize else 1.0)
@@ -104,8 +119,12 @@ def test_denoiser_gradient_derived_anew(
     target = np.minimum(np.maximum(target, -clip), clip)
   # All steps are drawn from, and no others.
   assert 0 <= steps.min() <= steps.max() < num_steps
+  alpha_bars = np.asarray(diffusion.make_schedule("vp", 3).alpha_bars)
+  if config.langevin:
+    np.testing.assert_array_equal(noisy_action, batch.action)
+    np.testing.assert_array_equal(steps, 0)
+    alpha_bars = np.zeros(1)
   if boltzmann:
-    alpha_bars = np.asarray(diffusion.make_schedule("vp", 3).alpha_bars)
     target = np.sqrt(1 - alpha_bars[steps])[:, None] * (noisy_action + target)
 
   def loss(params):
@@ -216,3 +235,44 @@ def test_action_gradient_size_is_a_debiased_running_mean(
       rtol=1e-5,
     )
   assert squares[0] != squares[1]
+
+
+def test_langevin_dynamics_of_the_denoiser_at_step_0(
+  config, make_constant_networks
+):
+  # Without noise, and from 0: a + (1 - k / K) / 2 * score, K = 4.
+  config = dataclasses.replace(
+    config,
+    num_denoising_steps=4,
+    langevin=True,
+    exploration_noise=0.0,
+    sampling_temperature=0.0,
+    sampling_start_scale=0.0,
+  )
+  networks = dataclasses.replace(
+    make_constant_networks([[0.0]], [0.0]),
+    num_denoising_steps=4,
+    denoise=lambda params, observation, action, step: jnp.where(
+      step == 0, 2.0 * action - params, jnp.nan
+    ),
+  )
+  policy = acme_qsm.make_policy(networks, config)
+  params = acme_qsm.PolicyParams(
+    policy=jnp.array([[0.5], [3.0]]),
+    target_policy=(),
+    critics=(),
+    steps=jnp.int32(1),
+  )
+  action = np.zeros((2, 1))
+  for size in (1.0, 0.75, 0.5, 0.25):
+    score = np.array([[0.5], [3.0]]) - 2.0 * action
+    action = np.clip(action + size / 2 * score, -1, 1)
+  # The first is near where the score is 0, the second held by the box.
+  assert np.abs(action[0] - 0.25) < 0.01 and action[1] == 1.0
+  np.testing.assert_allclose(
+    policy(params, jax.random.key(0), jnp.zeros((2, 1))), action, rtol=1e-6
+  )
+  with pytest.raises(ValueError, match="made for 4 denoising steps"):
+    acme_qsm.make_policy(
+      networks, dataclasses.replace(config, num_denoising_steps=5)
+    )
