@@ -1,4 +1,4 @@
-"""Every method in a run of many processes: killed, resumed, and acting."""
+"""Every method in either run, with Reverb: killed, resumed, and acting."""
 
 import acme_qsm.acme_compat  # isort: skip
 
@@ -17,29 +17,63 @@ from acme_qsm.experiments.records.loggers import read_csv
 NUM_STEPS = 2_000
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("agent", methods.METHODS)
-def test_a_method_is_killed_and_goes_on(
-  launch, small_arguments, tmp_path, agent
-):
-  arguments = [
-    *("--agent", agent, "--task", "cartpole:balance"),
-    *("--num_actors", "1", "--num_steps", str(NUM_STEPS)),
-  ]
-  run = launch(tmp_path / "run", *arguments)
-  checkpoints = checkpointing.Checkpointer(run.workdir / "checkpoints")
-  run.wait_until(lambda: run.count() > 500 and checkpoints.latest() is not None)
+def kill_in_many_processes(run):
+  """Kills the learner, and then the launcher with all that it started."""
+  run.wait_until(
+    lambda: run.count() > 500 and run.checkpoints.latest() is not None
+  )
   run.processes()["learner"].kill()
   run.wait_until(lambda: run.status()["nodes"]["learner"]["restarts"] == 1)
-  # The launcher with all that it started, as a machine that goes down.
-  saved = checkpoints.latest()
+  saved = run.checkpoints.latest()
   run.end()
+  return saved
 
-  run = launch(tmp_path / "run", *arguments)
-  assert saved is not None
-  run.wait_until(lambda: run.count() >= saved.metadata["actor_steps"])
+
+def kill_in_one_process(run):
+  """Kills the process once it has learnt and saved."""
+
+  def saved():
+    try:
+      return run.checkpoints.latest()
+    except (OSError, checkpointing.CheckpointError):
+      return None  # It was replaced while it was looked at.
+
+  run.wait_until(lambda: (s := saved()) and s.metadata["actor_steps"] > 500)
+  run.end()
+  return run.checkpoints.latest()
+
+
+# `local` on Reverb is `run_experiment` with a builder, in the form of later
+# Acme's: see tests/agents/builder_test.py for what that does of its own.
+ENGINES = {
+  "distributed": (["--num_actors", "1"], kill_in_many_processes),
+  "local": (
+    ["--replay", "reverb", "--checkpoint_minutes", "0.01"],
+    kill_in_one_process,
+  ),
+}
+VARIANTS = [*((agent,) for agent in methods.METHODS), ("qsm", "--langevin")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("variant", VARIANTS, ids=" ".join)
+def test_a_method_is_killed_and_goes_on(
+  launch, small_arguments, tmp_path, variant, engine
+):
+  agent, *flags = variant
+  of_engine, kill = ENGINES[engine]
+  arguments = [
+    *("--agent", agent, "--num_steps", str(NUM_STEPS)),
+    *(*flags, *of_engine),
+  ]
+  saved = kill(launch(tmp_path / "run", *arguments, launcher=engine))
+  steps = saved.metadata["actor_steps"]
+  assert steps < NUM_STEPS
+  run = launch(tmp_path / "run", *arguments, launcher=engine)
   assert run.wait() == 0, run.describe()
-  latest = checkpoints.latest()
+  assert f"{steps:,} environment steps" in run.output.read_text()
+  latest = run.checkpoints.latest()
   assert latest is not None
   assert latest.metadata["actor_steps"] == NUM_STEPS
   logged = read_csv(run.workdir / "logs" / "learner.csv")
@@ -49,7 +83,8 @@ def test_a_method_is_killed_and_goes_on(
 
   # It acts from its checkpoint.
   config = command_line.parse(
-    command_line.Arguments, [*small_arguments(agent), "--agent", agent]
+    command_line.Arguments,
+    [*small_arguments(agent), "--agent", agent, *flags],
   ).config
   environment = environments.make("cartpole:balance", 0)
   networks = acme_qsm.make_networks(
