@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from concurrent import futures
 from typing import Any
 
-import acme_qsm
 from acme_qsm import lazy
 from launchers.benchmarks import acting
 from launchers.benchmarks import learner
@@ -183,14 +182,11 @@ def _measure_methods(arguments: argparse.Namespace) -> dict[str, Any]:
     else {"repeats": 9, "seconds": 0.5}
   )
   if arguments.quick:
-    kept = (methods.STANDARD, "sdac, as by default")
-    configs = {name: configs[name] for name in kept}
+    configs = {name: configs[name] for name in methods.QUICK}
   rows = methods.measure(configs, **how)
   _print_table(rows)
-  name, config = list(configs.items())[-1]
-  if not isinstance(config, acme_qsm.SDACConfig):
-    raise TypeError(f"{name} is no configuration of SDAC.")
-  parts = methods.measure_sdac_parts(config, **how)
+  name = methods.QUICK[-1] if arguments.quick else methods.DIVIDED
+  parts = methods.measure_sdac_parts(configs[name], **how)
   print(f"{name}: {', '.join(f'{k} {v:.3g} ms' for k, v in parts.items())}")
   return {"rows": rows, "parts_ms": {"method": name, **parts}}
 

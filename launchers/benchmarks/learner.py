@@ -114,6 +114,8 @@ class Step:
 
   Attributes:
     flops: XLA's count of a step's floating-point operations.
+    memory_bytes: what one compiled step needs at once by XLA's plan: its
+      arguments, its results, and what it keeps on the way.
   """
 
   def __init__(
@@ -128,6 +130,13 @@ class Step:
     one = _compile_step(config)
     cost: Any = one.cost_analysis()
     self.flops = float(cost["flops"])
+    memory: Any = one.memory_analysis()
+    self.memory_bytes = (
+      memory.argument_size_in_bytes
+      + memory.output_size_in_bytes
+      + memory.temp_size_in_bytes
+      - memory.alias_size_in_bytes
+    )
     keys = jax.random.split(jax.random.key(0), num_seeds)
     if num_seeds == 1:
       self._state = jax.jit(core.init)(keys[0])

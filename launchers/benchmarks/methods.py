@@ -1,5 +1,6 @@
 """What an update and an action cost, by method and by kind of critic."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ from acme_qsm.core import acting
 from acme_qsm.core import ActorCriticConfig
 from acme_qsm.core import critics
 from acme_qsm.core import sampling
+from acme_qsm.methods import METHODS
+from launchers.benchmarks import evaluations
 from launchers.benchmarks import learner
 from launchers.benchmarks import timing
 
@@ -22,8 +25,26 @@ _SIMBA: dict[str, Any] = {
 }
 _CATEGORICAL: dict[str, Any] = {"critic_head": "categorical"}
 
+_WIDTHS: dict[str, Any] = {
+  "policy_hidden_sizes": (256, 256),
+  "critic_hidden_sizes": (256, 256),
+}
+_PRESETS = {
+  "qsm": "langevin",
+  "sdac": "reference",
+  "idem": "reference",
+  "dpmd": "reference",
+  "qvpo": "official",
+  "dipo": "official",
+}
+"""By method, the settings that others train it with."""
+
 STANDARD = "qsm, T = 5"
 """What the others are compared with."""
+DIVIDED = "sdac, T = 20, K = 500"
+"""Whose update is measured in parts too."""
+QUICK = (STANDARD, "sdac, as by default")
+"""For a look; the parts are those of the last."""
 
 
 def list_configs() -> dict[str, ActorCriticConfig]:
@@ -42,9 +63,23 @@ def list_configs() -> dict[str, ActorCriticConfig]:
     "sdac, policy at each step": sdac(),
     "sdac, the same, K = 64": sdac(num_reverse_samples=64),
     "sdac, the same, N = 4": sdac(num_target_candidates=4),
-    "sdac, T = 20, K = 500": sdac(
-      num_denoising_steps=20, num_reverse_samples=500
+    DIVIDED: sdac(num_denoising_steps=20, num_reverse_samples=500),
+    "idem": acme_qsm.IDEMConfig(),
+    "dpmd": acme_qsm.DPMDConfig(),
+    "dpmd, K = 1": acme_qsm.DPMDConfig(
+      num_policy_samples=1,
+      weights="normalized_exponential",
+      temperature_update="constant",
     ),
+    "qvpo": acme_qsm.QVPOConfig(),
+    "dipo": acme_qsm.DIPOConfig(),
+    "gaussian": acme_qsm.GaussianConfig(),
+    **{
+      f"{name}, {preset}": dataclasses.replace(
+        METHODS[name].preset(preset), **_WIDTHS
+      )
+      for name, preset in _PRESETS.items()
+    },
   }
 
 
@@ -61,18 +96,21 @@ def measure(
   Returns:
     A row for each: milliseconds of an update, how many of the standard's that
     are (medians over the rounds, each against the standard's of that round),
-    and milliseconds to act on one observation.
+    how many it should be by the network evaluations that it takes; bytes that
+    the compiled update needs at once, its arguments and results included; and
+    milliseconds to act on one observation.
   """
-  updates = timing.measure(
-    {name: learner.Step(config) for name, config in configs.items()},
-    repeats=repeats,
-    seconds=seconds,
-  )
+  steps = {name: learner.Step(config) for name, config in configs.items()}
+  updates = timing.measure(steps, repeats=repeats, seconds=seconds)
   acts = timing.measure(
     {name: _make_act(config) for name, config in configs.items()},
     repeats=repeats,
     seconds=seconds,
   )
+  counts = {
+    name: evaluations.count(config, learner.ACTION_SIZE)
+    for name, config in configs.items()
+  }
   rows = []
   for name in configs:
     shares = [
@@ -84,6 +122,8 @@ def measure(
         "method": name,
         "update_ms": 1e3 * timing.summarize(updates[name]).median,
         "updates_of_standard": timing.summarize(shares).median,
+        "by_evaluations": counts[name] / counts[STANDARD],
+        "memory_mb": steps[name].memory_bytes / 1e6,
         "act_ms": 1e3 * timing.summarize(acts[name]).median,
       }
     )
@@ -100,7 +140,7 @@ def _make_act(config: ActorCriticConfig) -> Callable[[], Any]:
 
 
 def measure_sdac_parts(
-  config: acme_qsm.SDACConfig, *, repeats: int, seconds: float
+  config: ActorCriticConfig, *, repeats: int, seconds: float
 ) -> dict[str, float]:
   """Measures what an update of soft diffusion actor-critic is made of.
 
@@ -111,7 +151,12 @@ def measure_sdac_parts(
 
   Returns:
     Milliseconds of each part, computed by itself, and of the whole update.
+
+  Raises:
+    TypeError: if the configuration is of another method.
   """
+  if not isinstance(config, acme_qsm.SDACConfig):
+    raise TypeError(f"{type(config).__name__} is no configuration of SDAC.")
   networks = learner.make_networks(config)
   core = acme_qsm.make_learner_core(networks, config)
   state = jax.jit(core.init)(jax.random.key(0))

@@ -9,9 +9,13 @@ import jax
 import numpy as np
 import pytest
 
+import acme_qsm
+from acme_qsm.methods import METHODS
 from launchers import benchmark
+from launchers.benchmarks import evaluations
 from launchers.benchmarks import learner
 from launchers.benchmarks import machine
+from launchers.benchmarks import methods
 from launchers.benchmarks import rates
 from launchers.benchmarks import replay
 from launchers.benchmarks import report
@@ -96,6 +100,100 @@ def test_a_call_makes_the_gradient_steps_it_says(num_fused, num_seeds, shape):
   assert first["critic_loss"].shape == second["critic_loss"].shape == shape
   assert np.all(np.isfinite(second["critic_loss"]))
   assert not np.any(first["critic_loss"] == second["critic_loss"])
+
+
+_PARTICLES = {
+  "num_denoising_steps": 20,
+  "num_target_candidates": 32,
+  "policy_update_period": 1,
+}
+
+
+@pytest.mark.parametrize(
+  ("config", "expected"),
+  [
+    # The T steps of the target's action, 8 for the critics, and the policy's:
+    # worked out by hand for the settings that others train with.
+    (acme_qsm.QSMConfig(num_denoising_steps=5), 5 + 8 + 4 + 3),
+    (
+      acme_qsm.SDACConfig(
+        num_denoising_steps=20,
+        num_reverse_samples=1,
+        weights="normalized_exponential",
+        temperature_update="constant",
+        policy_update_period=2,
+      ),
+      20 + 8 + (2 + 3) / 2,
+    ),
+    (
+      acme_qsm.DPMDConfig(
+        **_PARTICLES,
+        num_policy_samples=1,
+        weights="normalized_exponential",
+        temperature_update="constant",
+      ),
+      704 + 8 + 2 + 3,
+    ),
+    (
+      acme_qsm.IDEMConfig(
+        **_PARTICLES,
+        noisy_action_source="policy",
+        num_reverse_samples=64,
+        reverse_sampling="clipped",
+      ),
+      704 + 8 + 704 + 4 * 64 + 3,
+    ),
+    # With each sample on each of 12 faces.
+    (
+      acme_qsm.IDEMConfig(
+        num_denoising_steps=10, num_reverse_samples=8, policy_update_period=1
+      ),
+      10 + 8 + (4 + 2 * 12) * 8 + 3,
+    ),
+    (
+      acme_qsm.QVPOConfig(
+        num_denoising_steps=20,
+        num_target_candidates=4,
+        num_policy_samples=64,
+        num_random_actions=10,
+      ),
+      80 + 8 + 8 + 64 * 20 + 64 * 2 + 3 + 30,
+    ),
+    (
+      acme_qsm.DIPOConfig(num_denoising_steps=100, num_action_moves=30),
+      100 + 8 + 30 * 4 + 3,
+    ),
+    (acme_qsm.GaussianConfig(entropy_in_target=False), 1 + 8 + 3 + 4),
+  ],
+  ids=lambda value: getattr(type(value), "__name__", str(value)),
+)
+def test_network_evaluations(config, expected):
+  assert evaluations.count(config, action_size=6) == expected
+
+
+def test_what_is_measured_of_methods():
+  configs = methods.list_configs()
+  assert {methods.STANDARD, methods.DIVIDED, *methods.QUICK} <= set(configs)
+  # Each method, with widths alike, so that methods are compared.
+  assert {type(config) for config in configs.values()} == {
+    method.config for method in METHODS.values()
+  }
+  widths = {config.policy_hidden_sizes for config in configs.values()}
+  assert widths == {(256, 256)}
+  with pytest.raises(ValueError, match="configuration 'Mine'"):
+    evaluations.count(type("Mine", (acme_qsm.QSMConfig,), {})(), action_size=6)
+
+
+def test_the_memory_of_an_update_grows_with_its_batch():
+  sizes = [
+    learner.Step(
+      learner.make_config(num_denoising_steps=2, batch_size=size, width=16)
+    ).memory_bytes
+    for size in (8, 1024)
+  ]
+  # At least by the batch itself.
+  batch = 4 * (2 * learner.OBSERVATION_SIZE + learner.ACTION_SIZE + 2)
+  assert sizes[1] - sizes[0] >= (1024 - 8) * batch
 
 
 def test_the_limit_is_what_its_operations_say():
