@@ -35,6 +35,8 @@ class Transition(NamedTuple):
       0 where the episode terminated, discount^(n - 1) (1 for one step) where
       it went on or was truncated by a time limit.
     next_observation: [B, ...] observations o_{t+n}.
+    extras: what a method keeps in replay beside: [B, A] an action of its own,
+      which is the executed one at first; () for nothing.
   """
 
   observation: Any
@@ -42,6 +44,7 @@ class Transition(NamedTuple):
   reward: Any
   discount: Any
   next_observation: Any
+  extras: Any = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -66,6 +66,13 @@ class DiffusionBuilder:
     self.config = config
     self.agent = methods.name_of(config)
 
+  def _make_codec(
+    self, environment_spec: types.EnvironmentSpecLike
+  ) -> TransitionCodec:
+    return TransitionCodec(
+      environment_spec, has_extras=self.config.extras_field is not None
+    )
+
   def check_replay(
     self,
     environment_spec: types.EnvironmentSpecLike,
@@ -96,14 +103,19 @@ class DiffusionBuilder:
       `transitions_per_item` transitions each.
 
     Raises:
-      ValueError: if the spec is not one that the library can act in.
+      ValueError: if the spec is not one that the library can act in, or the
+        method changes what replay holds.
       ModuleNotFoundError: without Reverb.
     """
     self.check_replay(environment_spec, policy)
     config = self.config
+    if config.extras_field is not None:
+      config.fail(
+        config.extras_field, "False with Reverb, whose items never change"
+      )
     return [
       _load_reverb_tables().make_table(
-        TransitionCodec(environment_spec),
+        self._make_codec(environment_spec),
         make_pace(config),
         config.max_replay_size,
         config.transitions_per_item,
@@ -135,12 +147,16 @@ class DiffusionBuilder:
     """
     self.check_replay(environment_spec, policy)
     config = dataclasses.replace(self.config, transitions_per_item=1)
-    row_size = TransitionCodec(environment_spec).size
+    codec = self._make_codec(environment_spec)
     memory.require_memory(
-      config.max_replay_size, 4 * row_size, memory.available_memory()
+      config.max_replay_size, 4 * codec.size, memory.available_memory()
     )
     return EmbeddedReplay(
-      row_size, config.max_replay_size, make_pace(config), seed
+      codec.size,
+      config.max_replay_size,
+      make_pace(config),
+      seed,
+      extras_size=codec.extras_size,
     )
 
   def make_dataset_iterator(
@@ -188,7 +204,7 @@ class DiffusionBuilder:
       ModuleNotFoundError: without Reverb, if it is to write there.
     """
     del policy
-    codec = TransitionCodec(_require_spec(environment_spec))
+    codec = self._make_codec(_require_spec(environment_spec))
     config = self.config
     if isinstance(replay_client, EmbeddedReplay):
       return EmbeddedAdder(
@@ -262,7 +278,7 @@ class DiffusionBuilder:
         * num_sgd_steps_per_step, D] or items of several; a step takes one.
       logger_fn: (label, steps_key) -> logger; None to log nothing.
       environment_spec: the environment's spec.
-      replay_client: ignored.
+      replay_client: takes the transitions' extras, where they have any.
       counter: counts learner steps; None to count them in the log alone.
 
     Returns:
@@ -271,8 +287,7 @@ class DiffusionBuilder:
     Raises:
       ValueError: without an environment_spec.
     """
-    del replay_client
-    codec = TransitionCodec(_require_spec(environment_spec))
+    codec = self._make_codec(_require_spec(environment_spec))
     return DiffusionLearner(
       methods.make_learner_core(networks, self.config),
       random_key,
@@ -281,6 +296,7 @@ class DiffusionBuilder:
       num_sgd_steps_per_step=self.config.num_sgd_steps_per_step,
       counter=counter,
       logger=logger_fn("learner", "learner_steps") if logger_fn else None,
+      write_extras=getattr(replay_client, "write_extras", None),
     )
 
   def make_seeds_actor(
@@ -327,7 +343,7 @@ class DiffusionBuilder:
     return SeedsLearner(
       methods.make_learner_core(networks, self.config),
       seeds,
-      TransitionCodec(environment_spec).unpack,
+      self._make_codec(environment_spec).unpack,
       num_sgd_steps_per_step=self.config.num_sgd_steps_per_step,
     )
 

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
+from typing import NamedTuple
 from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 
@@ -33,6 +35,10 @@ class Sample(Protocol):
   def data(self) -> Any: ...  # noqa: D102
 
 
+WriteExtras: TypeAlias = Callable[[np.ndarray, np.ndarray], Any]
+"""(indices [B], extras [B, A]): see `EmbeddedReplay.write_extras`."""
+
+
 class Counter(Protocol):
   """Who counts, such as Acme's counter."""
 
@@ -49,6 +55,23 @@ class Logger(Protocol):
     ...
 
 
+class Step(NamedTuple):
+  """What comes of a call of `Training.step`.
+
+  Attributes:
+    state: the next state.
+    metrics: means over the gradient steps.
+    finite: [] whether all of them are.
+    extras: [num_sgd_steps * batch_size, A] what replay is to hold of the
+      transitions from now on; () for nothing.
+  """
+
+  state: TrainingState
+  metrics: types.Metrics
+  finite: jax.Array
+  extras: Any
+
+
 @dataclasses.dataclass(frozen=True)
 class Training:
   """The pure functions of a learner whose batches are packed.
@@ -63,9 +86,7 @@ class Training:
   unpack: Callable[[jax.Array], types.Transition]
   num_sgd_steps: int
 
-  def step(
-    self, state: TrainingState, data: jax.Array
-  ) -> tuple[TrainingState, types.Metrics, jax.Array]:
+  def step(self, state: TrainingState, data: jax.Array) -> Step:
     """Makes num_sgd_steps gradient steps.
 
     Args:
@@ -73,20 +94,29 @@ class Training:
       data: [num_sgd_steps * batch_size, D] packed transitions.
 
     Returns:
-      The next state, the metrics and whether all of them are finite.
+      What comes of them.
     """
     transitions = self.unpack(data)
     if self.num_sgd_steps == 1:
-      state, metrics = self.core.step(state, transitions)
+      state, (metrics, extras) = self._step(state, transitions)
     else:
       batches = jax.tree.map(
         lambda x: x.reshape(self.num_sgd_steps, -1, *x.shape[1:]), transitions
       )
-      state, metrics = jax.lax.scan(self.core.step, state, batches)
+      state, (metrics, extras) = jax.lax.scan(self._step, state, batches)
       # A mean keeps a NaN of any of the steps.
       metrics = jax.tree.map(jnp.mean, metrics)
+      extras = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), extras)
     finite = jnp.isfinite(jnp.stack(jax.tree.leaves(metrics)))
-    return state, metrics, jnp.all(finite)
+    return Step(state, metrics, jnp.all(finite), extras)
+
+  def _step(
+    self, state: TrainingState, transitions: types.Transition
+  ) -> tuple[TrainingState, tuple[types.Metrics, Any]]:
+    if self.core.update_extras is not None:
+      transitions = self.core.update_extras(state, transitions)
+    state, metrics = self.core.step(state, transitions)
+    return state, (metrics, transitions.extras)
 
   def diagnostics(self, state: TrainingState, data: jax.Array) -> types.Metrics:
     """The core's diagnostics of the first batch."""
@@ -149,6 +179,7 @@ class DiffusionLearner:
     diagnostics_period: int = 100,
     counter: Counter | None = None,
     logger: Logger | None = None,
+    write_extras: WriteExtras | None = None,
   ):
     """Initialises the learner.
 
@@ -163,6 +194,8 @@ class DiffusionLearner:
         the first included; what it says is logged until it says more.
       counter: counts `steps` and `walltime`; None to count them here.
       logger: gets each step's metrics and counts.
+      write_extras: takes the transitions' new extras into replay, by their
+        samples' `indices`; not used where the core has no `update_extras`.
     """
     self._core = learner_core
     self._dataset = dataset
@@ -176,6 +209,8 @@ class DiffusionLearner:
     self._step = jax.jit(training.step)
     self._diagnose = jax.jit(training.diagnostics)
     self._diagnostics_period = diagnostics_period
+    self._write_extras = write_extras if learner_core.update_extras else None
+    self._unwritten: tuple[np.ndarray, jax.Array] | None = None
     self._num_calls = 0
     self._diagnostics: types.Metrics = {}
     self._metrics: types.Metrics = {}
@@ -195,15 +230,18 @@ class DiffusionLearner:
       NonFiniteError: if a metric of the step before is not finite: looking one
         step back lets the device work while the next batch is fetched.
     """
-    data = next(self._dataset).data
-    self._check_metrics()
+    sample = next(self._dataset)
+    data = sample.data
+    self._finish_step()
     if self._num_calls % self._diagnostics_period == 0:
       # Not waited for either.
       self._diagnostics = self._diagnose(self._state, data)
     self._num_calls += 1
-    self._state, self._metrics, self._metrics_are_finite = self._step(
+    self._state, self._metrics, self._metrics_are_finite, extras = self._step(
       self._state, data
     )
+    if self._write_extras is not None:
+      self._unwritten = (getattr(sample, "indices"), extras)  # noqa: B009
 
     now = time.monotonic()
     elapsed = 0.0 if self._last_time is None else now - self._last_time
@@ -214,14 +252,21 @@ class DiffusionLearner:
     if self._logger is not None:
       self._logger.write({**self._metrics, **self._diagnostics, **counts})
 
-  def _check_metrics(self) -> None:
-    """Raises NonFiniteError if the last step's metrics are not finite."""
+  def _finish_step(self) -> None:
+    """Waits for the last step, and has replay take what it says.
+
+    Raises:
+      NonFiniteError: if a metric is not finite; nothing is written then.
+    """
     # One value to fetch, where all of them would take a fifth of a millisecond.
-    if self._metrics_are_finite:
-      return
-    raise types.NonFiniteError(
-      f"{describe_non_finite(self._metrics, int(self._state.steps))}."
-    )
+    if not self._metrics_are_finite:
+      raise types.NonFiniteError(
+        f"{describe_non_finite(self._metrics, int(self._state.steps))}."
+      )
+    if self._write_extras is not None and self._unwritten is not None:
+      indices, extras = self._unwritten
+      self._write_extras(indices, np.asarray(extras))
+      self._unwritten = None
 
   def get_variables(self, names: Sequence[str]) -> list[Any]:
     """Returns parameters by name.
@@ -245,7 +290,7 @@ class DiffusionLearner:
     Raises:
       NonFiniteError: if the last step's metrics are not finite.
     """
-    self._check_metrics()
+    self._finish_step()
     return to_numpy(self._state)
 
   def restore(self, state: TrainingState) -> None:
@@ -253,6 +298,7 @@ class DiffusionLearner:
     self._state = from_numpy(state, self._state)
     self._num_calls = 0  # The last diagnostics are of another state.
     self._metrics_are_finite = True
+    self._unwritten = None
 
 
 class _Counter:

@@ -32,6 +32,7 @@ class SeedRecords:
     logger: gets each step's metrics and counts, which are fetched from the
       device when they are read.
     name: what the seed is called.
+    write_extras: as a `DiffusionLearner`'s.
   """
 
   random_key: jax.Array
@@ -39,6 +40,7 @@ class SeedRecords:
   counter: learner.Counter
   logger: learner.Logger
   name: str
+  write_extras: learner.WriteExtras | None = None
 
 
 class SeedsLearner:
@@ -113,38 +115,38 @@ class SeedsLearner:
     self.metrics: types.Metrics = {}
     self._finite: jax.Array | bool = True
     self._took_part: Sequence[bool] = ()
+    self._unwritten: tuple[Sequence[Any], jax.Array] | None = None
     self.seeds = [SeedLearner(self, index) for index in range(len(seeds))]
 
-  def _together(
-    self, state: TrainingState, data: jax.Array
-  ) -> tuple[TrainingState, types.Metrics, jax.Array]:
+  def _together(self, state: TrainingState, data: jax.Array) -> learner.Step:
     """Steps of all seeds [S], which have made as many so far."""
     # One number for all: of what depends on it alone, such as whether the
     # policy's update is due, only the branch that is taken is computed then.
     num_seeds = len(self._seeds)
+    ones: Any = (0, 0, 0)
     axes: Any = dict.fromkeys(TrainingState._fields, 0) | {"steps": None}
     axes = TrainingState(**axes)
-    state, metrics, finite = jax.vmap(
-      self._training.step, in_axes=(axes, 0), out_axes=(axes, 0, 0)
+    step = jax.vmap(
+      self._training.step, in_axes=(axes, 0), out_axes=learner.Step(axes, *ones)
     )(state._replace(steps=state.steps[0]), data)
-    steps = jnp.broadcast_to(state.steps, (num_seeds,))
-    return state._replace(steps=steps), metrics, jnp.all(finite)
+    steps = jnp.broadcast_to(step.state.steps, (num_seeds,))
+    return step._replace(
+      state=step.state._replace(steps=steps), finite=jnp.all(step.finite)
+    )
 
   def _some(
     self, state: TrainingState, data: jax.Array, takes_part: jax.Array
-  ) -> tuple[TrainingState, types.Metrics, jax.Array]:
+  ) -> learner.Step:
     """Steps of those seeds that take part [S], however many each has made."""
-    _, metrics, _ = jax.eval_shape(jax.vmap(self._training.step), state, data)
+    shapes = jax.eval_shape(jax.vmap(self._training.step), state, data)
 
-    def stay(
-      state: TrainingState, data: jax.Array
-    ) -> tuple[TrainingState, types.Metrics, jax.Array]:
+    def stay(state: TrainingState, data: jax.Array) -> learner.Step:
       del data
-      nothing = {
-        name: jnp.full(metric.shape[1:], jnp.nan, metric.dtype)
-        for name, metric in metrics.items()
-      }
-      return state, nothing, jnp.array(True)
+      metrics, extras = jax.tree.map(
+        lambda x: jnp.full(x.shape[1:], jnp.nan, x.dtype),
+        (shapes.metrics, shapes.extras),
+      )
+      return learner.Step(state, metrics, jnp.array(True), extras)
 
     def one(arguments: Any) -> Any:
       state, data, takes_part = arguments
@@ -152,12 +154,12 @@ class SeedsLearner:
 
     # By turns, only what takes part costs anything; side by side, all does.
     arguments = (state, data, takes_part)
-    state, metrics, finite = (
+    step = (
       jax.lax.map(one, arguments)
       if self._by_turns
       else jax.vmap(one)(arguments)
     )
-    return state, metrics, jnp.all(finite)
+    return step._replace(finite=jnp.all(step.finite))
 
   def step(self, takes_part: Sequence[bool]) -> None:
     """Makes num_sgd_steps_per_step gradient steps of each seed that takes part.
@@ -170,22 +172,21 @@ class SeedsLearner:
         seeds.
     """
     samples = [
-      next(seed.dataset).data if takes else None
+      next(seed.dataset) if takes else None
       for seed, takes in zip(self._seeds, takes_part, strict=True)
     ]
-    nothing = np.zeros_like(next(x for x in samples if x is not None))
-    data = np.stack([nothing if x is None else x for x in samples])
-    self.check_metrics()
+    nothing = np.zeros_like(next(x.data for x in samples if x is not None))
+    data = np.stack([nothing if x is None else x.data for x in samples])
+    self.finish_step()
     self._diagnose_if_due(takes_part, data)
     self._took_part = takes_part
     if all(takes_part) and len(set(self._num_steps)) == 1:
-      self._state, self.metrics, self._finite = self._step_together(
-        self._state, data
-      )
+      step = self._step_together(self._state, data)
     else:
-      self._state, self.metrics, self._finite = self._step_some(
-        self._state, data, np.array(takes_part)
-      )
+      step = self._step_some(self._state, data, np.array(takes_part))
+    self._state, self.metrics, self._finite, extras = step
+    if self._core.update_extras is not None:
+      self._unwritten = (samples, extras)
     self._log(takes_part)
 
   def _diagnose_if_due(
@@ -222,10 +223,26 @@ class SeedsLearner:
       )
       seed.logger.write(row)
 
-  def check_metrics(self) -> None:
-    """Raises NonFiniteError if a metric of the last step is not finite."""
-    if self._finite:
+  def finish_step(self) -> None:
+    """Waits for the last step, and has replay take what it says.
+
+    Raises:
+      NonFiniteError: if a metric is not finite; nothing is written then.
+    """
+    if not self._finite:
+      self._fail()
+    if self._unwritten is None:
       return
+    samples, extras = self._unwritten
+    for seed, sample, each in zip(
+      self._seeds, samples, np.asarray(extras), strict=True
+    ):
+      if sample is not None and seed.write_extras is not None:
+        seed.write_extras(sample.indices, each)
+    self._unwritten = None
+
+  def _fail(self) -> None:
+    """Raises NonFiniteError for what is not finite of which seeds."""
     steps = np.asarray(self._state.steps)
     found = []
     for index, seed in enumerate(self._seeds):
@@ -253,7 +270,7 @@ class SeedsLearner:
 
   def save(self, index: int) -> TrainingState:
     """Returns a seed's training state: see `DiffusionLearner.save`."""
-    self.check_metrics()
+    self.finish_step()
     return jax.tree.map(lambda leaf: leaf[index], learner.to_numpy(self._state))
 
   def restore(self, index: int, state: TrainingState) -> None:
@@ -270,6 +287,7 @@ class SeedsLearner:
     self._num_steps[index] = int(state.steps)
     self._num_calls[index] = 0  # The last diagnostics are of another state.
     self._finite = True
+    self._unwritten = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -117,6 +117,14 @@ class ActorCriticConfig(NetworksConfig):
       return self.samples_per_insert
     return self.updates_per_step * self.batch_size
 
+  @property
+  def extras_field(self) -> str | None:
+    """The field that has replay hold `extras` of transitions, if one does.
+
+    Learning changes them, which is for an embedded replay alone.
+    """
+    return None
+
   def acts_by_target(self, evaluation: bool) -> bool:
     """Whether who acts takes the target policy, not the newest one."""
     del evaluation

@@ -73,6 +73,9 @@ class LearnerCore:
       that the policy samples for one and the same observation: 0 where they
       are the same, about 1 where half of them are at either end.
       The state stays as it is. Call it now and then.
+    update_extras: (state, transitions) -> the same transitions, whose extras
+      are what replay is to hold from then on; call it before `step`. None where
+      transitions have no extras.
     variables: by name, what a learner answers to who asks, from its state:
       "policy" (as policy_params), "acting_policy" and "evaluation_policy" (the
       same without what that policy does not read), and "critic" (the newest
@@ -86,6 +89,9 @@ class LearnerCore:
   policy_params: Callable[[TrainingState], acting.PolicyParams]
   diagnostics: Callable[[TrainingState, types.Transition], types.Metrics]
   variables: Mapping[str, Callable[[TrainingState], Any]]
+  update_extras: (
+    Callable[[TrainingState, types.Transition], types.Transition] | None
+  ) = None
 
 
 def make_learner_core(
@@ -127,7 +133,29 @@ def make_learner_core(
       "evaluation_policy": needed_params(evaluation=True),
       "critic": lambda state: state.critic_params,
     },
+    update_extras=_make_update_extras(method, networks, config),
   )
+
+
+def _make_update_extras(
+  method: Method, networks: acting.Networks, config: ActorCriticConfig
+) -> Callable[[TrainingState, types.Transition], types.Transition] | None:
+  update = method.make_update_extras(networks, config)
+  if update is None:
+    return None
+
+  def update_extras(
+    state: TrainingState, transitions: types.Transition
+  ) -> types.Transition:
+    observation = normalization.normalize(
+      state.observation_statistics, transitions.observation
+    )
+    extras = update(
+      state.critic_params, transitions._replace(observation=observation)
+    )
+    return transitions._replace(extras=extras)
+
+  return update_extras
 
 
 def _normalize(

@@ -48,6 +48,12 @@ PolicyLoss: TypeAlias = Callable[
 argument; both keys are consumed."""
 
 
+UpdateExtras: TypeAlias = Callable[
+  [types.Params, types.Transition], "jax.Array"
+]
+"""(critics' parameters, transitions with extras) -> their new extras [B, A]."""
+
+
 def _make_networks(*args: Any, **kwargs: Any) -> acting.Networks:
   # They are loaded with Haiku, once they are made.
   return networks_lib.make_networks(*args, **kwargs)
@@ -75,6 +81,10 @@ class Method:
       the next action in the critics' target, such as its entropy: (policy's
       parameters, extra state, key, next observation [B, ...]) -> [B], in units
       of scaled reward; None for nothing.
+    make_update_extras: (networks, config) -> what replay's `extras` become when
+      they are sampled, before the step that they are sampled for: (critics'
+      parameters, transitions) -> extras [B, A]; None where transitions have
+      none.
     presets: configurations by name; "default" is there in any case.
   """
 
@@ -93,6 +103,9 @@ class Method:
   make_next_value_bonus: Callable[
     [Any, Any], Callable[..., jax.Array] | None
   ] = lambda networks, config: None
+  make_update_extras: Callable[[Any, Any], UpdateExtras | None] = (
+    lambda networks, config: None
+  )
   presets: Mapping[str, ActorCriticConfig] = dataclasses.field(
     default_factory=dict
   )

@@ -3,8 +3,9 @@
 arXiv:2305.13122: replay's actions are moved up the critics' action gradient,
 and the denoiser learns the moved ones. No gradient flows through the sampler.
 
-Stateless: each update moves the executed actions anew, so that replay keeps no
-column of moved ones, and any replay will do.
+The moved actions are kept in replay beside the executed ones, which the critics
+learn from, and moved on from where they are whenever they are sampled; or each
+update moves the executed actions anew, for which any replay will do.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from acme_qsm.core.config import DiffusionConfig
 from acme_qsm.core.method import Context
 from acme_qsm.core.method import Method
 from acme_qsm.core.method import PolicyLoss
+from acme_qsm.core.method import UpdateExtras
 from acme_qsm.deferred import jax
 from acme_qsm.deferred import jnp
 from acme_qsm.deferred import optax
@@ -39,11 +41,18 @@ class DIPOConfig(DiffusionConfig):
     num_action_moves: N_a, steps of Adam that an action is moved by; each is one
       gradient of the critics.
     action_learning_rate: Adam's, about the size of each step in [-1, 1].
+    keep_moved_actions: whether replay keeps them; an embedded replay alone can.
   """
 
   sampler: diffusion.TransitionName = "posterior"
   num_action_moves: int = configuration.positive(10)
   action_learning_rate: float = configuration.positive(0.03)
+  keep_moved_actions: bool = False
+
+  @property
+  def extras_field(self) -> str | None:
+    """See `ActorCriticConfig`."""
+    return "keep_moved_actions" if self.keep_moved_actions else None
 
 
 def make_policy_loss(
@@ -59,6 +68,7 @@ def make_policy_loss(
     The loss, a mean over the batch and the action's dimensions.
   """
   schedule = sampling.make_schedule(networks, config)
+  move = _make_move(networks, config)
 
   def policy_loss(
     params: types.Params,
@@ -69,12 +79,10 @@ def make_policy_loss(
   ) -> tuple[jax.Array, tuple[tuple, types.Metrics]]:
     observation, action = transitions.observation, transitions.action
 
-    def gradient(action: jax.Array) -> jax.Array:
-      return critics.action_gradient(
-        networks, context.critic_params, observation, action, "lowest"
-      )
-
-    moved = move_actions(config, gradient, action)
+    if config.keep_moved_actions:
+      moved = transitions.extras
+    else:
+      moved = move(context.critic_params, observation, action)
     loss, _ = policy_samples.denoising_loss(
       networks,
       schedule,
@@ -91,6 +99,37 @@ def make_policy_loss(
     return loss, (extra, metrics)
 
   return policy_loss
+
+
+def make_update_extras(
+  networks: DiffusionNetworks, config: DIPOConfig
+) -> UpdateExtras | None:
+  """Makes what moves the actions that replay keeps on: see `Method`."""
+  if not config.keep_moved_actions:
+    return None
+  move = _make_move(networks, config)
+  return lambda critic_params, transitions: move(
+    critic_params, transitions.observation, transitions.extras
+  )
+
+
+def _make_move(
+  networks: DiffusionNetworks, config: DIPOConfig
+) -> Callable[[types.Params, jax.Array, jax.Array], jax.Array]:
+  """Makes (critics' parameters, observation, action) -> moved action."""
+
+  def move(
+    critic_params: types.Params, observation: jax.Array, action: jax.Array
+  ) -> jax.Array:
+    return move_actions(
+      config,
+      lambda action: critics.action_gradient(
+        networks, critic_params, observation, action, "lowest"
+      ),
+      action,
+    )
+
+  return move
 
 
 def move_actions(
@@ -126,15 +165,17 @@ DIPO = Method(
   config=DIPOConfig,
   make_policy_loss=make_policy_loss,
   metrics=("denoiser_loss", "moved_distance"),
+  make_update_extras=make_update_extras,
   presets={
-    # The official implementation's, whose particles outlive an update, and
-    # which evaluates without the sampler's noise.
+    # The official implementation's, which evaluates without the sampler's
+    # noise.
     "official": DIPOConfig(
       policy_hidden_sizes=(256, 256, 256),
       critic_hidden_sizes=(256, 256, 256),
       num_denoising_steps=100,
       noise_schedule="cosine",
       num_action_moves=20,
+      keep_moved_actions=True,
       evaluation_temperature=0.0,
       exploration_noise=0.0,
       target_action_noise=0.0,

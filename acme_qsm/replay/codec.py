@@ -1,8 +1,9 @@
 """Packs transitions into vectors, and unpacks batches of them.
 
 A transition is one float32 vector in replay, [observation, action, reward,
-discount, next_observation]: Reverb decodes each column of an item by itself, so
-that one column is sampled two to three times as fast as five. Needs JAX alone.
+discount, next_observation, extras]: Reverb decodes each column of an item by
+itself, so that one column is sampled two to three times as fast as five. Needs
+JAX alone.
 """
 
 from __future__ import annotations
@@ -21,14 +22,17 @@ class TransitionCodec:
 
   Attributes:
     size: D, the numbers of a packed transition.
+    extras_size: those at its end that are its extras.
   """
 
-  def __init__(self, environment_spec: Any):
+  def __init__(self, environment_spec: Any, *, has_extras: bool = False):
     """Initialises the codec.
 
     Args:
       environment_spec: what sets the shapes: its `observations` and `actions`
         have a shape and a dtype.
+      has_extras: whether transitions have extras: an action, which is packed as
+        the executed one.
 
     Raises:
       ValueError: if observations are not float32.
@@ -42,19 +46,22 @@ class TransitionCodec:
     self._observation_shape = tuple(observations.shape)
     observation_size = int(np.prod(self._observation_shape))
     (action_size,) = environment_spec.actions.shape
+    self.extras_size = action_size if has_extras else 0
     sizes = (observation_size, action_size, 1, 1, observation_size)
-    self._ends = np.cumsum(sizes)
+    self._ends = np.cumsum((*sizes, self.extras_size))
     self.size = int(self._ends[-1])
 
   def pack(self, transition: Transition) -> np.ndarray:
     """Packs one transition (without a batch axis) into a float32 vector."""
+    if self.extras_size:
+      transition = transition._replace(extras=transition.action)
     return np.concatenate(
       [np.ravel(np.asarray(part, np.float32)) for part in transition]
     )
 
   def unpack(self, packed: jax.Array) -> Transition:
     """Unpacks a batch [B, D] into transitions."""
-    observation, action, reward, discount, next_observation = jnp.split(
+    observation, action, reward, discount, next_observation, extras = jnp.split(
       packed, self._ends[:-1], axis=1
     )
     shape = (packed.shape[0], *self._observation_shape)
@@ -64,4 +71,5 @@ class TransitionCodec:
       reward=reward[:, 0],
       discount=discount[:, 0],
       next_observation=next_observation.reshape(shape),
+      extras=extras if self.extras_size else (),
     )

@@ -56,7 +56,15 @@ class EmbeddedReplay:
   written take no memory. One thread at a time may use it.
   """
 
-  def __init__(self, row_size: int, max_size: int, pace: Pace, seed: int = 0):
+  def __init__(
+    self,
+    row_size: int,
+    max_size: int,
+    pace: Pace,
+    seed: int = 0,
+    *,
+    extras_size: int = 0,
+  ):
     """Initialises an empty replay.
 
     Args:
@@ -64,6 +72,8 @@ class EmbeddedReplay:
       max_size: transitions at most.
       pace: samples per insert of a transition.
       seed: of the draws.
+      extras_size: those at a transition's end that `write_extras` changes. With
+        any, each save writes all files anew.
 
     Raises:
       ValueError: if a size is not positive.
@@ -74,6 +84,7 @@ class EmbeddedReplay:
         f"{max_size} transitions of {row_size} numbers."
       )
     self._rows = np.empty((max_size, row_size), _DTYPE)
+    self._extras_size = extras_size
     self._pace = pace
     self._random = np.random.default_rng(seed)
     self._num_inserts = 0
@@ -160,6 +171,18 @@ class EmbeddedReplay:
     data = self._rows.take(indices % len(self._rows), axis=0)
     self._num_samples += batch_size
     return Sample(data, indices)
+
+  def write_extras(self, indices: np.ndarray, extras: np.ndarray) -> None:
+    """Changes the extras of transitions that were drawn.
+
+    Args:
+      indices: [B] which ones, from `sample`; those that are no longer there are
+        left out, and of one that is there twice the last counts.
+      extras: [B, extras_size] what they are to be, finite.
+    """
+    held = indices >= self._num_inserts - self._size
+    places = indices[held] % len(self._rows)
+    self._rows[places, self._rows.shape[1] - self._extras_size :] = extras[held]
 
   def batches(self, batch_size: int) -> Iterator[Sample]:
     """Draws batches without end, each when it is asked for."""
@@ -264,7 +287,7 @@ class EmbeddedReplay:
     previous: pathlib.Path | None,
   ) -> _File:
     """Writes or links a file that holds the transitions of these numbers."""
-    known = self._files.get(end)
+    known = None if self._extras_size else self._files.get(end)
     if previous is not None and known is not None and known.begin <= begin:
       # Not there, or a file system without links: it is written then.
       with contextlib.suppress(OSError):

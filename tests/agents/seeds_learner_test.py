@@ -1,5 +1,7 @@
 """The learner of several seeds against one learner for each."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -110,6 +112,64 @@ def test_each_seed_makes_its_own_steps(learner_core, codec, by_turns):
         np.testing.assert_allclose(
           row[name], wanted[name], rtol=1e-2, atol=1e-4, err_msg=name
         )
+
+
+@pytest.mark.parametrize("num_sgd_steps", [1, 2])
+def test_new_extras_are_written_once_a_step_is_done(
+  make_spec, make_config, num_sgd_steps
+):
+  # Each seed's, in turn with its steps, as by a learner of its own; from each
+  # sampled action to the moved one.
+  config = make_config(
+    "dipo",
+    batch_size=BATCH_SIZE // num_sgd_steps,
+    keep_moved_actions=True,
+    num_action_moves=1,
+    action_learning_rate=0.25,
+  )
+  networks = acme_qsm.make_networks(make_spec(), config)
+  core = acme_qsm.make_learner_core(networks, config)
+  codec = TransitionCodec(make_spec(), has_extras=True)
+  written: list[list] = [[], []]
+  records = [
+    dataclasses.replace(
+      record,
+      dataset=_samples(codec, 0),
+      random_key=jax.random.PRNGKey(0),
+      write_extras=lambda *args: written[0].append(args),
+    )
+    for record in _records(codec)[:2]
+  ]
+  together = seeds_learner.SeedsLearner(
+    core, records, codec.unpack, num_sgd_steps_per_step=num_sgd_steps
+  )
+  alone = learning.DiffusionLearner(
+    core,
+    jax.random.PRNGKey(0),
+    _samples(codec, 0),
+    codec.unpack,
+    num_sgd_steps_per_step=num_sgd_steps,
+    write_extras=lambda *args: written[1].append(args),
+  )
+  together.step((True, True))
+  together.step((False, True))
+  alone.step()
+  assert [len(each) for each in written] == [2, 0]
+  together.seeds[1].save()
+  alone.step()
+  alone.save()
+  alone.save()
+  # The first step's of both seeds, the second's of one.
+  assert [len(each) for each in written] == [3, 2]
+  wanted = [written[1][0], written[1][0], written[1][1]]
+  for found, expected in zip(written[0], wanted, strict=True):
+    np.testing.assert_array_equal(found[0], np.arange(BATCH_SIZE))
+    np.testing.assert_allclose(found[1], expected[1], atol=1e-5)
+  # Adam's first step is as long as its rate, within the box.
+  before = next(_samples(codec, 0)).data[:, -codec.extras_size :]
+  np.testing.assert_allclose(
+    np.abs(written[1][0][1] - before)[np.abs(before) < 0.7], 0.25, rtol=1e-3
+  )
 
 
 def test_a_restored_seed_leaves_the_others_as_they_are(learner_core, codec):

@@ -268,7 +268,8 @@ def test_langevin_dynamics_of_the_denoiser_at_step_0(
     score = np.array([[0.5], [3.0]]) - 2.0 * action
     action = np.clip(action + size / 2 * score, -1, 1)
   # The first is near where the score is 0, the second held by the box.
-  assert np.abs(action[0] - 0.25) < 0.01 and action[1] == 1.0
+  assert np.abs(action[0] - 0.25) < 0.01
+  assert action[1] == 1.0
   np.testing.assert_allclose(
     policy(params, jax.random.key(0), jnp.zeros((2, 1))), action, rtol=1e-6
   )

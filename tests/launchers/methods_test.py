@@ -53,11 +53,18 @@ ENGINES = {
   ),
 }
 VARIANTS = [*((agent,) for agent in methods.METHODS), ("qsm", "--langevin")]
+CASES = [
+  *((variant, engine) for variant in VARIANTS for engine in ENGINES),
+  (("dipo", "--keep_moved_actions", "--replay", "embedded"), "local"),
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("variant", VARIANTS, ids=" ".join)
+@pytest.mark.parametrize(
+  ("variant", "engine"),
+  CASES,
+  ids=[f"{' '.join(variant)} {engine}" for variant, engine in CASES],
+)
 def test_a_method_is_killed_and_goes_on(
   launch, small_arguments, tmp_path, variant, engine
 ):
@@ -65,7 +72,7 @@ def test_a_method_is_killed_and_goes_on(
   of_engine, kill = ENGINES[engine]
   arguments = [
     *("--agent", agent, "--num_steps", str(NUM_STEPS)),
-    *(*flags, *of_engine),
+    *(*of_engine, *flags),
   ]
   saved = kill(launch(tmp_path / "run", *arguments, launcher=engine))
   steps = saved.metadata["actor_steps"]
@@ -84,7 +91,7 @@ def test_a_method_is_killed_and_goes_on(
   # It acts from its checkpoint.
   config = command_line.parse(
     command_line.Arguments,
-    [*small_arguments(agent), "--agent", agent, *flags],
+    [*small_arguments(agent), "--agent", agent, *flags[:1]],
   ).config
   environment = environments.make("cartpole:balance", 0)
   networks = acme_qsm.make_networks(

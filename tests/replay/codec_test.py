@@ -15,16 +15,18 @@ EnvironmentSpec = collections.namedtuple(
 )
 
 
-def make_codec(observation_shape, num_actions, dtype=np.float32):
+def make_codec(observation_shape, num_actions, dtype=np.float32, **kwargs):
   return TransitionCodec(
     EnvironmentSpec(
       ArraySpec(observation_shape, dtype), ArraySpec((num_actions,), np.float32)
-    )
+    ),
+    **kwargs,
   )
 
 
-def test_unpacking_undoes_packing():
-  codec = make_codec((2, 3), 4)
+@pytest.mark.parametrize("has_extras", [False, True])
+def test_unpacking_undoes_packing(has_extras):
+  codec = make_codec((2, 3), 4, has_extras=has_extras)
   rng = np.random.default_rng(0)
   transitions = [
     types.Transition(
@@ -38,9 +40,18 @@ def test_unpacking_undoes_packing():
   ]
   packed = np.stack([codec.pack(transition) for transition in transitions])
   assert packed.dtype == np.float32
-  assert packed.shape == (5, codec.size) == (5, 18)
+  assert packed.shape == (5, codec.size) == (5, 22 if has_extras else 18)
   unpacked = codec.unpack(jnp.asarray(packed))
-  for name in types.Transition._fields:
+  # Extras are the executed action at first, and a field of their own.
+  if has_extras:
+    np.testing.assert_array_equal(unpacked.extras, unpacked.action)
+    packed[:, -4:] = 7.0
+    changed = codec.unpack(jnp.asarray(packed))
+    np.testing.assert_array_equal(changed.extras, 7.0)
+    np.testing.assert_array_equal(changed.action, unpacked.action)
+  else:
+    assert unpacked.extras == ()
+  for name in set(types.Transition._fields) - {"extras"}:
     np.testing.assert_array_equal(
       getattr(unpacked, name),
       np.stack([getattr(transition, name) for transition in transitions]),

@@ -56,6 +56,35 @@ def small_files(monkeypatch):
   monkeypatch.setattr(embedded, "_FILE_BYTES", 4 * 3 * 4)
 
 
+def test_extras_that_are_written_are_drawn_and_saved(tmp_path, small_files):
+  replay = EmbeddedReplay(3, 10, PACE, extras_size=2)
+  insert(replay, 0, 12)  # The first two are gone.
+  expected = rows_of(0, 14)
+  replay.write_extras(
+    np.array([1, 5, 11, 5]),
+    np.array([[9, 9], [1, 2], [3, 4], [5, 6]], np.float32),
+  )
+  expected[5, 1:], expected[11, 1:] = (5, 6), (3, 4)
+
+  def assert_holds_expected(replay, begin, end):
+    sample = replay.sample(300)
+    np.testing.assert_array_equal(
+      np.unique(sample.indices), np.arange(begin, end)
+    )
+    np.testing.assert_array_equal(sample.data, expected[sample.indices])
+
+  assert_holds_expected(replay, 2, 12)
+  replay.save(tmp_path / "first")
+  # What was saved is written anew, as it may have changed.
+  replay.write_extras(np.array([6]), np.array([[7, 8]], np.float32))
+  expected[6, 1:] = 7, 8
+  insert(replay, 12, 14)
+  replay.save(tmp_path / "second", tmp_path / "first")
+  restored = EmbeddedReplay(3, 10, PACE, extras_size=2)
+  restored.restore(tmp_path / "second")
+  assert_holds_expected(restored, 4, 14)
+
+
 def test_what_is_inserted_is_drawn():
   replay = make_replay()
   assert replay.client is replay
