@@ -16,7 +16,9 @@ if typing.TYPE_CHECKING:
   from acme_qsm.agents.acme_builder import AcmeBuilder
   from acme_qsm.agents.builder import DiffusionBuilder
   from acme_qsm.agents.builder import QSMBuilder
+  from acme_qsm.core import DiffusionConfig
   from acme_qsm.core import LearnerCore
+  from acme_qsm.core import Method
   from acme_qsm.core import PolicyParams
   from acme_qsm.core import TrainingState
   from acme_qsm.methods import make_learner_core
@@ -41,11 +43,13 @@ __all__ = [
   "DIPOConfig",
   "DPMDConfig",
   "DiffusionBuilder",
+  "DiffusionConfig",
   "DiffusionNetworks",
   "EnvironmentSpec",
   "GaussianConfig",
   "IDEMConfig",
   "LearnerCore",
+  "Method",
   "PolicyParams",
   "QSMBuilder",
   "QSMConfig",
@@ -71,7 +75,9 @@ __getattr__, __dir__ = lazy.attach(
     "DiffusionBuilder": "acme_qsm.agents.builder",
     "DiffusionNetworks": "acme_qsm.networks",
     "EnvironmentSpec": "acme_qsm.types",
+    "DiffusionConfig": "acme_qsm.core",
     "LearnerCore": "acme_qsm.core",
+    "Method": "acme_qsm.core",
     "PolicyParams": "acme_qsm.core",
     "QSMBuilder": "acme_qsm.agents.builder",
     "DIPOConfig": "acme_qsm.methods.dipo",
