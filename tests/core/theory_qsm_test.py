@@ -132,6 +132,9 @@ def test_a_bump_towards_the_action_gradient_raises_the_return(start):
   cosine = jnp.sum(psi * gradient) / size(psi) / size(gradient)
   assert jnp.abs(cosine) < 0.9
   target = align(psi, gradient, size(psi) / size(gradient))[0]
+  np.testing.assert_allclose(
+    target, (size(psi) / size(gradient) * gradient)[0], rtol=1e-4
+  )
   changes = []
   for sign in (1.0, -1.0):
 

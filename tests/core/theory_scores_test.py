@@ -37,7 +37,7 @@ def noised_log_density(log_mass, nodes, noisy, alpha_bar):
   """
   difference = noisy[:, None] - np.sqrt(alpha_bar) * nodes
   kernel = np.sum(difference**2, axis=-1) / (2 * (1 - alpha_bar))
-  return scipy.special.logsumexp(log_mass - kernel, axis=1)
+  return np.asarray(scipy.special.logsumexp(log_mass - kernel, axis=1))
 
 
 def exact_noise(log_mass, nodes, noisy, step):
