@@ -6,6 +6,7 @@ from typing import Any
 
 from acme_qsm import configuration
 from acme_qsm import lazy
+from acme_qsm import specs
 from acme_qsm import types
 
 
@@ -127,7 +128,10 @@ class AcmeAgentBuilder:
   Attributes:
     config: the agent's configuration.
     agent: its name.
+    packs_transitions: see `DiffusionBuilder`.
   """
+
+  packs_transitions = False
 
   def __init__(self, config: AcmeConfig):
     """Initialises the builder.
@@ -159,15 +163,18 @@ def make_networks(
   """Makes the networks of one of Acme's agents, as Acme makes them.
 
   Args:
-    environment_spec: the environment's spec.
+    environment_spec: the environment's spec: observations are one vector,
+      actions one in [-1, 1].
     config: a configuration of `CONFIGS`.
 
   Returns:
     The networks.
 
   Raises:
+    ValueError: if the spec is not one that they can act in.
     ModuleNotFoundError: without the extra `acme`.
   """
+  specs.validate_environment_spec(environment_spec)
   return _load(config).make_networks(environment_spec, config)
 
 
