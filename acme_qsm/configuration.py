@@ -99,6 +99,11 @@ class Configuration:
     if _CHECK in field.metadata and not field.metadata[_CHECK](value):
       self.fail(field.name, field.metadata[_ALLOWED])
 
+  def require_at_least(self, name: str, least: str) -> None:
+    """Raises ValueError if one field's value is below another's."""
+    if getattr(self, name) < getattr(self, least):
+      self.fail(name, f"at least {least}={getattr(self, least)}")
+
   def fail(self, name: str, allowed: str) -> NoReturn:
     """Raises ValueError: the field's value is not what is allowed."""
     raise ValueError(

@@ -1,6 +1,7 @@
 """Modules that are loaded when first needed."""
 
 import importlib
+import importlib.util
 from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
@@ -27,10 +28,24 @@ def load(module: str, what: str) -> Any:
   except ModuleNotFoundError as error:
     if error.name and error.name.split(".")[0] in ("acme_qsm", "jax"):
       raise
-    raise ModuleNotFoundError(
-      f"{what} needs the package {error.name!r}: {_remedy(error.name or '')}.",
-      name=error.name,
-    ) from error
+    raise _missing(error.name or "", what) from error
+
+
+def require(package: str, what: str) -> None:
+  """Raises what `load` does unless a package is there; does not load it.
+
+  Args:
+    package: its name.
+    what: what needs it.
+  """
+  if importlib.util.find_spec(package) is None:
+    raise _missing(package, what)
+
+
+def _missing(package: str, what: str) -> ModuleNotFoundError:
+  return ModuleNotFoundError(
+    f"{what} needs the package {package!r}: {_remedy(package)}.", name=package
+  )
 
 
 def _remedy(package: str) -> str:

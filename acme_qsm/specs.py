@@ -52,32 +52,11 @@ def validate_environment_spec(
     raise ValueError(
       f"actions must be a vector [A], got shape {tuple(actions.shape)}."
     )
-  minimum = getattr(actions, "minimum", None)
-  maximum = getattr(actions, "maximum", None)
-  if minimum is None or maximum is None:
-    raise ValueError(
-      f"actions must be bounded to [-1, 1], got an unbounded spec: {actions}."
-    )
-  if not (np.all(np.isfinite(minimum)) and np.all(np.isfinite(maximum))):
-    raise ValueError(
-      "actions must be bounded to [-1, 1], got infinite bounds: minimum="
-      f"{minimum}, maximum={maximum}."
-    )
-  if np.any(np.asarray(minimum) >= np.asarray(maximum)):
-    raise ValueError(
-      f"actions must have minimum < maximum, got minimum={minimum}, "
-      f"maximum={maximum}."
-    )
-  if not (np.allclose(minimum, -1.0) and np.allclose(maximum, 1.0)):
-    raise ValueError(
-      f"actions must be scaled to [-1, 1], got minimum={minimum}, maximum="
-      f"{maximum}; " + _wrap_in("CanonicalActions", "CanonicalSpecWrapper")
-    )
-  _require_single_precision("actions", actions)
+  require_unit_box(actions)
   if not hasattr(observations, "shape") or not hasattr(observations, "dtype"):
     raise ValueError(
       f"observations must be one array, got {type(observations).__name__}; "
-      + _wrap_in("ConcatenatedObservations", "ConcatObservationWrapper")
+      + wrap_in("ConcatenatedObservations", "ConcatObservationWrapper")
     )
   _require_single_precision("observations", observations)
   if flat_observation:
@@ -93,16 +72,50 @@ def validate_environment_spec(
       )
 
 
+def require_unit_box(actions: Any) -> None:
+  """Raises ValueError unless a spec is of floats in [-1, 1], not float64."""
+  minimum = getattr(actions, "minimum", None)
+  maximum = getattr(actions, "maximum", None)
+  if minimum is None or maximum is None:
+    raise ValueError(
+      "actions must be bounded to [-1, 1], got an unbounded spec: "
+      f"{actions}; " + wrap_in("UnitBounds")
+    )
+  if not (np.all(np.isfinite(minimum)) and np.all(np.isfinite(maximum))):
+    raise ValueError(
+      "actions must be bounded to [-1, 1], got infinite bounds: minimum="
+      f"{minimum}, maximum={maximum}; " + wrap_in("UnitBounds")
+    )
+  if np.any(np.asarray(minimum) >= np.asarray(maximum)):
+    raise ValueError(
+      f"actions must have minimum < maximum, got minimum={minimum}, "
+      f"maximum={maximum}."
+    )
+  if not (np.allclose(minimum, -1.0) and np.allclose(maximum, 1.0)):
+    raise ValueError(
+      f"actions must be scaled to [-1, 1], got minimum={minimum}, maximum="
+      f"{maximum}; " + wrap_in("CanonicalActions", "CanonicalSpecWrapper")
+    )
+  _require_single_precision("actions", actions)
+
+
 def _require_single_precision(name: str, spec: Any) -> None:
   if np.dtype(spec.dtype) == np.float64:
     raise ValueError(
       f"{name} must be in single precision, got dtype float64; "
-      + _wrap_in("SinglePrecision", "SinglePrecisionWrapper")
+      + wrap_in("SinglePrecision", "SinglePrecisionWrapper")
     )
 
 
-def _wrap_in(ours: str, acmes: str) -> str:
-  return (
-    f"wrap the environment in acme_qsm.environments.wrappers.{ours} or "
-    f"acme.wrappers.{acmes}."
-  )
+def wrap_in(*names: str) -> str:
+  """Says which wrapper helps.
+
+  Args:
+    *names: what it is called here, and in Acme if that has one.
+
+  Returns:
+    The end of a message.
+  """
+  modules = ("acme_qsm.environments.wrappers", "acme.wrappers")
+  wrappers = map(".".join, zip(modules, names, strict=False))
+  return f"wrap the environment in {' or '.join(wrappers)}."

@@ -14,6 +14,7 @@ from typing import Literal
 
 from absl import flags
 
+from acme_qsm import lazy
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.messages import Phase
 from acme_qsm.distributed.display import Display
@@ -70,17 +71,17 @@ def main(argv: list[str] | None = None) -> int:
     if (arguments.engine, arguments.launch_type) == ("launchpad", "local_mp"):
       # It loads what processes need while this one finds out what is wrong.
       fork_server.start_once()
+    experiment = command_line.make_experiment(arguments)
     # What takes long is not needed to help, or to refuse a flag.
-    from acme_qsm.distributed import program
-
+    program = lazy.load("acme_qsm.distributed.program", "Many processes")
     plan = program.plan_experiment(
-      command_line.make_experiment(arguments),
+      experiment,
       arguments.num_actors,
       eval_every=arguments.eval_every,
       num_eval_episodes=arguments.num_eval_episodes,
       host=arguments.host,
     )
-  except ValueError as error:
+  except (ValueError, ModuleNotFoundError) as error:
     return command_line.fail(error)
   flags.FLAGS([sys.argv[0], *launchpad_flags], known_only=False)
   try:

@@ -46,6 +46,19 @@ class Arguments(command_line.Arguments):
     return self.workdir or self.folder
 
 
+def _require_possible(arguments: Arguments) -> None:
+  """Raises ValueError for flags that do not go together."""
+  if arguments.num_seeds != 1 and arguments.replay == "reverb":
+    raise ValueError("num_seeds must be 1 with --replay reverb.")
+  if not command_line.is_acmes(arguments):
+    return
+  for name in ("num_envs", "num_seeds"):
+    if getattr(arguments, name) != 1:
+      raise ValueError(f"{name} must be 1 with --agent {arguments.agent}.")
+  if arguments.replay == "embedded":
+    raise ValueError(f"replay must be reverb with --agent {arguments.agent}.")
+
+
 def _make_experiment(arguments: Arguments) -> experiments.ExperimentConfig:
   """Makes the experiment that the arguments describe."""
   experiment = command_line.make_experiment(arguments)
@@ -83,8 +96,7 @@ def main(argv: list[str] | None = None) -> int:
   """Runs the command line; returns the process's exit code."""
   try:
     arguments = command_line.parse(Arguments, argv, __doc__)
-    if arguments.num_seeds != 1 and arguments.replay == "reverb":
-      raise ValueError("num_seeds must be 1 with --replay reverb.")
+    _require_possible(arguments)
     experiment = _make_experiment(arguments)
   except (ValueError, ModuleNotFoundError) as error:
     return command_line.fail(error)

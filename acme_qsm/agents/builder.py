@@ -52,7 +52,11 @@ class DiffusionBuilder:
   Attributes:
     config: the method's configuration.
     agent: the method's name.
+    packs_transitions: that replay holds float32, whatever environments give;
+      what else a run trains has replay of the types that the spec says.
   """
+
+  packs_transitions = True
 
   def __init__(self, config: ActorCriticConfig):
     """Initialises the builder.

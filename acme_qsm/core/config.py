@@ -103,12 +103,8 @@ class ActorCriticConfig(NetworksConfig):
 
   def __post_init__(self):
     super().__post_init__()
-    if self.max_replay_size < self.min_replay_size:
-      self.fail(
-        "max_replay_size", f"at least min_replay_size={self.min_replay_size}"
-      )
-    if self.min_replay_size < self.batch_size:
-      self.fail("min_replay_size", f"at least batch_size={self.batch_size}")
+    self.require_at_least("max_replay_size", "min_replay_size")
+    self.require_at_least("min_replay_size", "batch_size")
 
   @property
   def samples_per_transition(self) -> float:

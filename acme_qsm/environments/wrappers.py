@@ -13,10 +13,11 @@ from dm_env import specs
 # What dm_control gives as the bounds of an actuator without any.
 _UNBOUNDED = 1e10
 
-_SINGLE = {
+SINGLE = {
   np.dtype(np.float64): np.dtype(np.float32),
   np.dtype(np.int64): np.dtype(np.int32),
 }
+"""What `SinglePrecision` turns a dtype into, if not itself."""
 
 
 class EnvironmentWrapper(dm_env.Environment):
@@ -215,14 +216,14 @@ def _convert_value(value: Any) -> Any:
   if isinstance(value, dict):
     return {name: _convert_value(field) for name, field in value.items()}
   value = np.asarray(value)
-  dtype = _SINGLE.get(value.dtype)
+  dtype = SINGLE.get(value.dtype)
   return value if dtype is None else value.astype(dtype)
 
 
 def _convert_spec(spec: Any) -> Any:
   if isinstance(spec, dict):
     return {name: _convert_spec(field) for name, field in spec.items()}
-  dtype = _SINGLE.get(np.dtype(spec.dtype))
+  dtype = SINGLE.get(np.dtype(spec.dtype))
   return spec if dtype is None else spec.replace(dtype=dtype)
 
 
@@ -268,11 +269,13 @@ class ActionRepeat(EnvironmentWrapper):
 
 
 class UnitBounds(EnvironmentWrapper):
-  """Bounds what MuJoCo leaves unbounded (its +-1e10) to [-1, 1]."""
+  """Bounds what has no bounds, or MuJoCo's +-1e10, to [-1, 1]."""
 
   def action_spec(self) -> Any:
     """The actions' spec, with bounds."""
     spec: Any = self._environment.action_spec()
+    if not isinstance(spec, specs.BoundedArray):
+      return specs.BoundedArray(spec.shape, spec.dtype, -1.0, 1.0, spec.name)
     unbounded = (spec.minimum <= -_UNBOUNDED) | (spec.maximum >= _UNBOUNDED)
     return spec.replace(
       minimum=np.where(unbounded, -1.0, spec.minimum),

@@ -5,6 +5,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from typing import Annotated
+from typing import Any
 from typing import TypeVar
 
 import tyro
@@ -12,8 +13,8 @@ import tyro
 from acme_qsm import configuration
 from acme_qsm import environments
 from acme_qsm import methods
+from acme_qsm.agents import acme_agents
 from acme_qsm.agents.builder import DiffusionBuilder
-from acme_qsm.core import ActorCriticConfig
 from acme_qsm.experiments import compilation_cache
 from acme_qsm.experiments.config import CheckpointingConfig
 from acme_qsm.experiments.config import ExperimentConfig
@@ -27,7 +28,8 @@ class Arguments:
 
   Attributes:
     config: the agent's hyper-parameters.
-    agent: the method that is trained; the flags that it has depend on it.
+    agent: the method that is trained, or acme_sac or acme_td3 for Acme's own
+      agents; the flags that there are depend on it.
     preset: what the hyper-parameters are unless given, by a name that the
       method has for them.
     task: a task of the dm_control suite, as domain:task.
@@ -44,7 +46,7 @@ class Arguments:
       folder, for the next start.
   """
 
-  config: Annotated[ActorCriticConfig, tyro.conf.arg(name="")]
+  config: Annotated[configuration.Configuration, tyro.conf.arg(name="")]
   agent: str = _DEFAULT_AGENT
   preset: str = _DEFAULT_PRESET
   task: str = "cartpole:swingup"
@@ -98,16 +100,15 @@ def parse(
   parser.add_argument("--agent", default=_DEFAULT_AGENT)
   parser.add_argument("--preset", default=_DEFAULT_PRESET)
   chosen = parser.parse_known_args(argv)[0]
-  configuration.require_known("agent", chosen.agent, methods.METHODS)
+  configuration.require_known("agent", chosen.agent, _configs())
   _require_own_settings(chosen.agent, sys.argv[1:] if argv is None else argv)
-  method = methods.METHODS[chosen.agent]
+  config = _preset(chosen.agent, chosen.preset)
+  with_config = _with_config(arguments_type, type(config))
   arguments = tyro.cli(
-    _with_config(arguments_type, method.config),
+    with_config,
     args=argv,
     description=description,
-    default=_with_config(arguments_type, method.config)(
-      config=method.preset(chosen.preset)
-    ),
+    default=with_config(config=config),
     use_underscores=True,
   )
   environments.validate_task(arguments.task)
@@ -115,8 +116,22 @@ def parse(
   return arguments
 
 
+def _configs() -> dict[str, type[configuration.Configuration]]:
+  """The configurations of all agents by name."""
+  of_methods = {name: each.config for name, each in methods.METHODS.items()}
+  return {**of_methods, **acme_agents.CONFIGS}
+
+
+def _preset(agent: str, name: str) -> configuration.Configuration:
+  """An agent's configuration by its name; raises ValueError without one."""
+  if agent in methods.METHODS:
+    return methods.METHODS[agent].preset(name)
+  configuration.require_known("preset", name, (_DEFAULT_PRESET,))
+  return acme_agents.CONFIGS[agent]()
+
+
 def _require_own_settings(agent: str, argv: Sequence[str]) -> None:
-  """Raises ValueError for a flag that other methods have, but not this one.
+  """Raises ValueError for a flag that other agents have, but not this one.
 
   Flags that nobody has are left to whoever reads all of them.
   """
@@ -124,9 +139,9 @@ def _require_own_settings(agent: str, argv: Sequence[str]) -> None:
     flag = argument.split("=")[0]
     name = flag.removeprefix("--").replace("-", "_").removeprefix("no_")
     owners = [
-      method_name
-      for method_name, method in methods.METHODS.items()
-      if name in method.config.__dataclass_fields__
+      owner
+      for owner, config in _configs().items()
+      if name in config.__dataclass_fields__
     ]
     if flag.startswith("--") and owners and agent not in owners:
       raise ValueError(
@@ -141,9 +156,10 @@ def _enumerate(names: Sequence[str]) -> str:
 
 
 def _with_config(
-  arguments_type: type[_Arguments], config_type: type[ActorCriticConfig]
+  arguments_type: type[_Arguments],
+  config_type: type[configuration.Configuration],
 ) -> type[_Arguments]:
-  """The same arguments, whose config is of one method."""
+  """The same arguments, whose config is of one agent."""
   field = ("config", Annotated[config_type, tyro.conf.arg(name="")])
   return dataclasses.make_dataclass(
     arguments_type.__name__,
@@ -154,18 +170,33 @@ def _with_config(
   )
 
 
+def is_acmes(arguments: Arguments) -> bool:
+  """Whether the agent is one of Acme's own."""
+  return isinstance(arguments.config, acme_agents.AcmeConfig)
+
+
 def make_experiment(arguments: Arguments) -> ExperimentConfig:
   """Makes the experiment that the arguments describe.
 
   From here on, what JAX compiles is kept, unless the arguments say otherwise.
+
+  Raises:
+    ValueError: if a value is not allowed.
+    ModuleNotFoundError: for an agent of Acme's, without the extra `acme`.
   """
   if arguments.compilation_cache:
     compilation_cache.use()
-  config, task = arguments.config, arguments.task
-  action_repeat = arguments.action_repeat
+  config: Any = arguments.config
+  task, action_repeat = arguments.task, arguments.action_repeat
+  if is_acmes(arguments):
+    builder = acme_agents.AcmeAgentBuilder(config)
+    make_networks = acme_agents.make_networks
+  else:
+    builder = DiffusionBuilder(config)
+    make_networks = methods.make_networks
   return ExperimentConfig(
-    builder=DiffusionBuilder(config),
-    network_factory=lambda spec: methods.make_networks(spec, config),
+    builder=builder,
+    network_factory=lambda spec: make_networks(spec, config),
     environment_factory=lambda seed: environments.make(
       task, seed, action_repeat=action_repeat
     ),

@@ -10,6 +10,7 @@ from typing import Any
 
 from acme_qsm import specs
 from acme_qsm.experiments import environments
+from acme_qsm.experiments import time_steps
 from acme_qsm.experiments.config import ExperimentConfig
 from acme_qsm.experiments.config import ExperimentError
 from acme_qsm.experiments.evaluation import EvaluationSchedule
@@ -152,9 +153,16 @@ def as_experiment_error() -> Iterator[None]:
 
 
 def _environment_spec(experiment: ExperimentConfig) -> Any:
+  """The environment's spec, which the agent's replay goes with."""
+  packs = getattr(experiment.builder, "packs_transitions", False)
   if experiment.environment_spec is not None:
+    if not packs:
+      time_steps.require_storable(experiment.environment_spec)
     return experiment.environment_spec
   with environments.opened(
     lambda: experiment.environment_factory(experiment.seed)
   ) as environment:
-    return specs.make_environment_spec(environment)
+    environment_spec = specs.make_environment_spec(environment)
+    if not packs:
+      time_steps.require_storable(environment_spec, environment)
+    return environment_spec

@@ -1,5 +1,7 @@
 """Reverb servers: beside a run's other processes, and within its only one."""
 
+import acme_qsm.acme_compat  # noqa: F401  # isort: skip
+
 import dataclasses
 import os
 import pathlib

@@ -10,8 +10,6 @@ for what another has loaded.
 
 import contextlib
 import dataclasses
-import functools
-import importlib
 import json
 import sys
 import time
@@ -22,6 +20,7 @@ from acme_qsm import DiffusionBuilder
 from acme_qsm import environments
 from acme_qsm import experiments
 from acme_qsm import make_networks
+from acme_qsm.agents import acme_agents
 from acme_qsm.experiments import compilation_cache
 from acme_qsm.methods import METHODS
 from launchers.benchmarks import learner as learner_benchmark
@@ -66,19 +65,10 @@ def _make_sac(num_envs: int, min_replay_size: int) -> dict[str, Any]:
   for QSM.
   """
   del num_envs  # It has one.
-  acme_qsm = importlib.import_module("acme_qsm")
-  make_builder: Any = acme_qsm.AcmeBuilder
-  # After that: Acme alone fails on today's JAX.
-  sac = importlib.import_module("acme.agents.jax.sac")
-  config = sac.SACConfig(min_replay_size=min_replay_size)
+  config = acme_agents.AcmeSACConfig(min_replay_size=min_replay_size)
   return {
-    "builder": make_builder(
-      functools.partial(sac.SACBuilder, config),
-      lambda networks, _, evaluation: sac.apply_policy_and_sample(
-        networks, eval_mode=evaluation
-      ),
-    ),
-    "network_factory": sac.make_networks,
+    "builder": acme_agents.AcmeAgentBuilder(config),
+    "network_factory": lambda spec: acme_agents.make_networks(spec, config),
   }
 
 

@@ -14,6 +14,10 @@ for arguments in (
   ["--help"],
   ["--agent", "sdac", "--preset", "reference", "--help"],
   ["--no_such_flag", "1"],
+  ["--agent", "acme_sac", "--help"],
+  ["--agent", "acme_sac", "--num_steps", "0"],
+  ["--agent", "acme_td3", "--eval_every", "0"],
+  ["--agent", "acme_td3", "--sigma", "-1"],
   ["--agent", "nobody"],
   ["--preset", "nothing"],
   ["--task", "cartpole:swing"],
@@ -32,7 +36,7 @@ for arguments in (
   except SystemExit as error:
     code = error.code
   assert code == (0 if "--help" in arguments else 2), (arguments, code)
-slow = ("dm_control", "jax", "launchpad", "reverb", "tensorflow")
+slow = ("acme", "dm_control", "jax", "launchpad", "reverb", "tensorflow")
 loaded = [name for name in slow if name in sys.modules]
 assert not loaded, loaded
 """

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
 
+import tree
+
 from acme_qsm.experiments.config import CheckpointingConfig
 from acme_qsm.experiments.config import ExperimentConfig
 from acme_qsm.experiments.records import formats
@@ -203,13 +205,18 @@ def describe_run(
     "seed": experiment.seed,
     "agent": agent_name(builder),
     "config": config,
-    "observation_shape": environment_spec.observations.shape,
-    "action_shape": environment_spec.actions.shape,
+    "observation_shape": _shapes(environment_spec.observations),
+    "action_shape": _shapes(environment_spec.actions),
   }
   return Description(
     describe(values),
     {**formats.DEFAULTS, "config": describe(formats.defaults(config))},
   )
+
+
+def _shapes(nest: Any) -> Any:
+  """The shapes of specs, which may be nested."""
+  return tree.map_structure(lambda spec: spec.shape, nest)
 
 
 def agent_name(builder: Any) -> str:
