@@ -2,6 +2,8 @@
 
 import argparse
 import dataclasses
+import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -29,7 +31,8 @@ class Arguments:
   Attributes:
     config: the agent's hyper-parameters.
     agent: the method that is trained, or acme_sac or acme_td3 for Acme's own
-      agents; the flags that there are depend on it.
+      agents; the flags that there are depend on it. MODULE:NAME for a method of
+      your own, which the module puts into acme_qsm.methods.METHODS.
     preset: what the hyper-parameters are unless given, by a name that the
       method has for them.
     task: a task of the dm_control suite, as domain:task.
@@ -100,9 +103,10 @@ def parse(
   parser.add_argument("--agent", default=_DEFAULT_AGENT)
   parser.add_argument("--preset", default=_DEFAULT_PRESET)
   chosen = parser.parse_known_args(argv)[0]
-  configuration.require_known("agent", chosen.agent, _configs())
-  _require_own_settings(chosen.agent, sys.argv[1:] if argv is None else argv)
-  config = _preset(chosen.agent, chosen.preset)
+  agent = _import_own(chosen.agent)
+  configuration.require_known("agent", agent, _configs())
+  _require_own_settings(agent, sys.argv[1:] if argv is None else argv)
+  config = _preset(agent, chosen.preset)
   with_config = _with_config(arguments_type, type(config))
   arguments = tyro.cli(
     with_config,
@@ -113,7 +117,35 @@ def parse(
   )
   environments.validate_task(arguments.task)
   environments.validate_action_repeat(arguments.action_repeat)
-  return arguments
+  return dataclasses.replace(arguments, agent=agent)
+
+
+def _import_own(agent: str) -> str:
+  """The agent's name; of MODULE:NAME, whose module is imported.
+
+  Raises:
+    ValueError: if there is no such module, or it cannot be one's name.
+  """
+  module, separator, name = agent.rpartition(":")
+  if not separator:
+    return agent
+  if not all(map(str.isidentifier, module.split("."))):
+    raise ValueError(f"agent must be NAME or MODULE:NAME, got {agent!r}.")
+  # From where the command is typed, in all processes of the run.
+  folder = os.getcwd()
+  sys.path.insert(0, folder)
+  paths = [folder, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+  os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+  try:
+    importlib.import_module(module)
+  except ModuleNotFoundError as error:
+    if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+      raise
+    raise ValueError(
+      f"agent {agent!r}: there is no module {error.name!r} in {folder}, and "
+      "none is installed."
+    ) from error
+  return name
 
 
 def _configs() -> dict[str, type[configuration.Configuration]]:

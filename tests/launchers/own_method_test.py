@@ -1,0 +1,108 @@
+"""README's method of one's own, from its loss to `--agent`."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from acme_qsm import methods
+from acme_qsm.experiments import command_line
+from acme_qsm.experiments.records.loggers import read_csv
+from tests.distributed.launched import Launched
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture
+def code():
+  blocks = re.findall(
+    r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+  )
+  (block,) = [block for block in blocks if "class BatchMeanConfig" in block]
+  return block
+
+
+@pytest.fixture
+def folder(tmp_path, code):
+  (tmp_path / "batch_mean.py").write_text(code)
+  return tmp_path
+
+
+def test_it_has_30_lines(code):
+  assert sum(bool(line.strip()) for line in code.splitlines()) <= 30
+  assert max(map(len, code.splitlines())) <= 80
+
+
+def make_command(launcher, small_arguments, num_steps):
+  # As README has it.
+  (typed,) = re.findall(
+    r"launchers/local.py (--agent batch_mean\S*)\n",
+    (ROOT / "README.md").read_text(),
+  )
+  return [
+    *(sys.executable, str(ROOT / "launchers" / f"{launcher}.py")),
+    *(*small_arguments(), *typed.split(), "--gradient_size", "2"),
+    *("--num_steps", str(num_steps)),
+  ]
+
+
+def test_it_trains_and_goes_on(folder, small_arguments):
+  workdir = folder / "runs" / "batch_mean" / "cartpole_balance" / "seed_0"
+  for num_steps in (800, 1400):
+    subprocess.run(
+      make_command("local", small_arguments, num_steps),
+      cwd=folder,
+      env={**os.environ, "PYTHONPATH": str(ROOT)},
+      check=True,
+    )
+    log = read_csv(workdir / "logs" / "learner.csv")
+    assert np.all(np.isfinite(log["denoiser_loss"]))
+    # One update for each step once replay holds 200; a row for some of them.
+    assert num_steps - 900 < log["learner_steps"][-1] <= num_steps - 200
+    assert (workdir / "learning_curve.png").exists()
+  # It is not left as it was: its loss falls from what an untrained one has.
+  assert log["denoiser_loss"][-1] < 0.8 * log["denoiser_loss"][0]
+  assert '"gradient_size": 2.0' in (workdir / "config.json").read_text()
+
+
+@pytest.mark.slow
+def test_it_trains_in_many_processes(folder, small_arguments):
+  os.environ["PYTHONPATH"] = str(ROOT)
+  workdir = folder / "run"
+  run = Launched(
+    [
+      *("env", "-C", folder),
+      *make_command("distributed", small_arguments, 600),
+      *("--num_actors", "1", "--workdir", workdir),
+    ],
+    workdir,
+    folder,
+  )
+  assert run.wait() == 0, run.describe()
+  log = read_csv(workdir / "logs" / "learner.csv")
+  assert np.all(np.isfinite(log["denoiser_loss"]))
+
+
+@pytest.mark.parametrize(
+  ("agent", "message"),
+  [
+    (
+      "no_such_module:mine",
+      "'no_such_module:mine'.*no module 'no_such_module'",
+    ),
+    ("json.nothing:mine", "no module 'json.nothing'"),
+    ("json:mine", "Unknown agent 'mine'"),
+    (":mine", "must be NAME or MODULE:NAME, got ':mine'"),
+    ("./batch_mean.py:mine", "must be NAME or MODULE:NAME"),
+  ],
+)
+def test_modules_that_are_not_there(agent, message, monkeypatch):
+  monkeypatch.setattr(sys, "path", list(sys.path))
+  monkeypatch.setenv("PYTHONPATH", "")
+  with pytest.raises(ValueError, match=message):
+    command_line.parse(command_line.Arguments, ["--agent", agent])
+  assert "mine" not in methods.METHODS
