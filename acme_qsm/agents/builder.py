@@ -82,7 +82,9 @@ class DiffusionBuilder:
     environment_spec: types.EnvironmentSpecLike,
     policy: Policy | None = None,
   ) -> None:
-    """Raises ValueError unless replay can hold an environment's transitions.
+    """Raises ValueError unless Reverb can hold an environment's transitions.
+
+    Does not load it.
 
     Args:
       environment_spec: the environment's spec.
@@ -90,6 +92,10 @@ class DiffusionBuilder:
     """
     del policy
     validate_environment_spec(environment_spec, flat_observation=False)
+    if self.config.extras_field is not None:
+      self.config.fail(
+        self.config.extras_field, "False with Reverb, whose items never change"
+      )
 
   def make_replay_tables(
     self,
@@ -113,10 +119,6 @@ class DiffusionBuilder:
     """
     self.check_replay(environment_spec, policy)
     config = self.config
-    if config.extras_field is not None:
-      config.fail(
-        config.extras_field, "False with Reverb, whose items never change"
-      )
     return [
       _load_reverb_tables().make_table(
         self._make_codec(environment_spec),
@@ -149,7 +151,8 @@ class DiffusionBuilder:
       ValueError: if the spec is not one that the library can act in, or replay
         does not fit into memory when it is full.
     """
-    self.check_replay(environment_spec, policy)
+    del policy
+    validate_environment_spec(environment_spec, flat_observation=False)
     config = dataclasses.replace(self.config, transitions_per_item=1)
     codec = self._make_codec(environment_spec)
     memory.require_memory(

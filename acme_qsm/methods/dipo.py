@@ -80,6 +80,11 @@ def make_policy_loss(
     observation, action = transitions.observation, transitions.action
 
     if config.keep_moved_actions:
+      if isinstance(transitions.extras, tuple):
+        raise ValueError(
+          "keep_moved_actions needs transitions with extras [B, A], from "
+          "`LearnerCore.update_extras`."
+        )
       moved = transitions.extras
     else:
       moved = move(context.critic_params, observation, action)

@@ -74,6 +74,51 @@ def test_the_denoiser_learns_the_moved_actions(
   )
 
 
+def test_moved_actions_go_on_from_where_they_are_kept(
+  make_constant_networks, make_flat_batch
+):
+  # The critics' gradient is -2 everywhere: each call moves by four steps of
+  # -0.05 from the extras, not from the executed action.
+  config = acme_qsm.DIPOConfig(
+    num_denoising_steps=3,
+    critic_learning_rate=1e-12,
+    num_action_moves=4,
+    action_learning_rate=0.05,
+    keep_moved_actions=True,
+  )
+  core = acme_qsm.make_learner_core(
+    make_constant_networks([[-2.0], [-2.0]], [0.0, 1.0]), config
+  )
+  state = core.init(jax.random.key(0))
+  batch = make_flat_batch(4, action=0.9)
+  with pytest.raises(
+    ValueError, match=r"keep_moved_actions .* extras \[B, A\]"
+  ):
+    core.step(state, batch)
+  assert core.update_extras is not None
+  batch = batch._replace(extras=jnp.full((4, 1), 0.5))
+  for expected in (0.3, 0.1, -0.1):
+    batch = core.update_extras(state, batch)
+    np.testing.assert_allclose(batch.extras, expected, atol=1e-5)
+  np.testing.assert_array_equal(batch.action, np.float32(0.9))
+  # The denoiser learns those, and the critics the executed ones.
+  _, metrics = jax.jit(core.step)(state, batch)
+  assert float(metrics["moved_distance"]) == pytest.approx(1.0, rel=1e-3)
+  # Q = b - 2 a.
+  assert float(metrics["q_value"]) == pytest.approx(0.5 - 1.8, abs=1e-4)
+
+
+def test_a_stateless_method_keeps_nothing(make_constant_networks):
+  networks = make_constant_networks([[1.0], [1.0]])
+  for config in (
+    acme_qsm.DIPOConfig(num_denoising_steps=3),
+    acme_qsm.QSMConfig(num_denoising_steps=3),
+  ):
+    core = acme_qsm.make_learner_core(networks, config)
+    assert core.update_extras is None
+    assert config.extras_field is None
+
+
 @pytest.mark.parametrize(
   ("field", "value"), [("num_action_moves", 0), ("action_learning_rate", 0.0)]
 )
