@@ -73,7 +73,9 @@ def main(argv: list[str] | None = None) -> int:
       fork_server.start_once()
     experiment = command_line.make_experiment(arguments)
     # What takes long is not needed to help, or to refuse a flag.
-    program = lazy.load("acme_qsm.distributed.program", "Many processes")
+    program = lazy.load(
+      "acme_qsm.distributed.program", "A run in many processes"
+    )
     plan = program.plan_experiment(
       experiment,
       arguments.num_actors,

@@ -136,7 +136,7 @@ def test_an_agent_trains_and_goes_on(tmp_path, capfd, small_arguments, agent):
   steps, _ = run(300)
   # One per transition from the 200th on; the last few may be on their way.
   assert 300 - 200 + 1 - 10 <= steps <= 300 - 200 + 1
-  more_steps, output = run(400)
+  more_steps, output = run(400, "--num_eval_episodes", "0")
   assert f"300 environment steps, {steps:,} learner steps" in output
   # What was on its way twice, in half the limiter's window, is lost.
   assert steps + 100 - 10 - 2 * (13 + 1) <= more_steps <= 400 - 200 + 1
