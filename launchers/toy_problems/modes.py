@@ -32,10 +32,10 @@ from launchers.toy_problems import outcome
 BATCH_SIZE = 256
 LEARNING_RATE = 3e-3
 _NUM_BINS = 60
-PAIR = np.array([[-0.5], [0.5]])
-CORNERS = np.array([[0.5, 0.5], [-0.5, 0.5], [-0.5, -0.5], [0.5, -0.5]])
+PAIR = np.array([[-0.6], [0.6]])
+CORNERS = np.array([[0.6, 0.6], [-0.6, 0.6], [-0.6, -0.6], [0.6, -0.6]])
 """Means of the Gaussians that exp(Q) is made of, of one and two dimensions."""
-DEVIATION = 0.2
+DEVIATION = 0.25
 """Their standard deviation."""
 
 
@@ -105,21 +105,21 @@ class Bandit:
     )
 
   def exact_noise(self, noisy_action: jax.Array, step: jax.Array) -> jax.Array:
-    """The prediction [B, A] that the loss is least at, for steps [B] or []."""
+    """The prediction [B, A] whose loss is 0, for steps [B] or []."""
+    gradient = self.scale * jax.vmap(jax.grad(self.q_value))(noisy_action)
+    if not self.boltzmann:
+      return -gradient
     step = jnp.broadcast_to(step, noisy_action.shape[:1])
-    # The loss is mean_A (prediction - exact)^2.
-    slope = jax.grad(
-      lambda prediction: jnp.sum(self.loss(prediction, noisy_action, step))
-    )(jnp.zeros_like(noisy_action))
-    return -0.5 * self.action_size * slope
+    alpha_bar = self.schedule.alpha_bars[step][:, None]
+    return jnp.sqrt(1.0 - alpha_bar) * (noisy_action - gradient)
 
 
 BANDITS: Mapping[str, Bandit] = {
   "quadratic": Bandit(quadratic, 1, 1.0, 5, False),
   "bimodal": Bandit(bimodal, 1, 50.0, 5, False),
   # kappa = 1/2, so that many steps draw from exp(Q) N(0, I).
-  "pair": Bandit(functools.partial(gaussians, PAIR), 1, 0.5, 50, True),
-  "corners": Bandit(functools.partial(gaussians, CORNERS), 2, 0.5, 50, True),
+  "pair": Bandit(functools.partial(gaussians, PAIR), 1, 0.5, 20, True),
+  "corners": Bandit(functools.partial(gaussians, CORNERS), 2, 0.5, 20, True),
 }
 
 
