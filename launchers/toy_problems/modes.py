@@ -340,7 +340,7 @@ def _draw_points(panel: Axes, actions: np.ndarray) -> None:
     axis,
     axis,
     density,
-    levels=np.max(density) * np.asarray([0.02, 0.2, 0.6]),
+    levels=np.max(density) * np.asarray([0.2, 0.6]),
     colors=plotting.COLORS[1],
     linewidths=1.2,
   )
@@ -357,6 +357,4 @@ def _draw_points(panel: Axes, actions: np.ndarray) -> None:
   panel.set_aspect("equal")
   panel.set_xlabel("first coordinate")
   panel.set_ylabel("second coordinate")
-  panel.legend(
-    frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9
-  )
+  panel.legend(loc="center", fontsize=9, framealpha=0.9)
