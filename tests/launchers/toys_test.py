@@ -1,5 +1,6 @@
 """The papers' toy problems, against closed forms, quadrature and known runs."""
 
+import contextlib
 import itertools
 import json
 import math
@@ -24,9 +25,9 @@ from launchers.toy_problems import modes
 NUM_SAMPLES = 20_000
 
 
-@pytest.fixture(scope="module")
-def _optimize():
-  """Unlike elsewhere, the time goes to what is compiled."""
+@contextlib.contextmanager
+def optimized():
+  """Unlike elsewhere in tests, training takes longer than to compile it."""
   jax.config.update("jax_disable_most_optimizations", False)
   yield
   jax.config.update("jax_disable_most_optimizations", True)
@@ -159,9 +160,9 @@ def test_the_mixtures_density():
   assert mass == pytest.approx(1.0, abs=1e-4)
 
 
-@pytest.mark.usefixtures("_optimize")
 def test_soon_both_modes_are_found_and_without_the_clip_samples_explode():
-  params = mixture.train("rssm_gaussian", seed=0, num_steps=1_000)
+  with optimized():
+    params = mixture.train("rssm_gaussian", seed=0, num_steps=1_000)
   found = mixture.describe(
     np.asarray(mixture.sample(params, jax.random.key(9), NUM_SAMPLES))
   )
@@ -175,7 +176,6 @@ def test_soon_both_modes_are_found_and_without_the_clip_samples_explode():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("_optimize")
 @pytest.mark.parametrize("method", ["rssm_gaussian", "rssm_uniform"])
 def test_reverse_sampling_recovers_the_modes_and_their_weights(method):
   langevin = mixture.describe(
@@ -183,7 +183,8 @@ def test_reverse_sampling_recovers_the_modes_and_their_weights(method):
   )
   weights = []
   for seed in range(3):
-    params = mixture.train(method, seed, num_steps=10_000)
+    with optimized():
+      params = mixture.train(method, seed, num_steps=10_000)
     found = mixture.describe(
       np.asarray(mixture.sample(params, jax.random.key(9), NUM_SAMPLES))
     )
@@ -324,12 +325,13 @@ def test_policies_are_evaluated_by_bellmans_equation():
 
 
 @pytest.fixture(scope="module")
-def trained(_optimize):
+def trained():
   """Actions and relative errors of two bandits, trained as by default."""
   found = {}
   for name in ("quadratic", "bimodal"):
     bandit = modes.BANDITS[name]
-    params = modes.train(bandit, 0, 3_000)
+    with optimized():
+      params = modes.train(bandit, 0, 3_000)
     actions = modes.sample(
       bandit,
       lambda a, t, bandit=bandit, params=params: bandit.denoiser.apply(
