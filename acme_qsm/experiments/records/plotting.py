@@ -16,8 +16,7 @@ from acme_qsm.experiments import counts
 from acme_qsm.experiments.records.checkpointing import write_atomically
 from acme_qsm.experiments.records.loggers import read_csv
 
-# Okabe and Ito's colours, which the colour-blind can tell apart.
-_COLORS = (
+COLORS = (
   "#0072B2",
   "#D55E00",
   "#009E73",
@@ -26,7 +25,8 @@ _COLORS = (
   "#56B4E9",
   "#000000",
 )
-_GREY = "#6F6F6F"
+"""Okabe and Ito's, which the colour-blind can tell apart."""
+GREY = "#6F6F6F"
 # More points in a small panel would be a blot.
 _MAX_POINTS = 150
 _STEPS = "actor_steps"
@@ -87,10 +87,10 @@ def plot_learning_curve(directory: str | os.PathLike[str], title: str) -> Path:
     figure.supxlabel(
       f"{len(names) - len(shown)} more metrics are in logs/learner.csv",
       fontsize=9,
-      color=_GREY,
+      color=GREY,
     )
   path = directory / "learning_curve.png"
-  _save(figure, path)
+  save_figure(figure, path)
   return path
 
 
@@ -108,7 +108,7 @@ def _draw_returns(
       "o",
       markersize=3,
       markeredgewidth=0,
-      color=_GREY,
+      color=GREY,
       alpha=0.45,
       label="training episodes",
     )
@@ -125,7 +125,7 @@ def _draw_returns(
     panel.plot(
       steps,
       values,
-      color=_COLORS[0],
+      color=COLORS[0],
       linewidth=2,
       marker="o",
       markersize=3.5 if steps.size <= 60 else 0,
@@ -135,11 +135,11 @@ def _draw_returns(
       steps,
       values - spread,
       values + spread,
-      color=_COLORS[0],
+      color=COLORS[0],
       alpha=0.2,
       linewidth=0,
     )
-    _annotate(panel, steps[-1], values[-1], values[-1], _COLORS[0])
+    _annotate(panel, steps[-1], values[-1], values[-1], COLORS[0])
   if panel.get_legend_handles_labels()[0]:
     panel.legend(frameon=False, loc="best")
   else:
@@ -154,7 +154,7 @@ def _draw_metric(
     _say_no_data(panel)
     return
   steps, values = _thin(steps, values)
-  color = _COLORS[number % len(_COLORS)]
+  color = COLORS[number % len(COLORS)]
   panel.plot(steps, values, color=color, linewidth=1.2)
   if 0 < _WIDE_RANGE * np.min(values) < np.max(values):
     panel.set_yscale("log")
@@ -189,7 +189,7 @@ def plot_learning_curves(
   panel.set_ylabel("mean evaluation return")
   ends = []
   for number, (label, directories) in enumerate(directories_by_label.items()):
-    color = _COLORS[number % len(_COLORS)]
+    color = COLORS[number % len(COLORS)]
     runs = [
       _series(_read_log(Path(d), "evaluator"), _STEPS, "episode_return")
       for d in directories
@@ -232,7 +232,7 @@ def plot_learning_curves(
   else:
     _say_no_data(panel)
   path = Path(png_path)
-  _save(figure, path)
+  save_figure(figure, path)
   return path
 
 
@@ -299,13 +299,22 @@ def _annotate(
 
 def _say_no_data(panel: Axes) -> None:
   panel.text(
-    0.5, 0.5, "no data yet", transform=panel.transAxes, ha="center", color=_GREY
+    0.5, 0.5, "no data yet", transform=panel.transAxes, ha="center", color=GREY
   )
   panel.set_xticks([])
   panel.set_yticks([])
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+  """Writes a figure as a PNG, atomically, without pyplot.
+
+  Args:
+    figure: what was drawn.
+    path: the picture, in a folder that exists.
+
+  Raises:
+    OSError: if it cannot be written.
+  """
   # A canvas of its own: pyplot would keep the figure and choose a backend.
   buffer = io.BytesIO()
   FigureCanvasAgg(figure)
