@@ -52,13 +52,13 @@ def validate_environment_spec(
     raise ValueError(
       f"actions must be a vector [A], got shape {tuple(actions.shape)}."
     )
-  require_unit_box(actions)
+  _require_unit_box(actions)
   if not hasattr(observations, "shape") or not hasattr(observations, "dtype"):
     raise ValueError(
       f"observations must be one array, got {type(observations).__name__}; "
       + wrap_in("ConcatenatedObservations", "ConcatObservationWrapper")
     )
-  _require_single_precision("observations", observations)
+  require_single_precision("observations", observations)
   if flat_observation:
     if len(observations.shape) != 1 or observations.shape[0] < 1:
       raise ValueError(
@@ -72,7 +72,7 @@ def validate_environment_spec(
       )
 
 
-def require_unit_box(actions: Any) -> None:
+def _require_unit_box(actions: Any) -> None:
   """Raises ValueError unless a spec is of floats in [-1, 1], not float64."""
   minimum = getattr(actions, "minimum", None)
   maximum = getattr(actions, "maximum", None)
@@ -96,10 +96,11 @@ def require_unit_box(actions: Any) -> None:
       f"actions must be scaled to [-1, 1], got minimum={minimum}, maximum="
       f"{maximum}; " + wrap_in("CanonicalActions", "CanonicalSpecWrapper")
     )
-  _require_single_precision("actions", actions)
+  require_single_precision("actions", actions)
 
 
-def _require_single_precision(name: str, spec: Any) -> None:
+def require_single_precision(name: str, spec: Any) -> None:
+  """Raises ValueError if an array's spec is float64."""
   if np.dtype(spec.dtype) == np.float64:
     raise ValueError(
       f"{name} must be in single precision, got dtype float64; "

@@ -151,8 +151,9 @@ class AcmeAgentBuilder:
     return _load(self.config).make_builder(self.config)
 
   def __getattr__(self, name: str) -> Any:
-    # Python asks for those, to copy an object that has no attributes yet.
-    if name.startswith("__"):
+    # Python asks for those, to copy an object that has no attributes yet, and
+    # for `_builder` where making it fails.
+    if name.startswith("_"):
       raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
     return getattr(self._builder, name)
 

@@ -292,7 +292,8 @@ class DiffusionBuilder:
       The learner.
 
     Raises:
-      ValueError: without an environment_spec.
+      ValueError: without an environment_spec, or if transitions have extras
+        that this replay cannot take.
     """
     codec = self._make_codec(_require_spec(environment_spec))
     return DiffusionLearner(
@@ -303,7 +304,7 @@ class DiffusionBuilder:
       num_sgd_steps_per_step=self.config.num_sgd_steps_per_step,
       counter=counter,
       logger=logger_fn("learner", "learner_steps") if logger_fn else None,
-      write_extras=getattr(replay_client, "write_extras", None),
+      replay=replay_client,
     )
 
   def make_seeds_actor(

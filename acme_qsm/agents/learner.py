@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
 from typing import Protocol
-from typing import TypeAlias
 
 import numpy as np
 
@@ -35,8 +34,16 @@ class Sample(Protocol):
   def data(self) -> Any: ...  # noqa: D102
 
 
-WriteExtras: TypeAlias = Callable[[np.ndarray, np.ndarray], Any]
-"""(indices [B], extras [B, A]): see `EmbeddedReplay.write_extras`."""
+class ExtrasReplay(Protocol):
+  """Replay whose transitions' extras change: see `EmbeddedReplay`."""
+
+  def refresh(self, sample: Any) -> Any:
+    """The same transitions as they are by now."""
+    ...
+
+  def write_extras(self, indices: np.ndarray, extras: np.ndarray) -> None:
+    """Changes the extras [B, A] of transitions that were drawn."""
+    ...
 
 
 class Counter(Protocol):
@@ -151,6 +158,24 @@ def describe_non_finite(metrics: Mapping[str, Any], steps: int) -> str:
   return f"{found} after learner step {steps}"
 
 
+def require_extras_replay(
+  core: LearnerCore, replay: Any
+) -> ExtrasReplay | None:
+  """The replay that is to take extras; None where there are none.
+
+  Raises:
+    ValueError: if there are, and the replay does not take them.
+  """
+  if core.update_extras is None:
+    return None
+  if not hasattr(replay, "write_extras"):
+    raise ValueError(
+      "The method changes the extras of replay's transitions, which needs an "
+      f"embedded replay, got {type(replay).__name__}."
+    )
+  return replay
+
+
 def require_variables(core: LearnerCore, names: Sequence[str]) -> None:
   """Raises ValueError if the core has no variables of a name."""
   unknown = set(names) - set(core.variables)
@@ -179,7 +204,7 @@ class DiffusionLearner:
     diagnostics_period: int = 100,
     counter: Counter | None = None,
     logger: Logger | None = None,
-    write_extras: WriteExtras | None = None,
+    replay: ExtrasReplay | None = None,
   ):
     """Initialises the learner.
 
@@ -194,9 +219,13 @@ class DiffusionLearner:
         the first included; what it says is logged until it says more.
       counter: counts `steps` and `walltime`; None to count them here.
       logger: gets each step's metrics and counts.
-      write_extras: takes the transitions' new extras into replay, by their
-        samples' `indices`; not used where the core has no `update_extras`.
+      replay: takes the transitions' new extras, where the core has
+        `update_extras`; not used otherwise.
+
+    Raises:
+      ValueError: if extras are to be kept, and there is no replay for it.
     """
+    self._replay = require_extras_replay(learner_core, replay)
     self._core = learner_core
     self._dataset = dataset
     self._num_sgd_steps = num_sgd_steps_per_step
@@ -209,7 +238,6 @@ class DiffusionLearner:
     self._step = jax.jit(training.step)
     self._diagnose = jax.jit(training.diagnostics)
     self._diagnostics_period = diagnostics_period
-    self._write_extras = write_extras if learner_core.update_extras else None
     self._unwritten: tuple[np.ndarray, jax.Array] | None = None
     self._num_calls = 0
     self._diagnostics: types.Metrics = {}
@@ -230,9 +258,12 @@ class DiffusionLearner:
       NonFiniteError: if a metric of the step before is not finite: looking one
         step back lets the device work while the next batch is fetched.
     """
-    sample = next(self._dataset)
-    data = sample.data
+    sample: Any = next(self._dataset)
     self._finish_step()
+    if self._replay is not None:
+      # It may have been drawn before the last step's extras were written.
+      sample = self._replay.refresh(sample)
+    data = sample.data
     if self._num_calls % self._diagnostics_period == 0:
       # Not waited for either.
       self._diagnostics = self._diagnose(self._state, data)
@@ -240,8 +271,8 @@ class DiffusionLearner:
     self._state, self._metrics, self._metrics_are_finite, extras = self._step(
       self._state, data
     )
-    if self._write_extras is not None:
-      self._unwritten = (getattr(sample, "indices"), extras)  # noqa: B009
+    if self._replay is not None:
+      self._unwritten = (sample.indices, extras)
 
     now = time.monotonic()
     elapsed = 0.0 if self._last_time is None else now - self._last_time
@@ -263,9 +294,9 @@ class DiffusionLearner:
       raise types.NonFiniteError(
         f"{describe_non_finite(self._metrics, int(self._state.steps))}."
       )
-    if self._write_extras is not None and self._unwritten is not None:
+    if self._replay is not None and self._unwritten is not None:
       indices, extras = self._unwritten
-      self._write_extras(indices, np.asarray(extras))
+      self._replay.write_extras(indices, np.asarray(extras))
       self._unwritten = None
 
   def get_variables(self, names: Sequence[str]) -> list[Any]:

@@ -32,7 +32,7 @@ class SeedRecords:
     logger: gets each step's metrics and counts, which are fetched from the
       device when they are read.
     name: what the seed is called.
-    write_extras: as a `DiffusionLearner`'s.
+    replay: as a `DiffusionLearner`'s.
   """
 
   random_key: jax.Array
@@ -40,7 +40,7 @@ class SeedRecords:
   counter: learner.Counter
   logger: learner.Logger
   name: str
-  write_extras: learner.WriteExtras | None = None
+  replay: Any = None
 
 
 class SeedsLearner:
@@ -85,6 +85,9 @@ class SeedsLearner:
       self._by_turns = by_turns
     self._core = learner_core
     self._seeds = seeds
+    self._replays = [
+      learner.require_extras_replay(learner_core, seed.replay) for seed in seeds
+    ]
     self._num_sgd_steps = num_sgd_steps_per_step
     self._training = learner.Training(
       learner_core, unpack, num_sgd_steps_per_step
@@ -171,13 +174,18 @@ class SeedsLearner:
       NonFiniteError: if a metric of the step before is not finite; names the
         seeds.
     """
-    samples = [
+    samples: list[Any] = [
       next(seed.dataset) if takes else None
       for seed, takes in zip(self._seeds, takes_part, strict=True)
     ]
+    self.finish_step()
+    # As in `DiffusionLearner`.
+    samples = [
+      sample if replay is None or sample is None else replay.refresh(sample)
+      for sample, replay in zip(samples, self._replays, strict=True)
+    ]
     nothing = np.zeros_like(next(x.data for x in samples if x is not None))
     data = np.stack([nothing if x is None else x.data for x in samples])
-    self.finish_step()
     self._diagnose_if_due(takes_part, data)
     self._took_part = takes_part
     if all(takes_part) and len(set(self._num_steps)) == 1:
@@ -234,11 +242,11 @@ class SeedsLearner:
     if self._unwritten is None:
       return
     samples, extras = self._unwritten
-    for seed, sample, each in zip(
-      self._seeds, samples, np.asarray(extras), strict=True
+    for replay, sample, each in zip(
+      self._replays, samples, np.asarray(extras), strict=True
     ):
-      if sample is not None and seed.write_extras is not None:
-        seed.write_extras(sample.indices, each)
+      if sample is not None and replay is not None:
+        replay.write_extras(sample.indices, each)
     self._unwritten = None
 
   def _fail(self) -> None:

@@ -210,7 +210,7 @@ class ManySeeds:
           counter=run.learner_counter,
           logger=run.make_learner_log(note, "learner", LEARNER_STEPS),
           name=run.name,
-          write_extras=getattr(run.replay.client, "write_extras", None),
+          replay=run.replay.client,
         )
         for run in runs
       ]

@@ -209,14 +209,13 @@ class _Loop:
     self._agent.update()
     self._evaluate_if_due()
     while not self._is_over:
-      if self._save_timer.is_due():
-        self._save()
       self._step()
       self._evaluate_if_due()
       self._display()
     if self._interruption.requested() or any(
       run.saved_steps != run.steps for run in self._runs
     ):
+      self._agent.learn()
       self._save()
     self._agent.draw_curves()
     self._interruption.raise_if_requested()
@@ -229,6 +228,9 @@ class _Loop:
     actions = self._agent.select_actions(self._num_steps())
     # JAX computes beside what follows here, up to the next action.
     self._agent.learn()
+    # Here nothing is due, and a save does not change what comes after.
+    if self._save_timer.is_due():
+      self._save()
     for run, of_run in zip(self._runs, actions, strict=True):
       run.step(of_run)
 
@@ -251,7 +253,6 @@ class _Loop:
       self._progress.update(self._steps, **self._agent.display())
 
   def _save(self) -> None:
-    """Ends what is due; writes a checkpoint of it all if the run keeps any."""
-    self._agent.learn()
+    """Writes a checkpoint of it all, if the run keeps any."""
     self._agent.save()
     self._save_timer.restart()

@@ -30,9 +30,8 @@ def require_storable(
     ValueError: says which part is wrong, what it is and which wrapper helps.
   """
   for actions in tree.flatten(environment_spec.actions):
-    if np.issubdtype(actions.dtype, np.floating):
-      specs.require_unit_box(actions)
-    elif actions.dtype == np.int64:
+    specs.require_single_precision("actions", actions)
+    if actions.dtype == np.int64:
       raise ValueError(f"actions must not be int64; {_wrap_in_single()}")
   if environment is not None:
     _require_as_specified(environment_spec, environment)

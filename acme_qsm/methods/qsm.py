@@ -60,7 +60,8 @@ class QSMConfig(DiffusionConfig):
     langevin: whether actions are drawn by K = num_denoising_steps steps of
       Langevin dynamics (`diffusion.sample_langevin`), step k of size 1 - k / K,
       whose score is minus what the denoiser says at step 0. It is then matched
-      at replay's actions without noise, and knows no noise schedule.
+      at replay's actions without noise; there is no noise schedule, and no
+      choice of `sampler`.
   """
 
   score_target: ScoreTarget = "boltzmann"

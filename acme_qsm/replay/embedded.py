@@ -172,6 +172,21 @@ class EmbeddedReplay:
     self._num_samples += batch_size
     return Sample(data, indices)
 
+  def refresh(self, sample: Sample) -> Sample:
+    """The same transitions as they are by now.
+
+    Args:
+      sample: from `sample`.
+
+    Returns:
+      It, but for extras that were written since; transitions that are no longer
+      there are as they were.
+    """
+    held = self._are_held(sample.indices)
+    data = sample.data.copy()
+    data[held] = self._rows[sample.indices[held] % len(self._rows)]
+    return sample._replace(data=data)
+
   def write_extras(self, indices: np.ndarray, extras: np.ndarray) -> None:
     """Changes the extras of transitions that were drawn.
 
@@ -180,9 +195,12 @@ class EmbeddedReplay:
         left out, and of one that is there twice the last counts.
       extras: [B, extras_size] what they are to be, finite.
     """
-    held = indices >= self._num_inserts - self._size
+    held = self._are_held(indices)
     places = indices[held] % len(self._rows)
     self._rows[places, self._rows.shape[1] - self._extras_size :] = extras[held]
+
+  def _are_held(self, indices: np.ndarray) -> np.ndarray:
+    return indices >= self._num_inserts - self._size
 
   def batches(self, batch_size: int) -> Iterator[Sample]:
     """Draws batches without end, each when it is asked for."""

@@ -101,12 +101,28 @@ def _jit(step: Callable[..., Any]) -> Any:
   return jax.jit(step, donate_argnums=donated)
 
 
+def make_step(
+  core: acme_qsm.LearnerCore,
+) -> Callable[[Any, acme_qsm.Transition], Any]:
+  """A core's step, with what it does of replay's extras."""
+  update_extras = core.update_extras
+  if update_extras is None:
+    return core.step
+
+  def step(state: Any, batch: acme_qsm.Transition) -> Any:
+    batch = update_extras(state, batch._replace(extras=batch.action))
+    state, metrics = core.step(state, batch)
+    return state, metrics | {"extras": jnp.mean(batch.extras)}
+
+  return step
+
+
 @functools.lru_cache
 def _compile_step(config: ActorCriticConfig) -> jax.stages.Compiled:
   core = acme_qsm.make_learner_core(make_networks(config), config)
   state = jax.eval_shape(core.init, jax.random.key(0))
   batch = make_transitions(config.batch_size)
-  return _jit(core.step).lower(state, batch).compile()
+  return _jit(make_step(core)).lower(state, batch).compile()
 
 
 class Step:
@@ -140,11 +156,11 @@ class Step:
     keys = jax.random.split(jax.random.key(0), num_seeds)
     if num_seeds == 1:
       self._state = jax.jit(core.init)(keys[0])
-      step = core.step
+      step = make_step(core)
       batch = make_transitions(config.batch_size)
     else:
       self._state = jax.jit(jax.vmap(core.init))(keys)
-      step = jax.vmap(core.step)
+      step = jax.vmap(make_step(core))
       batch = make_transitions(num_seeds, config.batch_size)
     if num_fused > 1:
       batch = make_transitions(num_fused, *batch.reward.shape)

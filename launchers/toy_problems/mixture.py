@@ -251,7 +251,9 @@ def run(args: arguments.Mixture) -> outcome.Outcome:
   Returns:
     Weights, means and divergence of each method's modes.
   """
-  keys = jax.random.split(jax.random.key(args.seed), len(LOSSES) + 2)
+  # Beside what `train` splits off.
+  key = jax.random.fold_in(jax.random.key(args.seed), 1)
+  keys = jax.random.split(key, len(LOSSES) + 2)
   samples = {"truth": draw_mixture(keys[-1], args.num_samples)}
   for method, key in zip(LOSSES, keys, strict=False):
     print(f"Training {method}: {args.num_steps:,} steps", flush=True)

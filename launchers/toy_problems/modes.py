@@ -229,7 +229,8 @@ def run(args: arguments.Modes) -> outcome.Outcome:
   """
   numbers: dict[str, Any] = {}
   actions: dict[str, dict[str, np.ndarray]] = {}
-  key = jax.random.key(args.seed)
+  # Beside what `train` splits off.
+  key = jax.random.fold_in(jax.random.key(args.seed), 1)
   error_key, learnt_key, exact_key = jax.random.split(key, 3)
   for name, bandit in BANDITS.items():
     print(f"Training {name}: {args.num_steps:,} steps", flush=True)

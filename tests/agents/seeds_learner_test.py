@@ -43,6 +43,19 @@ def learner_core(make_spec, make_config) -> LearnerCore:
   return acme_qsm.make_learner_core(networks, config)
 
 
+class _Extras:
+  """Keeps what is written."""
+
+  def __init__(self):
+    self.written = []
+
+  def refresh(self, sample):
+    return sample
+
+  def write_extras(self, indices, extras):
+    self.written.append((indices, extras))
+
+
 def _samples(codec, seed, bad_at=None):
   rng = np.random.default_rng(seed)
   number = 0
@@ -130,13 +143,14 @@ def test_new_extras_are_written_once_a_step_is_done(
   networks = acme_qsm.make_networks(make_spec(), config)
   core = acme_qsm.make_learner_core(networks, config)
   codec = TransitionCodec(make_spec(), has_extras=True)
-  written: list[list] = [[], []]
+  replays = [_Extras(), _Extras()]
+  written = [replay.written for replay in replays]
   records = [
     dataclasses.replace(
       record,
       dataset=_samples(codec, 0),
       random_key=jax.random.PRNGKey(0),
-      write_extras=lambda *args: written[0].append(args),
+      replay=replays[0],
     )
     for record in _records(codec)[:2]
   ]
@@ -149,7 +163,7 @@ def test_new_extras_are_written_once_a_step_is_done(
     _samples(codec, 0),
     codec.unpack,
     num_sgd_steps_per_step=num_sgd_steps,
-    write_extras=lambda *args: written[1].append(args),
+    replay=replays[1],
   )
   together.step((True, True))
   together.step((False, True))
@@ -165,6 +179,10 @@ def test_new_extras_are_written_once_a_step_is_done(
   for found, expected in zip(written[0], wanted, strict=True):
     np.testing.assert_array_equal(found[0], np.arange(BATCH_SIZE))
     np.testing.assert_allclose(found[1], expected[1], atol=1e-5)
+  with pytest.raises(ValueError, match="needs an embedded replay, got None"):
+    learning.DiffusionLearner(
+      core, jax.random.PRNGKey(0), _samples(codec, 0), codec.unpack
+    )
   # Adam's first step is as long as its rate, within the box.
   before = next(_samples(codec, 0)).data[:, -codec.extras_size :]
   np.testing.assert_allclose(

@@ -12,6 +12,7 @@ import pytest
 import reverb
 from acme import specs
 
+from acme_qsm import DiffusionBuilder
 from acme_qsm import make_networks
 from acme_qsm import QSMBuilder
 from acme_qsm import QSMConfig
@@ -512,12 +513,29 @@ def test_embedded_replay_loses_nothing_between_runs(tmp_path, make_experiment):
   assert content.num_samples == 8 * steps
 
 
-def test_a_seed_reproduces_a_run_bit_by_bit(tmp_path, make_experiment):
+@pytest.mark.parametrize(
+  ("agent", "fields"), [("qsm", {}), ("dipo", {"keep_moved_actions": True})]
+)
+def test_a_seed_reproduces_a_run_bit_by_bit(
+  tmp_path, make_experiment, make_config, agent, fields
+):
   found = []
-  for name, seed in (("one", 3), ("same", 3), ("other", 4)):
+  # However often it saves.
+  for name, seed, minutes in (
+    ("one", 3, 60.0),
+    ("same", 3, 1e-9),
+    ("other", 4, 60.0),
+  ):
     directory = tmp_path / name
     run_on_any_replay(
-      make_experiment(100, seed=seed, directory=directory),
+      make_experiment(
+        100,
+        make_config(agent, **fields),
+        seed,
+        directory=directory,
+        minutes=minutes,
+        make_builder=DiffusionBuilder,
+      ),
       eval_every=40,
       num_eval_episodes=1,
     )

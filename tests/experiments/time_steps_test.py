@@ -168,18 +168,6 @@ class Incomplete(Nested):
       "actions must be in single precision.*SinglePrecision",
     ),
     (
-      Typed(actions=specs.BoundedArray((1,), SINGLE, -2.0, 2.0)),
-      "actions must be scaled.*CanonicalActions",
-    ),
-    (
-      Typed(actions=specs.BoundedArray((1,), SINGLE, -np.inf, np.inf)),
-      "actions .* infinite bounds.*UnitBounds",
-    ),
-    (
-      Typed(actions=specs.Array((1,), SINGLE)),
-      "actions .* unbounded spec.*UnitBounds",
-    ),
-    (
       Typed(actions=specs.DiscreteArray(3, np.int64)),
       "actions must not be int64.*SinglePrecision",
     ),
@@ -205,7 +193,8 @@ def test_what_cannot_be_stored(environment, message):
       Typed(actions=specs.BoundedArray((1,), SINGLE, -np.inf, np.inf))
     ),
     wrappers.UnitBounds(Typed(actions=specs.Array((1,), SINGLE))),
-    # Other agents of Acme than those that act in a box.
+    # Other agents of Acme than those that act in the unit box.
+    Typed(actions=specs.BoundedArray((1,), SINGLE, -2.0, 2.0)),
     Typed(actions=specs.DiscreteArray(3)),
   ],
 )

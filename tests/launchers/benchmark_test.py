@@ -180,6 +180,14 @@ def test_what_is_measured_of_methods():
   }
   widths = {config.policy_hidden_sizes for config in configs.values()}
   assert widths == {(256, 256)}
+  # All of them can be measured.
+  for config in configs.values():
+    core = acme_qsm.make_learner_core(learner.make_networks(config), config)
+    jax.eval_shape(
+      learner.make_step(core),
+      jax.eval_shape(core.init, jax.random.key(0)),
+      learner.make_transitions(config.batch_size),
+    )
   with pytest.raises(ValueError, match="configuration 'Mine'"):
     evaluations.count(type("Mine", (acme_qsm.QSMConfig,), {})(), action_size=6)
 

@@ -70,8 +70,8 @@ def test_it_trains_and_goes_on(folder, small_arguments):
 
 
 @pytest.mark.slow
-def test_it_trains_in_many_processes(folder, small_arguments):
-  os.environ["PYTHONPATH"] = str(ROOT)
+def test_it_trains_in_many_processes(folder, small_arguments, monkeypatch):
+  monkeypatch.setenv("PYTHONPATH", str(ROOT))
   workdir = folder / "run"
   run = Launched(
     [

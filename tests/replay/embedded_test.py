@@ -15,6 +15,7 @@ import pytest
 from acme_qsm.experiments.records.checkpointing import Checkpointer
 from acme_qsm.replay import embedded
 from acme_qsm.replay.embedded import EmbeddedReplay
+from acme_qsm.replay.embedded import Sample
 from acme_qsm.replay.pacing import Pace
 from acme_qsm.types import NonFiniteError
 
@@ -76,9 +77,13 @@ def test_extras_that_are_written_are_drawn_and_saved(tmp_path, small_files):
   assert_holds_expected(replay, 2, 12)
   replay.save(tmp_path / "first")
   # What was saved is written anew, as it may have changed.
+  drawn = Sample(expected[[2, 6]], np.array([2, 6]))
   replay.write_extras(np.array([6]), np.array([[7, 8]], np.float32))
   expected[6, 1:] = 7, 8
   insert(replay, 12, 14)
+  # Of what was drawn before, 2 is gone by now.
+  np.testing.assert_array_equal(replay.refresh(drawn).data, expected[[2, 6]])
+  np.testing.assert_array_equal(drawn.data[1, 1:], rows_of(6, 7)[0, 1:])
   replay.save(tmp_path / "second", tmp_path / "first")
   restored = EmbeddedReplay(3, 10, PACE, extras_size=2)
   restored.restore(tmp_path / "second")
