@@ -46,6 +46,11 @@ class Transition(NamedTuple):
   next_observation: Any
   extras: Any = ()
 
+  @property
+  def has_extras(self) -> bool:
+    """Whether a method keeps anything."""
+    return not isinstance(self.extras, tuple)
+
 
 @dataclasses.dataclass(frozen=True)
 class ArraySpec:

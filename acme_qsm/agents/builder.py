@@ -71,10 +71,14 @@ class DiffusionBuilder:
     self.agent = methods.name_of(config)
 
   def _make_codec(
-    self, environment_spec: types.EnvironmentSpecLike
+    self,
+    environment_spec: types.EnvironmentSpecLike,
+    *,
+    embedded: bool,
   ) -> TransitionCodec:
+    """What packs transitions for an embedded replay, or for Reverb."""
     return TransitionCodec(
-      environment_spec, has_extras=self.config.extras_field is not None
+      environment_spec, has_extras=embedded and self.config.keeps_extras
     )
 
   def check_replay(
@@ -82,9 +86,7 @@ class DiffusionBuilder:
     environment_spec: types.EnvironmentSpecLike,
     policy: Policy | None = None,
   ) -> None:
-    """Raises ValueError unless Reverb can hold an environment's transitions.
-
-    Does not load it.
+    """Raises ValueError unless replay can hold an environment's transitions.
 
     Args:
       environment_spec: the environment's spec.
@@ -92,10 +94,6 @@ class DiffusionBuilder:
     """
     del policy
     validate_environment_spec(environment_spec, flat_observation=False)
-    if self.config.extras_field is not None:
-      self.config.fail(
-        self.config.extras_field, "False with Reverb, whose items never change"
-      )
 
   def make_replay_tables(
     self,
@@ -113,15 +111,14 @@ class DiffusionBuilder:
       `transitions_per_item` transitions each.
 
     Raises:
-      ValueError: if the spec is not one that the library can act in, or the
-        method changes what replay holds.
+      ValueError: if the spec is not one that the library can act in.
       ModuleNotFoundError: without Reverb.
     """
     self.check_replay(environment_spec, policy)
     config = self.config
     return [
       _load_reverb_tables().make_table(
-        self._make_codec(environment_spec),
+        self._make_codec(environment_spec, embedded=False),
         make_pace(config),
         config.max_replay_size,
         config.transitions_per_item,
@@ -151,10 +148,9 @@ class DiffusionBuilder:
       ValueError: if the spec is not one that the library can act in, or replay
         does not fit into memory when it is full.
     """
-    del policy
-    validate_environment_spec(environment_spec, flat_observation=False)
+    self.check_replay(environment_spec, policy)
     config = dataclasses.replace(self.config, transitions_per_item=1)
-    codec = self._make_codec(environment_spec)
+    codec = self._make_codec(environment_spec, embedded=True)
     memory.require_memory(
       config.max_replay_size, 4 * codec.size, memory.available_memory()
     )
@@ -211,7 +207,8 @@ class DiffusionBuilder:
       ModuleNotFoundError: without Reverb, if it is to write there.
     """
     del policy
-    codec = self._make_codec(_require_spec(environment_spec))
+    embedded = isinstance(replay_client, EmbeddedReplay)
+    codec = self._make_codec(_require_spec(environment_spec), embedded=embedded)
     config = self.config
     if isinstance(replay_client, EmbeddedReplay):
       return EmbeddedAdder(
@@ -285,17 +282,22 @@ class DiffusionBuilder:
         * num_sgd_steps_per_step, D] or items of several; a step takes one.
       logger_fn: (label, steps_key) -> logger; None to log nothing.
       environment_spec: the environment's spec.
-      replay_client: takes the transitions' extras, where they have any.
+      replay_client: the replay in this process, which takes the transitions'
+        extras if they have any, or else whatever.
       counter: counts learner steps; None to count them in the log alone.
 
     Returns:
       The learner.
 
     Raises:
-      ValueError: without an environment_spec, or if transitions have extras
-        that this replay cannot take.
+      ValueError: without an environment_spec.
     """
-    codec = self._make_codec(_require_spec(environment_spec))
+    replay = (
+      replay_client if isinstance(replay_client, EmbeddedReplay) else None
+    )
+    codec = self._make_codec(
+      _require_spec(environment_spec), embedded=replay is not None
+    )
     return DiffusionLearner(
       methods.make_learner_core(networks, self.config),
       random_key,
@@ -304,7 +306,7 @@ class DiffusionBuilder:
       num_sgd_steps_per_step=self.config.num_sgd_steps_per_step,
       counter=counter,
       logger=logger_fn("learner", "learner_steps") if logger_fn else None,
-      replay=replay_client,
+      replay=replay,
     )
 
   def make_seeds_actor(
@@ -351,7 +353,7 @@ class DiffusionBuilder:
     return SeedsLearner(
       methods.make_learner_core(networks, self.config),
       seeds,
-      self._make_codec(environment_spec).unpack,
+      self._make_codec(environment_spec, embedded=True).unpack,
       num_sgd_steps_per_step=self.config.num_sgd_steps_per_step,
     )
 

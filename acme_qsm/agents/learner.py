@@ -120,7 +120,7 @@ class Training:
   def _step(
     self, state: TrainingState, transitions: types.Transition
   ) -> tuple[TrainingState, tuple[types.Metrics, Any]]:
-    if self.core.update_extras is not None:
+    if self.core.update_extras is not None and transitions.has_extras:
       transitions = self.core.update_extras(state, transitions)
     state, metrics = self.core.step(state, transitions)
     return state, (metrics, transitions.extras)
@@ -156,24 +156,6 @@ def describe_non_finite(metrics: Mapping[str, Any], steps: int) -> str:
     if not np.isfinite(value)
   )
   return f"{found} after learner step {steps}"
-
-
-def require_extras_replay(
-  core: LearnerCore, replay: Any
-) -> ExtrasReplay | None:
-  """The replay that is to take extras; None where there are none.
-
-  Raises:
-    ValueError: if there are, and the replay does not take them.
-  """
-  if core.update_extras is None:
-    return None
-  if not hasattr(replay, "write_extras"):
-    raise ValueError(
-      "The method changes the extras of replay's transitions, which needs an "
-      f"embedded replay, got {type(replay).__name__}."
-    )
-  return replay
 
 
 def require_variables(core: LearnerCore, names: Sequence[str]) -> None:
@@ -219,13 +201,10 @@ class DiffusionLearner:
         the first included; what it says is logged until it says more.
       counter: counts `steps` and `walltime`; None to count them here.
       logger: gets each step's metrics and counts.
-      replay: takes the transitions' new extras, where the core has
+      replay: has the transitions, whose extras it takes where the core has
         `update_extras`; not used otherwise.
-
-    Raises:
-      ValueError: if extras are to be kept, and there is no replay for it.
     """
-    self._replay = require_extras_replay(learner_core, replay)
+    self._replay = None if learner_core.update_extras is None else replay
     self._core = learner_core
     self._dataset = dataset
     self._num_sgd_steps = num_sgd_steps_per_step

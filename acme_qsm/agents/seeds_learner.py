@@ -40,7 +40,7 @@ class SeedRecords:
   counter: learner.Counter
   logger: learner.Logger
   name: str
-  replay: Any = None
+  replay: learner.ExtrasReplay | None = None
 
 
 class SeedsLearner:
@@ -86,7 +86,8 @@ class SeedsLearner:
     self._core = learner_core
     self._seeds = seeds
     self._replays = [
-      learner.require_extras_replay(learner_core, seed.replay) for seed in seeds
+      None if learner_core.update_extras is None else seed.replay
+      for seed in seeds
     ]
     self._num_sgd_steps = num_sgd_steps_per_step
     self._training = learner.Training(

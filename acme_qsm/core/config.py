@@ -114,12 +114,12 @@ class ActorCriticConfig(NetworksConfig):
     return self.updates_per_step * self.batch_size
 
   @property
-  def extras_field(self) -> str | None:
-    """The field that has replay hold `extras` of transitions, if one does.
+  def keeps_extras(self) -> bool:
+    """Whether an embedded replay holds `extras` of transitions.
 
-    Learning changes them, which is for an embedded replay alone.
+    Learning changes them, and what Reverb holds never changes.
     """
-    return None
+    return False
 
   def acts_by_target(self, evaluation: bool) -> bool:
     """Whether who acts takes the target policy, not the newest one."""

@@ -74,8 +74,8 @@ class LearnerCore:
       are the same, about 1 where half of them are at either end.
       The state stays as it is. Call it now and then.
     update_extras: (state, transitions) -> the same transitions, whose extras
-      are what replay is to hold from then on; call it before `step`. None where
-      transitions have no extras.
+      are what replay is to hold from then on; call it before `step`, for
+      transitions that have extras. None where the method has none.
     variables: by name, what a learner answers to who asks, from its state:
       "policy" (as policy_params), "acting_policy" and "evaluation_policy" (the
       same without what that policy does not read), and "critic" (the newest

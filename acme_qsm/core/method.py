@@ -83,8 +83,8 @@ class Method:
       of scaled reward; None for nothing.
     make_update_extras: (networks, config) -> what replay's `extras` become when
       they are sampled, before the step that they are sampled for: (critics'
-      parameters, transitions) -> extras [B, A]; None where transitions have
-      none.
+      parameters, transitions) -> extras [B, A]; None where there are none.
+      Its loss takes transitions without extras too, which Reverb gives.
     presets: configurations by name; "default" is there in any case.
   """
 

@@ -3,9 +3,10 @@
 arXiv:2305.13122: replay's actions are moved up the critics' action gradient,
 and the denoiser learns the moved ones. No gradient flows through the sampler.
 
-The moved actions are kept in replay beside the executed ones, which the critics
-learn from, and moved on from where they are whenever they are sampled; or each
-update moves the executed actions anew, for which any replay will do.
+An embedded replay keeps the moved actions beside the executed ones, which the
+critics learn from: they move on from where they are whenever they are sampled.
+What Reverb holds never changes: there, each update moves the executed actions
+anew.
 """
 
 from __future__ import annotations
@@ -41,18 +42,18 @@ class DIPOConfig(DiffusionConfig):
     num_action_moves: N_a, steps of Adam that an action is moved by; each is one
       gradient of the critics.
     action_learning_rate: Adam's, about the size of each step in [-1, 1].
-    keep_moved_actions: whether replay keeps them; an embedded replay alone can.
+    keep_moved_actions: whether an embedded replay keeps them.
   """
 
   sampler: diffusion.TransitionName = "posterior"
   num_action_moves: int = configuration.positive(10)
   action_learning_rate: float = configuration.positive(0.03)
-  keep_moved_actions: bool = False
+  keep_moved_actions: bool = True
 
   @property
-  def extras_field(self) -> str | None:
+  def keeps_extras(self) -> bool:
     """See `ActorCriticConfig`."""
-    return "keep_moved_actions" if self.keep_moved_actions else None
+    return self.keep_moved_actions
 
 
 def make_policy_loss(
@@ -79,12 +80,7 @@ def make_policy_loss(
   ) -> tuple[jax.Array, tuple[tuple, types.Metrics]]:
     observation, action = transitions.observation, transitions.action
 
-    if config.keep_moved_actions:
-      if isinstance(transitions.extras, tuple):
-        raise ValueError(
-          "keep_moved_actions needs transitions with extras [B, A], from "
-          "`LearnerCore.update_extras`."
-        )
+    if transitions.has_extras:
       moved = transitions.extras
     else:
       moved = move(context.critic_params, observation, action)
@@ -180,7 +176,6 @@ DIPO = Method(
       num_denoising_steps=100,
       noise_schedule="cosine",
       num_action_moves=20,
-      keep_moved_actions=True,
       evaluation_temperature=0.0,
       exploration_noise=0.0,
       target_action_noise=0.0,

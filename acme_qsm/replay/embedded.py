@@ -242,6 +242,7 @@ class EmbeddedReplay:
     content = {
       "version": _VERSION,
       "row_size": row_size,
+      "extras_size": self._extras_size,
       "max_size": len(self._rows),
       "size": self._size,
       "num_inserts": self._num_inserts,
@@ -363,7 +364,7 @@ class Content(NamedTuple):
   """What an `EmbeddedReplay` has saved.
 
   Attributes:
-    rows: [N, D] packed transitions, the oldest first.
+    rows: [N, D] packed transitions without extras, the oldest first.
     num_inserts: the transitions ever inserted.
     num_samples: the transitions ever drawn.
   """
@@ -391,8 +392,9 @@ def read(folder: pathlib.Path) -> Content:
     max(saved.row_size, 1), max(saved.size, 1), Pace(1.0, 1, 0.0, 0.0)
   )
   replay.restore(folder)
-  rows = [*replay._views(saved.num_inserts - saved.size, saved.num_inserts)]
-  return Content(np.concatenate(rows), saved.num_inserts, saved.num_samples)
+  views = replay._views(saved.num_inserts - saved.size, saved.num_inserts)
+  rows = np.concatenate(views)[:, : saved.row_size - saved.extras_size]
+  return Content(rows, saved.num_inserts, saved.num_samples)
 
 
 class _Saved:
@@ -407,6 +409,8 @@ class _Saved:
         f"{_VERSION}. Go on with the release that wrote it."
       )
     self.row_size = _count(content, "row_size")
+    # Not said before there were any.
+    self.extras_size = _count({"extras_size": 0, **content}, "extras_size")
     self.size = _count(content, "size")
     self.num_inserts = _count(content, "num_inserts")
     self.num_samples = _count(content, "num_samples")

@@ -91,10 +91,9 @@ def test_moved_actions_go_on_from_where_they_are_kept(
   )
   state = core.init(jax.random.key(0))
   batch = make_flat_batch(4, action=0.9)
-  with pytest.raises(
-    ValueError, match=r"keep_moved_actions .* extras \[B, A\]"
-  ):
-    core.step(state, batch)
+  # Without extras, as from Reverb, from the executed one: to 0.7.
+  _, metrics = jax.jit(core.step)(state, batch)
+  assert float(metrics["moved_distance"]) == pytest.approx(0.2, rel=1e-3)
   assert core.update_extras is not None
   batch = batch._replace(extras=jnp.full((4, 1), 0.5))
   for expected in (0.3, 0.1, -0.1):
@@ -111,12 +110,12 @@ def test_moved_actions_go_on_from_where_they_are_kept(
 def test_a_stateless_method_keeps_nothing(make_constant_networks):
   networks = make_constant_networks([[1.0], [1.0]])
   for config in (
-    acme_qsm.DIPOConfig(num_denoising_steps=3),
+    acme_qsm.DIPOConfig(num_denoising_steps=3, keep_moved_actions=False),
     acme_qsm.QSMConfig(num_denoising_steps=3),
   ):
     core = acme_qsm.make_learner_core(networks, config)
     assert core.update_extras is None
-    assert config.extras_field is None
+    assert not config.keeps_extras
 
 
 @pytest.mark.parametrize(

@@ -162,10 +162,6 @@ def test_nothing_outlives_a_launcher_that_was_killed(engine, launch, tmp_path):
       "QSMConfig.max_value must be at least 200 for critic_head='categorical'",
     ),
     (["--target_kl", "1"], "is a setting of sdac, idem and dpmd, not of qsm"),
-    (
-      ["--agent", "dipo", "--keep_moved_actions"],
-      "DIPOConfig.keep_moved_actions must be False with Reverb",
-    ),
     (["--host", "nowhere"], "IP address of this machine, not 'nowhere'"),
     (["--host", "192.0.2.99"], "192.0.2.99, which is no address of this"),
     (

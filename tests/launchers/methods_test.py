@@ -55,7 +55,7 @@ ENGINES = {
 VARIANTS = [*((agent,) for agent in methods.METHODS), ("qsm", "--langevin")]
 CASES = [
   *((variant, engine) for variant in VARIANTS for engine in ENGINES),
-  (("dipo", "--keep_moved_actions", "--replay", "embedded"), "local"),
+  (("dipo", "--replay", "embedded"), "local"),
 ]
 
 
@@ -91,7 +91,11 @@ def test_a_method_is_killed_and_goes_on(
   # It acts from its checkpoint.
   config = command_line.parse(
     command_line.Arguments,
-    [*small_arguments(agent), "--agent", agent, *flags[:1]],
+    # --replay is the launcher's own.
+    [
+      *(*small_arguments(agent), "--agent", agent),
+      *(flag for flag in flags if flag == "--langevin"),
+    ],
   ).config
   environment = environments.make("cartpole:balance", 0)
   networks = acme_qsm.make_networks(

@@ -88,6 +88,9 @@ def test_extras_that_are_written_are_drawn_and_saved(tmp_path, small_files):
   restored = EmbeddedReplay(3, 10, PACE, extras_size=2)
   restored.restore(tmp_path / "second")
   assert_holds_expected(restored, 4, 14)
+  # For Reverb, without what changes.
+  content = embedded.read(tmp_path / "second")
+  np.testing.assert_array_equal(content.rows, expected[4:14, :1])
 
 
 def test_what_is_inserted_is_drawn():
