@@ -358,4 +358,11 @@ def _draw_points(panel: Axes, actions: np.ndarray) -> None:
   panel.set_aspect("equal")
   panel.set_xlabel("first coordinate")
   panel.set_ylabel("second coordinate")
-  panel.legend(loc="center", fontsize=9, framealpha=0.9)
+  panel.legend(
+    loc="upper center",
+    bbox_to_anchor=(0.5, -0.15),
+    ncols=2,
+    frameon=False,
+    fontsize=9,
+    markerscale=4,
+  )
