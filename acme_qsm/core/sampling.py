@@ -9,6 +9,7 @@ from acme_qsm import types
 from acme_qsm.core.acting import Sampler
 from acme_qsm.core.config import DiffusionConfig
 from acme_qsm.deferred import jax
+from acme_qsm.deferred import jnp
 
 if typing.TYPE_CHECKING:
   from acme_qsm.networks import DiffusionNetworks
@@ -88,6 +89,46 @@ def make_sampler(
         params, observation, noisy_action, step
       ),
       schedule,
+      (observation.shape[0], networks.action_size),
+      temperature=temperature(config, evaluation),
+      start_scale=config.sampling_start_scale,
+    )
+
+  return sampler
+
+
+def make_langevin_sampler(
+  networks: DiffusionNetworks, config: DiffusionConfig, evaluation: bool = False
+) -> Sampler:
+  """Makes what draws actions by Langevin dynamics of one score.
+
+  K = num_denoising_steps steps (`diffusion.sample_langevin`), step k of size
+  1 - k / K, whose score is minus what the denoiser says at step 0.
+
+  Args:
+    networks: the denoiser.
+    config: the number of steps and the temperatures.
+    evaluation: whether to sample at the temperature for evaluation.
+
+  Returns:
+    The sampler, of actions in [-1, 1].
+
+  Raises:
+    ValueError: as `make_schedule`.
+  """
+  require_steps(networks, config)
+  num_steps = config.num_denoising_steps
+  step_sizes = 1.0 - jnp.arange(num_steps) / num_steps
+
+  def sampler(
+    params: types.Params, key: jax.Array, observation: jax.Array
+  ) -> jax.Array:
+    return diffusion.sample_langevin(
+      key,
+      lambda action: (
+        -networks.denoise(params, observation, action, jnp.int32(0))
+      ),
+      step_sizes,
       (observation.shape[0], networks.action_size),
       temperature=temperature(config, evaluation),
       start_scale=config.sampling_start_scale,

@@ -57,11 +57,10 @@ class QSMConfig(DiffusionConfig):
     action_gradient_clip: bound of each component of the scaled action gradient;
       None for no bound. What is beyond takes the action to the end of its range
       anyway, but would have most of the denoiser's loss.
-    langevin: whether actions are drawn by K = num_denoising_steps steps of
-      Langevin dynamics (`diffusion.sample_langevin`), step k of size 1 - k / K,
-      whose score is minus what the denoiser says at step 0. It is then matched
-      at replay's actions without noise; there is no noise schedule, and no
-      choice of `sampler`.
+    langevin: whether actions are drawn by Langevin dynamics
+      (`sampling.make_langevin_sampler`), whose score is then matched at
+      replay's actions without noise; there is no noise schedule, and no choice
+      of `sampler`.
   """
 
   score_target: ScoreTarget = "boltzmann"
@@ -189,28 +188,11 @@ def scale_action_gradient(
 def make_sampler(
   networks: DiffusionNetworks, config: QSMConfig, evaluation: bool = False
 ) -> acting.Sampler:
-  """Makes what draws actions: see `sampling.make_sampler` and `langevin`."""
-  if not config.langevin:
-    return sampling.make_sampler(networks, config, evaluation)
-  sampling.require_steps(networks, config)
-  num_steps = config.num_denoising_steps
-  step_sizes = 1.0 - jnp.arange(num_steps) / num_steps
-
-  def sampler(
-    params: types.Params, key: jax.Array, observation: jax.Array
-  ) -> jax.Array:
-    return diffusion.sample_langevin(
-      key,
-      lambda action: (
-        -networks.denoise(params, observation, action, jnp.int32(0))
-      ),
-      step_sizes,
-      (observation.shape[0], networks.action_size),
-      temperature=sampling.temperature(config, evaluation),
-      start_scale=config.sampling_start_scale,
-    )
-
-  return sampler
+  """Makes what draws actions: the reverse process, or Langevin dynamics."""
+  make = (
+    sampling.make_langevin_sampler if config.langevin else sampling.make_sampler
+  )
+  return make(networks, config, evaluation)
 
 
 _PUBLISHED: dict[str, Any] = {
