@@ -207,19 +207,21 @@ class DiffusionBuilder:
       ModuleNotFoundError: without Reverb, if it is to write there.
     """
     del policy
-    embedded = isinstance(replay_client, EmbeddedReplay)
-    codec = self._make_codec(_require_spec(environment_spec), embedded=embedded)
+    environment_spec = _require_spec(environment_spec)
     config = self.config
     if isinstance(replay_client, EmbeddedReplay):
       return EmbeddedAdder(
-        replay_client, codec, n_step=config.n_step, discount=config.discount
+        replay_client,
+        self._make_codec(environment_spec, embedded=True),
+        n_step=config.n_step,
+        discount=config.discount,
       )
     reverb_adder = lazy.load(
       "acme_qsm.replay.reverb_adder", "An adder to Reverb"
     )
     return reverb_adder.NStepTransitionAdder(
       replay_client,
-      codec,
+      self._make_codec(environment_spec, embedded=False),
       n_step=config.n_step,
       discount=config.discount,
       transitions_per_item=config.transitions_per_item,

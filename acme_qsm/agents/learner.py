@@ -105,25 +105,19 @@ class Training:
     """
     transitions = self.unpack(data)
     if self.num_sgd_steps == 1:
-      state, (metrics, extras) = self._step(state, transitions)
+      state, (metrics, extras) = self.core.step_with_extras(state, transitions)
     else:
       batches = jax.tree.map(
         lambda x: x.reshape(self.num_sgd_steps, -1, *x.shape[1:]), transitions
       )
-      state, (metrics, extras) = jax.lax.scan(self._step, state, batches)
+      state, (metrics, extras) = jax.lax.scan(
+        self.core.step_with_extras, state, batches
+      )
       # A mean keeps a NaN of any of the steps.
       metrics = jax.tree.map(jnp.mean, metrics)
       extras = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), extras)
     finite = jnp.isfinite(jnp.stack(jax.tree.leaves(metrics)))
     return Step(state, metrics, jnp.all(finite), extras)
-
-  def _step(
-    self, state: TrainingState, transitions: types.Transition
-  ) -> tuple[TrainingState, tuple[types.Metrics, Any]]:
-    if self.core.update_extras is not None and transitions.has_extras:
-      transitions = self.core.update_extras(state, transitions)
-    state, metrics = self.core.step(state, transitions)
-    return state, (metrics, transitions.extras)
 
   def diagnostics(self, state: TrainingState, data: jax.Array) -> types.Metrics:
     """The core's diagnostics of the first batch."""

@@ -93,6 +93,24 @@ class LearnerCore:
     Callable[[TrainingState, types.Transition], types.Transition] | None
   ) = None
 
+  def step_with_extras(
+    self, state: TrainingState, transitions: types.Transition
+  ) -> tuple[TrainingState, tuple[types.Metrics, Any]]:
+    """`step`, after `update_extras` where transitions have extras.
+
+    Args:
+      state: the state before.
+      transitions: the batch.
+
+    Returns:
+      The next state; the metrics, and the extras [B, A] that replay is to hold
+      from now on, () for none.
+    """
+    if self.update_extras is not None and transitions.has_extras:
+      transitions = self.update_extras(state, transitions)
+    state, metrics = self.step(state, transitions)
+    return state, (metrics, transitions.extras)
+
 
 def make_learner_core(
   method: Method, networks: acting.Networks, config: ActorCriticConfig

@@ -167,12 +167,13 @@ def _require_own_settings(agent: str, argv: Sequence[str]) -> None:
 
   Flags that nobody has are left to whoever reads all of them.
   """
+  configs = _configs()
   for argument in argv:
     flag = argument.split("=")[0]
     name = flag.removeprefix("--").replace("-", "_").removeprefix("no_")
     owners = [
       owner
-      for owner, config in _configs().items()
+      for owner, config in configs.items()
       if name in config.__dataclass_fields__
     ]
     if flag.startswith("--") and owners and agent not in owners:

@@ -104,15 +104,12 @@ def _jit(step: Callable[..., Any]) -> Any:
 def make_step(
   core: acme_qsm.LearnerCore,
 ) -> Callable[[Any, acme_qsm.Transition], Any]:
-  """A core's step, with what it does of replay's extras."""
-  update_extras = core.update_extras
-  if update_extras is None:
-    return core.step
+  """A core's step, with what it does of replay's extras if it has any."""
 
   def step(state: Any, batch: acme_qsm.Transition) -> Any:
-    batch = update_extras(state, batch._replace(extras=batch.action))
-    state, metrics = core.step(state, batch)
-    return state, metrics | {"extras": jnp.mean(batch.extras)}
+    if core.update_extras is not None:
+      batch = batch._replace(extras=batch.action)
+    return core.step_with_extras(state, batch)
 
   return step
 
@@ -170,7 +167,7 @@ class Step:
 
   def __call__(self) -> Any:
     """Makes a step; returns its metrics."""
-    self._state, metrics = self._step(self._state, self._batch)
+    self._state, (metrics, _) = self._step(self._state, self._batch)
     return metrics
 
 
