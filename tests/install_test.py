@@ -132,6 +132,9 @@ def test_envpool_steps_dm_control_s_tasks(tmp_path):
   flags += ["--confcutdir=tests/environments", "--import-mode=importlib"]
   tests = "tests/environments/pool_test.py"
   python = str(venv / "bin" / "python")
-  output = run([python, "-m", "pytest", *flags, tests], cwd=ROOT)
+  # Without options of this run, which that pytest may not know.
+  environment.pop("PYTEST_ADDOPTS", None)
+  command = [python, "-m", "pytest", *flags, tests]
+  output = run(command, cwd=ROOT, env=environment)
   assert "passed" in output
   assert "skipped" not in output

@@ -96,9 +96,16 @@ def make_policy_loss(
     observation = transitions.next_observation
     action = context.next_action[:, None]
     if config.num_policy_samples > 1:
+      sample_key, noise_key = jax.random.split(keys[0])
       action = policy_samples.draw(
-        sampler, params, keys[0], observation, config.num_policy_samples
+        sampler, params, sample_key, observation, config.num_policy_samples
       )
+      # As the target's: a policy that learned nothing but its own samples would
+      # lose their spread, as the sampler draws less than the denoiser learned.
+      noise = acting.scale_noise(
+        config.target_action_noise, noise_scale(config, extra)
+      )
+      action = acting.add_exploration_noise(noise_key, action, noise)
     q_value = acting.lowest_q_value(
       networks, context.critic_params, observation, action
     )
@@ -159,6 +166,11 @@ def standardize(
   return standardized, extra._replace(q_mean=mean, q_square=square)
 
 
+def noise_scale(config: DPMDConfig, extra: DPMDState) -> jax.Array | None:
+  """The factor [] of the noise on actions; None for none."""
+  return weights.noise_scale(config, extra.temperature)
+
+
 DPMD = Method(
   config=DPMDConfig,
   make_policy_loss=make_policy_loss,
@@ -166,9 +178,7 @@ DPMD = Method(
   init_extra=lambda config: DPMDState(
     weights.init_temperature(config), jnp.zeros(()), jnp.zeros(())
   ),
-  noise_scale=lambda config, extra: weights.noise_scale(
-    config, extra.temperature
-  ),
+  noise_scale=noise_scale,
   presets={
     # Of the implementation of Ma et al. (2025), with the brackets that its
     # standardisation lacks.
