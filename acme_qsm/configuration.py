@@ -45,6 +45,28 @@ def non_negative(default: Any) -> Any:
   return checked(default, lambda value: value >= 0, "at least 0")
 
 
+def unit_interval(default: Any, brackets: str = "[]") -> Any:
+  """A field whose values are from 0 to 1.
+
+  Args:
+    default: its default.
+    brackets: "[" or "(" and "]" or ")", as in "[0, 1)": a round one where that
+      end is none of the values.
+
+  Returns:
+    What to assign to the field.
+  """
+  low, high = brackets
+  outside = {0.0} if low == "(" else set()
+  if high == ")":
+    outside.add(1.0)
+  return checked(
+    default,
+    lambda value: 0 <= value <= 1 and value not in outside,
+    f"in {low}0, 1{high}",
+  )
+
+
 def widths(default: tuple[int, ...]) -> Any:
   """A field that holds the widths of hidden layers."""
   return checked(

@@ -31,9 +31,7 @@ class AcmeConfig(configuration.Configuration):
   hidden_layer_sizes: tuple[int, ...] = configuration.widths((256, 256))
   batch_size: int = configuration.positive(256)
   num_sgd_steps_per_step: int = configuration.positive(1)
-  discount: float = configuration.checked(
-    0.99, lambda value: 0 <= value <= 1, "in [0, 1]"
-  )
+  discount: float = configuration.unit_interval(0.99)
   n_step: int = configuration.positive(1)
   min_replay_size: int = configuration.positive(10_000)
   max_replay_size: int = configuration.positive(1_000_000)
@@ -69,9 +67,7 @@ class AcmeSACConfig(AcmeConfig):
   reward_scale: float = configuration.positive(1.0)
   entropy_coefficient: float | None = configuration.non_negative(None)
   target_entropy: float = 0.0
-  tau: float = configuration.checked(
-    0.005, lambda value: 0 < value <= 1, "in (0, 1]"
-  )
+  tau: float = configuration.unit_interval(0.005, "(]")
 
   def __post_init__(self):
     super().__post_init__()

@@ -78,12 +78,8 @@ class ActorCriticConfig(NetworksConfig):
   categorical_target: CategoricalTarget = "projection"
   normalize_observations: bool = False
   policy_update_period: int = configuration.positive(1)
-  target_update_rate: float = configuration.checked(
-    0.005, lambda value: 0 < value <= 1, "in (0, 1]"
-  )
-  discount: float = configuration.checked(
-    0.99, lambda value: 0 <= value <= 1, "in [0, 1]"
-  )
+  target_update_rate: float = configuration.unit_interval(0.005, "(]")
+  discount: float = configuration.unit_interval(0.99)
   reward_scale: float = configuration.positive(1.0)
   num_target_candidates: int = configuration.positive(1)
   target_action_noise: float = configuration.non_negative(0.1)

@@ -54,6 +54,25 @@ def gradient_step(
   return Update(optax.apply_updates(params, updates), opt_state, value, aux)
 
 
+def move_running_mean(
+  mean: jax.Array, value: jax.Array, decay: float, updates: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Moves a running mean towards a new value.
+
+  Args:
+    mean: [] the mean before, as returned; 0 before the first value.
+    value: [] the new value.
+    decay: how much of the mean before is kept, in [0, 1).
+    updates: [] values seen before this one.
+
+  Returns:
+    The new mean [], which is biased towards its start at 0, and the same
+    without that bias, as Adam's moments are freed of theirs.
+  """
+  mean = decay * mean + (1.0 - decay) * value
+  return mean, mean / (1.0 - decay ** (updates + 1))
+
+
 def move_target(
   newest: types.Params, target: types.Params, rate: float
 ) -> types.Params:

@@ -8,6 +8,7 @@ sampler or the critics.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import typing
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from acme_qsm.core import weights
 from acme_qsm.core.method import Context
 from acme_qsm.core.method import Method
 from acme_qsm.core.method import PolicyLoss
+from acme_qsm.core.updates import move_running_mean
 from acme_qsm.deferred import jax
 from acme_qsm.deferred import jnp
 from acme_qsm.methods import presets
@@ -47,9 +49,7 @@ class DPMDConfig(weights.WeightsConfig):
   sampler: diffusion.TransitionName = "posterior"
   num_policy_samples: int = configuration.positive(4)
   target_kl: float = configuration.positive(0.7)
-  q_statistics_decay: float = configuration.checked(
-    0.999, lambda value: 0 <= value < 1, "in [0, 1)"
-  )
+  q_statistics_decay: float = configuration.unit_interval(0.999, "[)")
   q_value_clip: float = configuration.positive(3.0)
 
   def __post_init__(self):
@@ -149,21 +149,16 @@ def standardize(
   """
   if config.weights != "normalized_exponential":
     return q_value, extra
-  decay = config.q_statistics_decay
-  mean = decay * extra.q_mean + (1.0 - decay) * jnp.mean(q_value)
-  square = decay * extra.q_square + (1.0 - decay) * jnp.mean(
-    jnp.square(q_value)
+  move = functools.partial(
+    move_running_mean, decay=config.q_statistics_decay, updates=updates
   )
-  # The moments start at 0: divide what is missing out.
-  present = 1.0 - decay ** (updates + 1)
-  variance = square / present - jnp.square(mean / present)
-  deviation = jnp.sqrt(jnp.maximum(variance, 1e-12))
+  q_mean, mean = move(extra.q_mean, jnp.mean(q_value))
+  q_square, square = move(extra.q_square, jnp.mean(jnp.square(q_value)))
+  deviation = jnp.sqrt(jnp.maximum(square - jnp.square(mean), 1e-12))
   standardized = jnp.clip(
-    (q_value - mean / present) / deviation,
-    -config.q_value_clip,
-    config.q_value_clip,
+    (q_value - mean) / deviation, -config.q_value_clip, config.q_value_clip
   )
-  return standardized, extra._replace(q_mean=mean, q_square=square)
+  return standardized, extra._replace(q_mean=q_mean, q_square=q_square)
 
 
 def noise_scale(config: DPMDConfig, extra: DPMDState) -> jax.Array | None:

@@ -27,6 +27,7 @@ from acme_qsm.core.config import DiffusionConfig
 from acme_qsm.core.method import Context
 from acme_qsm.core.method import Method
 from acme_qsm.core.method import PolicyLoss
+from acme_qsm.core.updates import move_running_mean
 from acme_qsm.deferred import jax
 from acme_qsm.deferred import jnp
 from acme_qsm.methods import presets
@@ -66,9 +67,7 @@ class QSMConfig(DiffusionConfig):
   score_target: ScoreTarget = "boltzmann"
   q_score_scale: float = configuration.positive(10.0)
   normalize_action_gradient: bool = False
-  action_gradient_decay: float = configuration.checked(
-    0.999, lambda value: 0 <= value < 1, "in [0, 1)"
-  )
+  action_gradient_decay: float = configuration.unit_interval(0.999, "[)")
   action_gradient_critic: critics.GradientCritic = "mean"
   action_gradient_clip: float | None = configuration.positive(5.0)
   langevin: bool = False
@@ -167,12 +166,13 @@ def scale_action_gradient(
     The scaled gradient [B, A], its running root mean square [] before that, and
     the new running mean square.
   """
-  decay = config.action_gradient_decay
-  square = decay * extra.action_gradient_square + (1.0 - decay) * jnp.mean(
-    jnp.square(gradient)
+  square, mean_square = move_running_mean(
+    extra.action_gradient_square,
+    jnp.mean(jnp.square(gradient)),
+    config.action_gradient_decay,
+    updates,
   )
-  # The running mean starts at 0: divide what is missing out.
-  size = jnp.sqrt(square / (1.0 - decay ** (updates + 1)))
+  size = jnp.sqrt(mean_square)
   scale = jnp.float32(config.q_score_scale)
   if config.normalize_action_gradient:
     # A critic that is flat everywhere says nothing: leave it at that.
