@@ -36,6 +36,9 @@ if typing.TYPE_CHECKING:
 class DPMDConfig(weights.WeightsConfig):
   """Everything that diffusion policy mirror descent can be told.
 
+  The actions that it weighs have target_action_noise, as the critics' target's
+  have.
+
   Attributes:
     num_policy_samples: K, actions of the policy for each next observation that
       are weighed against each other. 1 takes the action of the critics' target,
@@ -47,6 +50,8 @@ class DPMDConfig(weights.WeightsConfig):
   """
 
   sampler: diffusion.TransitionName = "posterior"
+  exploration_noise: float = configuration.non_negative(0.2)
+  target_action_noise: float = configuration.non_negative(0.2)
   num_policy_samples: int = configuration.positive(4)
   target_kl: float = configuration.positive(0.7)
   q_statistics_decay: float = configuration.unit_interval(0.999, "[)")
@@ -180,6 +185,8 @@ DPMD = Method(
     "reference": DPMDConfig(
       **presets.REFERENCE,
       **presets.DECAYING_TEMPERATURE,
+      exploration_noise=0.1,
+      target_action_noise=0.1,
       num_policy_samples=1,
       weights="normalized_exponential",
       temperature_update_period=125,

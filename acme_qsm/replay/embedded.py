@@ -5,27 +5,17 @@ and keeps replay on the device. Needs numpy alone.
 """
 
 import contextlib
-import json
 import os
 import pathlib
-import tokenize
-import uuid
 from collections.abc import Iterator
-from typing import Any
-from typing import BinaryIO
 from typing import NamedTuple
 
 import numpy as np
 
+from acme_qsm.replay import embedded_files
+from acme_qsm.replay.embedded_files import File
 from acme_qsm.replay.pacing import Pace
 from acme_qsm.types import NonFiniteError
-
-_METADATA = "embedded_replay.json"
-_VERSION = 1
-_DTYPE = np.dtype("<f4")
-# Of a file of transitions. A checkpoint writes at most two that are not new
-# altogether: small files waste little, and there should not be many.
-_FILE_BYTES = 8 << 20
 
 
 class Sample(NamedTuple):
@@ -39,14 +29,6 @@ class Sample(NamedTuple):
 
   data: np.ndarray
   indices: np.ndarray
-
-
-class _File(NamedTuple):
-  """A file of transitions, by their numbers; no name is used twice."""
-
-  name: str
-  begin: int
-  end: int
 
 
 class EmbeddedReplay:
@@ -83,7 +65,7 @@ class EmbeddedReplay:
         "Replay needs a positive size, got "
         f"{max_size} transitions of {row_size} numbers."
       )
-    self._rows = np.empty((max_size, row_size), _DTYPE)
+    self._rows = np.empty((max_size, row_size), embedded_files.DTYPE)
     self._extras_size = extras_size
     self._pace = pace
     self._random = np.random.default_rng(seed)
@@ -91,7 +73,7 @@ class EmbeddedReplay:
     self._num_samples = 0
     self._size = 0
     # What the last checkpoint's files hold, by the end of what each holds.
-    self._files: dict[int, _File] = {}
+    self._files: dict[int, File] = {}
 
   @property
   def client(self) -> "EmbeddedReplay":
@@ -134,7 +116,7 @@ class EmbeddedReplay:
       ValueError: if they have another shape.
       NonFiniteError: if one has a NaN or an infinity; none is inserted then.
     """
-    rows = np.asarray(rows, _DTYPE)
+    rows = np.asarray(rows, embedded_files.DTYPE)
     max_size, row_size = self._rows.shape
     if rows.ndim != 2 or rows.shape[1] != row_size:
       raise ValueError(
@@ -224,7 +206,7 @@ class EmbeddedReplay:
     """
     folder.mkdir()
     _, row_size = self._rows.shape
-    file_rows = max(1, _FILE_BYTES // (row_size * _DTYPE.itemsize))
+    file_rows = embedded_files.rows_per_file(row_size)
     oldest = self._num_inserts - self._size
     # Where files end depends on the transitions' numbers alone, so that those
     # that are full stay.
@@ -239,18 +221,19 @@ class EmbeddedReplay:
         oldest // file_rows * file_rows, self._num_inserts, file_rows
       )
     ]
-    content = {
-      "version": _VERSION,
-      "row_size": row_size,
-      "extras_size": self._extras_size,
-      "max_size": len(self._rows),
-      "size": self._size,
-      "num_inserts": self._num_inserts,
-      "num_samples": self._num_samples,
-      "random": self._random.bit_generator.state,
-      "files": [file._asdict() for file in files],
-    }
-    (folder / _METADATA).write_text(json.dumps(content, indent=2))
+    embedded_files.write_index(
+      folder,
+      embedded_files.Index(
+        row_size=row_size,
+        extras_size=self._extras_size,
+        max_size=len(self._rows),
+        size=self._size,
+        num_inserts=self._num_inserts,
+        num_samples=self._num_samples,
+        random=self._random.bit_generator.state,
+        files=files,
+      ),
+    )
     self._files = {file.end: file for file in files}
 
   def restore(self, folder: pathlib.Path) -> None:
@@ -266,8 +249,8 @@ class EmbeddedReplay:
         as it was then.
     """
     max_size, row_size = self._rows.shape
-    with _as_value_error(folder):
-      saved = _Saved(folder)
+    with embedded_files.as_value_error(folder):
+      saved = embedded_files.read_index(folder)
       if saved.row_size != row_size:
         raise ValueError(
           f"it holds transitions of {saved.row_size} numbers instead of "
@@ -281,7 +264,7 @@ class EmbeddedReplay:
       for file in saved.files:
         begin = max(file.begin, saved.num_inserts - size)
         if begin < file.end:
-          self._restore_file(folder, file, begin)
+          embedded_files.read(folder, file, begin, self._views(begin, file.end))
     self._random = random
     self._num_inserts = saved.num_inserts
     self._num_samples = saved.num_samples
@@ -304,7 +287,7 @@ class EmbeddedReplay:
     end: int,
     folder: pathlib.Path,
     previous: pathlib.Path | None,
-  ) -> _File:
+  ) -> File:
     """Writes or links a file that holds the transitions of these numbers."""
     known = None if self._extras_size else self._files.get(end)
     if previous is not None and known is not None and known.begin <= begin:
@@ -312,52 +295,12 @@ class EmbeddedReplay:
       with contextlib.suppress(OSError):
         os.link(previous / known.name, folder / known.name)
         return known
-    file = _File(f"{begin:012d}_{uuid.uuid4().hex}.npy", begin, end)
-    with (folder / file.name).open("xb") as stream:
-      np.lib.format.write_array_header_1_0(
-        stream, _header((end - begin, self._rows.shape[1]))
-      )
-      for view in self._views(begin, end):
-        stream.write(view.data)
-    return file
-
-  def _restore_file(
-    self, folder: pathlib.Path, file: _File, begin: int
-  ) -> None:
-    """Reads a file's transitions from one on into their places."""
-    _, row_size = self._rows.shape
-    with (folder / file.name).open("rb") as stream:
-      _require_header(stream, file, row_size)
-      skipped = (begin - file.begin) * row_size * _DTYPE.itemsize
-      stream.seek(skipped, os.SEEK_CUR)
-      for view in self._views(begin, file.end):
-        if stream.readinto(view.data.cast("B")) != view.nbytes:
-          raise ValueError(f"{file.name} ends too early.")
-        if not np.isfinite(view).all():
-          raise ValueError(f"{file.name} has a NaN or an infinity.")
-
-
-@contextlib.contextmanager
-def _as_value_error(folder: pathlib.Path) -> Iterator[None]:
-  """Raises what goes wrong with a folder as a ValueError that names it."""
-  try:
-    yield
-  except (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    OverflowError,
-    # Of a damaged header.
-    SyntaxError,
-    tokenize.TokenError,
-  ) as error:
-    raise ValueError(f"Replay in {folder}: {error}") from error
+    return embedded_files.write(folder, begin, self._views(begin, end))
 
 
 def wrote(folder: pathlib.Path) -> bool:
   """Whether what is in a folder was saved by an `EmbeddedReplay`."""
-  return (folder / _METADATA).is_file()
+  return (folder / embedded_files.INDEX).is_file()
 
 
 class Content(NamedTuple):
@@ -386,8 +329,8 @@ def read(folder: pathlib.Path) -> Content:
   Raises:
     ValueError: says what is missing or damaged.
   """
-  with _as_value_error(folder):
-    saved = _Saved(folder)
+  with embedded_files.as_value_error(folder):
+    saved = embedded_files.read_index(folder)
   replay = EmbeddedReplay(
     max(saved.row_size, 1), max(saved.size, 1), Pace(1.0, 1, 0.0, 0.0)
   )
@@ -395,62 +338,3 @@ def read(folder: pathlib.Path) -> Content:
   views = replay._views(saved.num_inserts - saved.size, saved.num_inserts)
   rows = np.concatenate(views)[:, : saved.row_size - saved.extras_size]
   return Content(rows, saved.num_inserts, saved.num_samples)
-
-
-class _Saved:
-  """What the JSON of a saved replay says."""
-
-  def __init__(self, folder: pathlib.Path):
-    """Reads it; raises ValueError, KeyError, TypeError or OSError."""
-    content = json.loads((folder / _METADATA).read_bytes())
-    if content["version"] != _VERSION:
-      raise ValueError(
-        f"it has version {content['version']!r}; this release reads "
-        f"{_VERSION}. Go on with the release that wrote it."
-      )
-    self.row_size = _count(content, "row_size")
-    # Not said before there were any.
-    self.extras_size = _count({"extras_size": 0, **content}, "extras_size")
-    self.size = _count(content, "size")
-    self.num_inserts = _count(content, "num_inserts")
-    self.num_samples = _count(content, "num_samples")
-    self.random: Any = content["random"]
-    self.files = [
-      _File(str(file["name"]), _count(file, "begin"), _count(file, "end"))
-      for file in content["files"]
-    ]
-    at = self.num_inserts - self.size
-    for file in self.files:
-      if pathlib.PurePath(file.name).name != file.name:
-        raise ValueError(f"{file.name!r} is no file's name.")
-      if not file.begin <= at < file.end:
-        raise ValueError(f"transition {at} is missing.")
-      at = file.end
-    if at != self.num_inserts:
-      raise ValueError(f"its files end at transition {at}.")
-
-
-def _count(content: Any, name: str) -> int:
-  value = content[name]
-  if type(value) is not int or not 0 <= value < 1 << 63:
-    raise ValueError(f"{name} is {value!r}.")
-  return value
-
-
-def _header(shape: tuple[int, int]) -> dict[str, Any]:
-  return {"descr": _DTYPE.str, "fortran_order": False, "shape": shape}
-
-
-def _require_header(stream: BinaryIO, file: _File, row_size: int) -> None:
-  """Raises ValueError unless a file is as long and of the type that it must."""
-  shape = (file.end - file.begin, row_size)
-  np.lib.format.read_magic(stream)
-  found = np.lib.format.read_array_header_1_0(stream)
-  if found != (shape, False, _DTYPE):
-    raise ValueError(
-      f"{file.name} holds {found[2]} {found[0]} instead of {_DTYPE} {shape}."
-    )
-  expected = stream.tell() + shape[0] * shape[1] * _DTYPE.itemsize
-  length = os.fstat(stream.fileno()).st_size
-  if length != expected:
-    raise ValueError(f"{file.name} has {length} bytes instead of {expected}.")

@@ -14,6 +14,7 @@ import pytest
 
 from acme_qsm.experiments.records.checkpointing import Checkpointer
 from acme_qsm.replay import embedded
+from acme_qsm.replay import embedded_files
 from acme_qsm.replay.embedded import EmbeddedReplay
 from acme_qsm.replay.embedded import Sample
 from acme_qsm.replay.pacing import Pace
@@ -54,7 +55,7 @@ def assert_holds(replay, begin, end, row_size=3):
 @pytest.fixture
 def small_files(monkeypatch):
   """Files of four rows each."""
-  monkeypatch.setattr(embedded, "_FILE_BYTES", 4 * 3 * 4)
+  monkeypatch.setattr(embedded_files, "_FILE_BYTES", 4 * 3 * 4)
 
 
 def test_extras_that_are_written_are_drawn_and_saved(tmp_path, small_files):
@@ -493,9 +494,10 @@ import os, sys
 import numpy as np
 from acme_qsm.experiments.records.checkpointing import Checkpointer
 from acme_qsm.replay import embedded
+from acme_qsm.replay import embedded_files
 from acme_qsm.replay.pacing import Pace
 
-embedded._FILE_BYTES = 40_000
+embedded_files._FILE_BYTES = 40_000
 
 def save_forever():
   replay = embedded.EmbeddedReplay(10, 20_000, Pace(1.0, 1, 0.0, 1.0))
