@@ -9,6 +9,7 @@ through the sampler.
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from collections.abc import Callable
 
@@ -141,9 +142,17 @@ def noised_energy(
   at_faces = energy(faces.reshape(batch_size, -1, size)).reshape(
     batch_size, num_samples, 2, size
   )
+  log_face = jax.nn.logsumexp(at_faces, axis=1) - math.log(num_samples)
+  # Normalised by the samples and, as if one more lay on each, by the faces: of
+  # few samples none may be near the face where the density is, whose share by
+  # them alone is then many times what it is.
+  log_total = jnp.logaddexp(
+    jax.nn.logsumexp(log_density, axis=1)[:, None],
+    jax.nn.logsumexp(log_face, axis=1),
+  ) - math.log(num_samples + 2)
   log_flow = (
-    jax.nn.logsumexp(at_faces, axis=1)
-    - jax.nn.logsumexp(log_density, axis=1)[:, None, None]
+    log_face
+    - log_total[:, None]
     + diffusion.density_at_bounds(
       schedule, samples.noisy_action, samples.steps, 1.0
     ).swapaxes(1, 2)

@@ -131,6 +131,39 @@ def test_the_gradient_is_that_of_weighted_denoising(
   assert 1.0 < float(metrics["effective_sample_size"]) < 8.0
 
 
+def test_the_actions_weighed_have_the_target_s_noise(
+  make_constant_networks, make_flat_batch
+):
+  # A sampler without noise draws -1 for all: weights are even, but for the noise
+  # that stays in the box, of which those of Q = 3 a are a softmax.
+  size, num_samples = 2_000, 8
+  config = dataclasses.replace(
+    CONFIG,
+    num_policy_samples=num_samples,
+    sampling_temperature=0.0,
+    sampling_start_scale=0.0,
+  )
+  networks = make_constant_networks([[3.0], [3.0]])
+
+  def sample_size(noise):
+    core = acme_qsm.make_learner_core(
+      networks, dataclasses.replace(config, target_action_noise=noise)
+    )
+    _, metrics = jax.jit(core.step)(
+      core.init(jax.random.key(0)), make_flat_batch(size)
+    )
+    return float(metrics["effective_sample_size"])
+
+  assert sample_size(0.0) == pytest.approx(num_samples)
+  noise = np.random.default_rng(0).normal(scale=0.05, size=(size, num_samples))
+  weight = np.exp(3.0 * np.maximum(noise, 0.0) / config.boltzmann_temperature)
+  weight /= weight.sum(axis=1, keepdims=True)
+  each = 1 / np.sum(weight**2, axis=1)
+  # Five standard errors of two means.
+  tolerance = 5 * each.std() * np.sqrt(2 / size)
+  assert sample_size(0.05) == pytest.approx(each.mean(), abs=tolerance)
+
+
 def test_the_action_of_the_critics_target_is_taken(
   make_constant_networks, monkeypatch, make_flat_batch
 ):

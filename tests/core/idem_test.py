@@ -24,7 +24,7 @@ def make_schedule(alpha_bars=ALPHA_BARS):
   return diffusion.NoiseSchedule(alpha_bars, alpha_bars, alpha_bars)
 
 
-def estimate(energy, noisy_action, sampling, num_samples):
+def estimate(energy, noisy_action, sampling, num_samples, seed=0):
   """The target at one noisy action [A] for each noise level: [T, A]."""
   schedule = make_schedule()
   steps = jnp.arange(len(ALPHA_BARS))
@@ -32,7 +32,7 @@ def estimate(energy, noisy_action, sampling, num_samples):
     jnp.asarray(noisy_action, jnp.float32), (len(ALPHA_BARS), len(noisy_action))
   )
   clean, noise = diffusion.reverse_samples(
-    jax.random.key(0),
+    jax.random.key(seed),
     schedule,
     noisy_action,
     steps,
@@ -47,7 +47,7 @@ def estimate(energy, noisy_action, sampling, num_samples):
     energy,
     reverse_sampling.ReverseSamples(steps, noisy_action, clean, noise),
   )
-  return np.asarray(target)
+  return target
 
 
 def integrate(log_density, noisy, alpha_bar, extend=False):
@@ -118,6 +118,26 @@ def test_a_steep_energy_on_the_box(noisy, slope):
   expected = [integrate(log_density, noisy, each) for each in ALPHA_BARS]
   # The estimate's error grows with the noise by sqrt((1 - abar) / abar).
   np.testing.assert_allclose(target[:, 0], expected, atol=0.03)
+
+
+@pytest.mark.parametrize("noisy", [-0.8, 0.0, 0.8])
+@pytest.mark.parametrize("slope", [-30.0, 10.0])
+def test_few_samples_find_the_best_face(noisy, slope):
+  # None of eight need lie near it: normalised by them alone, what flows through
+  # it would push the action to the other one.
+  targets = jax.vmap(
+    lambda seed: estimate(
+      lambda action: slope * action[..., 0], [noisy], "truncated", 8, seed
+    )
+  )(jnp.arange(400))
+  found = jnp.mean(targets[:, :, 0], axis=0)
+  expected = [
+    integrate(lambda action: slope * action, noisy, each) for each in ALPHA_BARS
+  ]
+  # As clean actions, whose range is 2: the bias of so few samples, and what 400
+  # means of them vary by.
+  scale = np.sqrt((1 - ALPHA_BARS) / ALPHA_BARS)
+  assert np.all(scale * np.abs(found - np.array(expected)) < 0.25)
 
 
 def test_two_dimensions_on_the_box():
