@@ -134,7 +134,7 @@ def test_the_gradient_is_that_of_weighted_denoising(
 def test_the_actions_weighed_have_the_target_s_noise(
   make_constant_networks, make_flat_batch
 ):
-  # A sampler without noise draws -1 for all: weights are even, but for the noise
+  # A sampler without noise draws -1 for all: weights are even, but for noise
   # that stays in the box, of which those of Q = 3 a are a softmax.
   size, num_samples = 2_000, 8
   config = dataclasses.replace(

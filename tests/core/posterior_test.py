@@ -204,3 +204,30 @@ def test_arguments_out_of_range_are_named():
       diffusion.sample_posterior(
         jax.random.key(0), linear_denoiser, schedule, (1, 1), **kwargs
       )
+
+
+@pytest.mark.parametrize(
+  ("num_steps", "at_most"), [(10, 0.45), (20, 0.6), (40, 0.8)]
+)
+def test_a_gaussian_is_drawn_too_narrow(num_steps, at_most):
+  # Given the score of N(0, s^2) noised, each step is linear, and the variance
+  # drawn is known: below s^2, as the posterior is of one clean action. A policy
+  # that learned nothing but its own samples would shrink.
+  deviation = 0.3
+  schedule = diffusion.make_schedule("vp", num_steps)
+  alpha_bars = np.cumprod(1 - np.asarray(schedule.betas, np.float64))
+  gains = np.sqrt(1 - alpha_bars) / (1 - alpha_bars * (1 - deviation**2))
+  variance = 1.0
+  for t in reversed(range(num_steps)):
+    mean, std = posterior_by_bayes(schedule, gains[t], 1.0, t, clip=None)
+    variance = mean**2 * variance + std**2
+  drawn = diffusion.sample_posterior(
+    jax.random.key(0),
+    lambda action, step: jnp.asarray(gains, jnp.float32)[step] * action,
+    schedule,
+    (50_000, 1),
+    clip=None,
+  )
+  # Five standard errors of a normal's variance.
+  assert np.var(drawn) == pytest.approx(variance, rel=5 * np.sqrt(2 / 50_000))
+  assert variance < at_most * deviation**2
