@@ -24,6 +24,9 @@ from acme_qsm.deferred import optax
 # Of a batch: 256 samples, about the cost of the critics' target.
 _DIAGNOSED_OBSERVATIONS = 32
 _DIAGNOSED_SAMPLES = 8
+# Folded into a key, it makes a draw of its own: a small number's key may be one
+# of those that the same key is split into.
+_BESIDE = 2**31 - 1
 
 
 class TrainingState(NamedTuple):
@@ -246,9 +249,7 @@ class _Parts:
     self, state: TrainingState, transitions: types.Transition
   ) -> types.Metrics:
     """Metrics that cost more than a step should: see `LearnerCore`."""
-    # Draws of their own: a small number's key may be one of those that the
-    # next step splits off.
-    key = jax.random.fold_in(state.key, 2**31 - 1)
+    key = jax.random.fold_in(state.key, _BESIDE)
     observation = normalization.normalize(
       state.observation_statistics,
       transitions.observation[:_DIAGNOSED_OBSERVATIONS],
@@ -331,8 +332,7 @@ class _Parts:
     bonus = self._next_value_bonus(
       state.policy_params,
       state.extra,
-      # Beside what is split off from it: other draws would be other runs.
-      jax.random.fold_in(key, 1),
+      jax.random.fold_in(key, _BESIDE),
       transitions.next_observation,
     )
     # r + discount (Q + bonus), whatever it is that the critics predict.

@@ -111,7 +111,7 @@ def parse(
   arguments = tyro.cli(
     with_config,
     args=argv,
-    description=description,
+    description=f"{(description or '').strip()}\n\n{_choices(agent)}",
     default=with_config(config=config),
     use_underscores=True,
   )
@@ -160,6 +160,17 @@ def _preset(agent: str, name: str) -> configuration.Configuration:
     return methods.METHODS[agent].preset(name)
   configuration.require_known("preset", name, (_DEFAULT_PRESET,))
   return acme_agents.CONFIGS[agent]()
+
+
+def _choices(agent: str) -> str:
+  """What the help says of agents, and of one's presets."""
+  presets = (_DEFAULT_PRESET,)
+  if agent in methods.METHODS:
+    presets = (*presets, *methods.METHODS[agent].presets)
+  return (
+    f"Agents: {', '.join(_configs())}.\n\n"
+    f"Presets of {agent}: {', '.join(presets)}."
+  )
 
 
 def _require_own_settings(agent: str, argv: Sequence[str]) -> None:

@@ -168,14 +168,15 @@ DIPO = Method(
   metrics=("denoiser_loss", "moved_distance"),
   make_update_extras=make_update_extras,
   presets={
-    # The official implementation's, which evaluates without the sampler's
-    # noise.
+    # The official implementation's, as far as can be: see README. It evaluates
+    # without the sampler's noise.
     "official": DIPOConfig(
       policy_hidden_sizes=(256, 256, 256),
       critic_hidden_sizes=(256, 256, 256),
       num_denoising_steps=100,
       noise_schedule="cosine",
       num_action_moves=20,
+      evaluate_target_denoiser=False,
       evaluation_temperature=0.0,
       exploration_noise=0.0,
       target_action_noise=0.0,

@@ -7,6 +7,7 @@ what a diffusion policy is to be compared with.
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -37,7 +38,7 @@ class GaussianConfig(ActorCriticConfig):
       scaled reward.
     entropy_temperature_learning_rate: Adam's, for its logarithm; 0 keeps it.
     target_entropy: the entropy that it is moved towards, in nats per dimension
-      of the action.
+      of the action; below log 2, which is the uniform policy's.
     entropy_in_target: whether the critics' target has the entropy of the next
       action, as in soft actor-critic; else it enters the policy's loss alone.
     evaluate_mode: whether evaluation takes the most likely action before it is
@@ -46,7 +47,11 @@ class GaussianConfig(ActorCriticConfig):
 
   entropy_temperature: float = configuration.positive(0.1)
   entropy_temperature_learning_rate: float = configuration.non_negative(3e-4)
-  target_entropy: float = -0.5
+  target_entropy: float = configuration.checked(
+    -0.5,
+    lambda value: value < math.log(2.0),
+    "below log 2 = 0.693, the entropy of the uniform policy",
+  )
   entropy_in_target: bool = True
   evaluate_mode: bool = True
   # The policy's own noise explores.

@@ -49,9 +49,9 @@ class IDEMConfig(reverse_sampling.ReverseSamplingConfig):
   target_kl: float = configuration.positive(1.0)
 
   def __post_init__(self):
-    super().__post_init__()
     if self.weights != "self_normalized":
       self.fail("weights", "'self_normalized'")
+    super().__post_init__()
 
 
 def make_policy_loss(

@@ -148,9 +148,9 @@ QVPO = Method(
   make_policy_loss=make_policy_loss,
   metrics=("denoiser_loss", "advantage", "random_action_weight"),
   presets={
-    # The official implementation's; it takes the end of an episode by its time
-    # limit for the end of the task, which this does not.
+    # The official implementation's, as far as can be: see README.
     "official": QVPOConfig(
+      policy_learning_rate=1e-4,
       num_denoising_steps=20,
       noise_schedule="cosine",
       num_policy_samples=64,
@@ -161,6 +161,7 @@ QVPO = Method(
       num_action_candidates=4,
       num_target_candidates=4,
       num_evaluation_candidates=32,
+      evaluate_target_denoiser=False,
       exploration_noise=0.0,
       target_action_noise=0.0,
       n_step=1,

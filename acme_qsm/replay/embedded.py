@@ -310,11 +310,13 @@ class Content(NamedTuple):
     rows: [N, D] packed transitions without extras, the oldest first.
     num_inserts: the transitions ever inserted.
     num_samples: the transitions ever drawn.
+    extras_size: the numbers of a transition's extras.
   """
 
   rows: np.ndarray
   num_inserts: int
   num_samples: int
+  extras_size: int
 
 
 def read(folder: pathlib.Path) -> Content:
@@ -337,4 +339,4 @@ def read(folder: pathlib.Path) -> Content:
   replay.restore(folder)
   views = replay._views(saved.num_inserts - saved.size, saved.num_inserts)
   rows = np.concatenate(views)[:, : saved.row_size - saved.extras_size]
-  return Content(rows, saved.num_inserts, saved.num_samples)
+  return Content(rows, saved.num_inserts, saved.num_samples, saved.extras_size)

@@ -64,6 +64,12 @@ class ReplayServer:
     content = None
     if checkpoint is not None and embedded.wrote(checkpoint):
       content, checkpoint = embedded.read(checkpoint), None
+      if content.extras_size:
+        print(
+          "Replay goes on in Reverb without what learning kept beside the "
+          "transitions, such as moved actions.",
+          flush=True,
+        )
       tables = [_going_on_from(tables[0], content), *tables[1:]]
     checkpointer = None
     if staging is not None:

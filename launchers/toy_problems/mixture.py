@@ -252,7 +252,7 @@ def run(args: arguments.Mixture) -> outcome.Outcome:
     Weights, means and divergence of each method's modes.
   """
   # Beside what `train` splits off.
-  key = jax.random.fold_in(jax.random.key(args.seed), 1)
+  key = jax.random.fold_in(jax.random.key(args.seed), 2**31 - 1)
   keys = jax.random.split(key, len(LOSSES) + 2)
   samples = {"truth": draw_mixture(keys[-1], args.num_samples)}
   for method, key in zip(LOSSES, keys, strict=False):

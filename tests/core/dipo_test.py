@@ -130,3 +130,4 @@ def test_the_official_preset():
   config = acme_qsm.methods.METHODS["dipo"].preset("official")
   assert config.num_denoising_steps == 100
   assert config.num_action_moves == 20
+  assert not config.acts_by_target(evaluation=True)

@@ -220,6 +220,8 @@ def test_the_networks(environment_spec):
     ("entropy_temperature", 0.0),
     ("entropy_temperature_learning_rate", -1.0),
     ("target_entropy", None),
+    # No policy on the box has more than the uniform one.
+    ("target_entropy", float(np.log(2.0))),
     ("entropy_in_target", 1),
   ],
 )

@@ -277,7 +277,7 @@ def test_the_noise_of_an_energy():
 
 def test_weights_that_need_not_sum_to_one_are_refused():
   with pytest.raises(ValueError, match=r"IDEMConfig\.weights must be"):
-    acme_qsm.IDEMConfig(weights="exponential", temperature_update="constant")
+    acme_qsm.IDEMConfig(weights="exponential")
 
 
 def test_the_reference_s_preset():

@@ -137,6 +137,32 @@ def test_diagnostics_draw_by_a_key_of_their_own(networks, config, make_batch):
     assert first == jax.random.split(state.key, 4)[0]
 
 
+def test_a_bonus_draws_by_a_key_of_its_own(networks, config, make_batch):
+  keys = []
+
+  def bonus(params, extra, key, observation):
+    keys.append(key)
+    return jnp.zeros(observation.shape[0])
+
+  method = dataclasses.replace(
+    METHODS["qsm"], make_next_value_bonus=lambda networks, config: bonus
+  )
+  core = learner_core.make_learner_core(method, networks, config)
+  state = core.init(jax.random.key(0))
+  # As JAX does by default from 0.5 on, where a small number folded in makes one
+  # of the keys that are split off.
+  with jax.threefry_partitionable(True):
+    core.step(state, make_batch(0, 8))
+    assert len(keys) == 1
+    others = [
+      key
+      for parent in jax.random.split(state.key, 4)
+      for key in (parent, *jax.random.split(parent, 4))
+    ]
+    for key in others:
+      assert not np.array_equal(*map(jax.random.key_data, (key, keys[0])))
+
+
 def test_policy_params(core):
   state = core.init(jax.random.key(0))._replace(steps=jnp.int32(3))
   params = core.policy_params(state)

@@ -134,3 +134,5 @@ def test_the_official_preset():
   config = acme_qsm.methods.METHODS["qvpo"].preset("official")
   assert config.num_policy_samples == 64
   assert config.num_random_actions == 10
+  assert config.policy_learning_rate == 1e-4
+  assert not config.acts_by_target(evaluation=True)

@@ -545,6 +545,24 @@ def test_a_seed_reproduces_a_run_bit_by_bit(
   assert not np.array_equal(one[key], other[key])
 
 
+def test_a_run_is_told_that_reverb_keeps_no_moved_actions(
+  make_experiment, make_config, capsys
+):
+  message = "without what learning kept beside the transitions"
+  for num_steps, replay, told in (
+    (50, "embedded", False),
+    (60, "reverb", True),
+  ):
+    run_on_any_replay(
+      make_experiment(
+        num_steps, make_config("dipo"), make_builder=DiffusionBuilder
+      ),
+      num_eval_episodes=0,
+      replay=replay,
+    )
+    assert (message in capsys.readouterr().out) == told
+
+
 def test_a_run_goes_on_in_reverb(tmp_path, make_experiment):
   run = functools.partial(run_on_any_replay, num_eval_episodes=0)
   run(make_experiment(50))

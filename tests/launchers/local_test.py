@@ -216,6 +216,15 @@ def test_an_unwritable_work_directory_is_refused(tmp_path, capfd):
   assert "cannot be written to" in capfd.readouterr().err
 
 
+def test_help_names_agents_and_the_presets_of_one(capsys):
+  with pytest.raises(SystemExit):
+    local.main(["--agent", "sdac", "--help"])
+  text = " ".join(capsys.readouterr().out.split())
+  assert "Agents: qsm, sdac, idem, dpmd, qvpo, dipo, gaussian" in text
+  assert "acme_sac, acme_td3." in text
+  assert "Presets of sdac: default, paper, reference." in text
+
+
 def test_help_names_every_field(capsys):
   with pytest.raises(SystemExit) as raised:
     local.main(["--help"])
