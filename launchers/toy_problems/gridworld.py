@@ -192,7 +192,9 @@ def draw(
   for number, each in enumerate(iterates):
     panel = figure.add_subplot(grid[0, number])
     image = _draw_grid(panel, each, most)
-    name = "uniform start" if number == 0 else f"after update {number}"
+    name = "uniform start"
+    if number > 0:
+      name = rf"update {number}, $\alpha$ = {ALPHA_SHOWN:g}"
     panel.set_title(
       f"{name}: mean return {each.values.mean():.2f}", fontsize=11
     )
@@ -218,7 +220,12 @@ def draw(
 def _draw_grid(panel: Axes, each: Iterate, most: float):
   """Draws a policy: colours for values, arrows for the best moves."""
   image = panel.imshow(
-    each.values.reshape(SIZE, SIZE), cmap="Blues", vmin=0.0, vmax=most
+    each.values.reshape(SIZE, SIZE),
+    cmap="Blues",
+    vmin=0.0,
+    vmax=most,
+    # Black arrows are to be seen on the darkest cell.
+    alpha=0.7,
   )
   cells = np.stack(np.divmod(np.arange(SIZE**2), SIZE), axis=-1)
   for which, color, shift in (
