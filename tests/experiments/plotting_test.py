@@ -247,6 +247,23 @@ def test_labels_of_close_curves_do_not_overlap(tmp_path, figures):
   assert _texts(axes) == ["400", "985", "990", "991"]
   for below, above in itertools.pairwise(boxes):
     assert above.y0 >= below.y1 - 0.5
+  # Nor are they beside nothing: their middles are beside the panel.
+  assert (boxes[-1].y0 + boxes[-1].y1) / 2 <= axes.get_window_extent().y1 + 0.5
+
+
+def test_more_curves_than_colours_look_different(tmp_path, figures):
+  _write(
+    tmp_path / "a", "evaluator", actor_steps=[0, 10], episode_return=[0.0, 1.0]
+  )
+  count = 2 * len(plotting.COLORS) + 1
+  plotting.plot_learning_curves(
+    {f"{number}": [tmp_path / "a"] for number in range(count)},
+    tmp_path / "a.png",
+    "many",
+  )
+  (axes,) = figures[0].axes
+  looks = {(line.get_color(), line.get_linestyle()) for line in axes.lines}
+  assert len(looks) == count
 
 
 def test_drawing_leaves_no_trace_and_works_off_the_main_thread(tmp_path):

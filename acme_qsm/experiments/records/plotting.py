@@ -26,6 +26,8 @@ COLORS = (
   "#000000",
 )
 """Okabe and Ito's, which the colour-blind can tell apart."""
+_LINE_STYLES = ("solid", "dashed", "dotted")
+"""By turns, where there are more lines than colours."""
 GREY = "#6F6F6F"
 # More points in a small panel would be a blot.
 _MAX_POINTS = 150
@@ -189,7 +191,7 @@ def plot_learning_curves(
   panel.set_ylabel("mean evaluation return")
   ends = []
   for number, (label, directories) in enumerate(directories_by_label.items()):
-    color = COLORS[number % len(COLORS)]
+    turn, color = number // len(COLORS), COLORS[number % len(COLORS)]
     runs = [
       _series(_read_log(Path(d), "evaluator"), _STEPS, "episode_return")
       for d in directories
@@ -219,13 +221,18 @@ def plot_learning_curves(
       alpha=0.15,
       linewidth=0,
     )
-    panel.plot(shared, mean, color=color, linewidth=2.2, label=label)
+    panel.plot(
+      shared,
+      mean,
+      color=color,
+      linestyle=_LINE_STYLES[turn % len(_LINE_STYLES)],
+      linewidth=2.2,
+      label=label,
+    )
     ends.append((mean[-1], shared[-1], color))
-  # Labels of curves that end close to one another are moved apart, upwards.
-  bottom, top = panel.get_ylim()
-  height = -np.inf
-  for value, step, color in sorted(ends):
-    height = max(value, height + 0.05 * (top - bottom))
+  ends.sort()
+  heights = _move_apart([value for value, _, _ in ends], *panel.get_ylim())
+  for (value, step, color), height in zip(ends, heights, strict=True):
     _annotate(panel, step, height, value, color)
   if panel.get_legend_handles_labels()[0]:
     panel.legend(frameon=False, loc="best")
@@ -234,6 +241,23 @@ def plot_learning_curves(
   path = Path(png_path)
   save_figure(figure, path)
   return path
+
+
+def _move_apart(
+  values: Sequence[float], bottom: float, top: float
+) -> list[float]:
+  """The heights of labels beside values, lowest first, that do not overlap.
+
+  They are moved upwards, and down again from the panel's top.
+  """
+  gap = 0.05 * (top - bottom)
+  heights: list[float] = []
+  for value in values:
+    heights.append(max(value, heights[-1] + gap) if heights else value)
+  above = top + gap
+  for number in reversed(range(len(heights))):
+    above = heights[number] = min(heights[number], above - gap)
+  return heights
 
 
 def _read_log(directory: Path, label: str) -> dict[str, np.ndarray]:
