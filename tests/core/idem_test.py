@@ -120,17 +120,23 @@ def test_a_steep_energy_on_the_box(noisy, slope):
   np.testing.assert_allclose(target[:, 0], expected, atol=0.03)
 
 
+@jax.jit
+def mean_of_eight(slope, noisy):
+  """The mean of 400 targets by eight samples each, of a linear energy: [T]."""
+  targets = jax.vmap(
+    lambda seed: estimate(
+      lambda action: slope * action[..., 0], noisy[None], "truncated", 8, seed
+    )
+  )(jnp.arange(400))
+  return jnp.mean(targets[:, :, 0], axis=0)
+
+
 @pytest.mark.parametrize("noisy", [-0.8, 0.0, 0.8])
 @pytest.mark.parametrize("slope", [-30.0, 10.0])
 def test_few_samples_find_the_best_face(noisy, slope):
   # None of eight need lie near it: normalised by them alone, what flows through
   # it would push the action to the other one.
-  targets = jax.vmap(
-    lambda seed: estimate(
-      lambda action: slope * action[..., 0], [noisy], "truncated", 8, seed
-    )
-  )(jnp.arange(400))
-  found = jnp.mean(targets[:, :, 0], axis=0)
+  found = mean_of_eight(slope, jnp.float32(noisy))
   expected = [
     integrate(lambda action: slope * action, noisy, each) for each in ALPHA_BARS
   ]
