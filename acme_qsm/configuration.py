@@ -57,12 +57,12 @@ def unit_interval(default: Any, brackets: str = "[]") -> Any:
     What to assign to the field.
   """
   low, high = brackets
-  outside = {0.0} if low == "(" else set()
-  if high == ")":
-    outside.add(1.0)
   return checked(
     default,
-    lambda value: 0 <= value <= 1 and value not in outside,
+    lambda value: (
+      (value >= 0 if low == "[" else value > 0)
+      and (value <= 1 if high == "]" else value < 1)
+    ),
     f"in {low}0, 1{high}",
   )
 

@@ -106,7 +106,7 @@ def make_policy_loss(
         sampler, params, sample_key, observation, config.num_policy_samples
       )
       # As the target's: a policy that learned nothing but its own samples would
-      # lose their spread, as the sampler draws less than the denoiser learned.
+      # lose their spread, as the sampler draws narrower than it was taught.
       noise = acting.scale_noise(
         config.target_action_noise, noise_scale(config, extra)
       )

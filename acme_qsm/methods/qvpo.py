@@ -47,9 +47,7 @@ class QVPOConfig(DiffusionConfig):
   num_policy_samples: int = configuration.checked(
     4, lambda value: value >= 2, "at least 2"
   )
-  num_random_actions: int = configuration.checked(
-    2, lambda value: value >= 0, "at least 0"
-  )
+  num_random_actions: int = configuration.non_negative(2)
   random_action_weight: float = configuration.non_negative(0.1)
   random_action_weight_end: float = configuration.non_negative(0.01)
   random_action_steps: int = configuration.positive(100_000)

@@ -139,8 +139,7 @@ def write(
   shape = (end - begin, views[0].shape[1])
   with (folder / file.name).open("xb") as stream:
     np.lib.format.write_array_header_1_0(
-      stream,
-      {"descr": DTYPE.str, "fortran_order": False, "shape": shape},
+      stream, {"descr": DTYPE.str, "fortran_order": False, "shape": shape}
     )
     for view in views:
       stream.write(view.data)
@@ -148,10 +147,7 @@ def write(
 
 
 def read(
-  folder: pathlib.Path,
-  file: File,
-  begin: int,
-  views: Sequence[np.ndarray],
+  folder: pathlib.Path, file: File, begin: int, views: Sequence[np.ndarray]
 ) -> None:
   """Reads a file's transitions from one on into their places.
 

@@ -251,7 +251,7 @@ def run(args: arguments.Mixture) -> outcome.Outcome:
   Returns:
     Weights, means and divergence of each method's modes.
   """
-  # Beside what `train` splits off.
+  # Beside what `train` splits off: a small number's key may be one of those.
   key = jax.random.fold_in(jax.random.key(args.seed), 2**31 - 1)
   keys = jax.random.split(key, len(LOSSES) + 2)
   samples = {"truth": draw_mixture(keys[-1], args.num_samples)}

@@ -229,7 +229,7 @@ def run(args: arguments.Modes) -> outcome.Outcome:
   """
   numbers: dict[str, Any] = {}
   actions: dict[str, dict[str, np.ndarray]] = {}
-  # Beside what `train` splits off.
+  # Beside what `train` splits off: a small number's key may be one of those.
   key = jax.random.fold_in(jax.random.key(args.seed), 2**31 - 1)
   error_key, learnt_key, exact_key = jax.random.split(key, 3)
   for name, bandit in BANDITS.items():
