@@ -1,6 +1,5 @@
 """README's method of one's own, from its loss to `--agent`."""
 
-import os
 import pathlib
 import re
 import subprocess
@@ -12,6 +11,7 @@ import pytest
 from acme_qsm import methods
 from acme_qsm.experiments import command_line
 from acme_qsm.experiments.records.loggers import read_csv
+from launchers import local
 from tests.distributed.launched import Launched
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -50,15 +50,25 @@ def make_command(launcher, small_arguments, num_steps):
   ]
 
 
-def test_it_trains_and_goes_on(folder, small_arguments):
-  workdir = folder / "runs" / "batch_mean" / "cartpole_balance" / "seed_0"
+@pytest.fixture
+def here(folder, monkeypatch):
+  """The folder that a command is typed in; forgets what it imports."""
+  monkeypatch.chdir(folder)
+  monkeypatch.setattr(sys, "path", list(sys.path))
+  monkeypatch.setenv("PYTHONPATH", str(ROOT))
+  yield folder
+  methods.METHODS.pop("batch_mean", None)
+  sys.modules.pop("batch_mean", None)
+
+
+def test_it_trains_and_goes_on(here, small_arguments):
+  workdir = here / "runs" / "batch_mean" / "cartpole_balance" / "seed_0"
   for num_steps in (800, 1400):
-    subprocess.run(
-      make_command("local", small_arguments, num_steps),
-      cwd=folder,
-      env={**os.environ, "PYTHONPATH": str(ROOT)},
-      check=True,
-    )
+    command = make_command("local", small_arguments, num_steps)
+    if num_steps == 800:
+      subprocess.run(command, check=True)
+    else:
+      assert local.main(command[2:]) == 0
     log = read_csv(workdir / "logs" / "learner.csv")
     assert np.all(np.isfinite(log["denoiser_loss"]))
     # One update for each step once replay holds 200; a row for some of them.
