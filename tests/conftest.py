@@ -7,7 +7,7 @@ import dataclasses
 import importlib.util
 import sys
 
-import tests.compilations  # noqa: F401  # isort: skip
+import tests.caches  # noqa: F401  # isort: skip
 import acme_qsm.acme_compat  # isort: skip
 
 import cloudpickle
