@@ -7,25 +7,18 @@ import dataclasses
 import importlib.util
 import sys
 
-import acme_qsm.acme_compat  # isort: skip
-
-import cloudpickle
 import dm_env
 import jax
 import numpy as np
 import pytest
-import reverb
-from acme import specs as acme_specs
 from dm_env import specs
 
 import acme_qsm
 from acme_qsm import make_networks
 from acme_qsm import QSMBuilder
 from acme_qsm import QSMConfig
-from acme_qsm.distributed import program as distributed
 from acme_qsm.experiments import CheckpointingConfig
 from acme_qsm.experiments import ExperimentConfig
-from tests.distributed.launched import LaunchedPlan
 from tests.skips import pytest_addoption
 from tests.skips import pytest_sessionfinish
 from tests.skips import pytest_terminal_summary
