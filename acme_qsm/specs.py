@@ -81,9 +81,10 @@ def require_continuous(name: str, spec: Any) -> None:
     )
   if not np.issubdtype(spec.dtype, np.floating):
     is_discrete = np.dtype(spec.dtype).kind in "iub"
+    kind = "a discrete spec" if is_discrete else "no numbers"
     raise ValueError(
       f"{name} must be continuous (floats between bounds), got "
-      f"{'a discrete spec' if is_discrete else 'no numbers'}: {in_a_line(spec)}."
+      f"{kind}: {in_a_line(spec)}."
     )
 
 

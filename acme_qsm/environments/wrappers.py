@@ -6,9 +6,7 @@ what can be worked out before is.
 
 import functools
 from collections.abc import Callable
-from collections.abc import Iterable
 from collections.abc import Mapping
-from collections.abc import Sequence
 from typing import Any
 
 import dm_env
@@ -17,7 +15,7 @@ import tree
 from dm_env import specs
 
 from acme_qsm import specs as specs_lib
-from acme_qsm.types import InvalidValueError
+from acme_qsm.environments import nests
 
 UNBOUNDED = 1e10
 """What dm_control gives as the bounds of an actuator without any."""
@@ -116,10 +114,10 @@ class ConcatenatedObservations(EnvironmentWrapper):
       # Without an axis, scalars are concatenated as well.
       return np.concatenate([observation[name] for name in self._names], None)
     except (IndexError, KeyError, TypeError, ValueError) as error:
-      raise _other_than(
-        "observation",
+      raise nests.other_than(
+        "",
         self._num_steps,
-        _describe(observation),
+        nests.describe(observation),
         f"a dictionary of {', '.join(map(repr, self._names))}",
       ) from error
 
@@ -171,15 +169,15 @@ class FloatObservations(EnvironmentWrapper):
     spec: Any = environment.observation_spec()
     self._flatten = flatten
     self._num_steps = 0
-    self._take = _taker("observation", spec)
-    leaves = _leaves(spec)
+    self._take = nests.make_taker(spec)
+    leaves = nests.leaves(spec)
     size = sum(int(np.prod(leaf.shape)) for leaf in leaves)
     if not size:
       raise ValueError(
         f"observations must not be empty, got {specs_lib.in_a_line(spec)}: "
         "give one that is always 0."
       )
-    self._dtype = _float_dtype(*(leaf.dtype for leaf in leaves))
+    self._dtype = nests.float_dtype(*(leaf.dtype for leaf in leaves))
     self._observation_spec: Any = (
       specs.Array((size,), self._dtype, name="state")
       if flatten
@@ -208,7 +206,7 @@ class FloatObservations(EnvironmentWrapper):
     arrays: list[np.ndarray] = []
     taken = self._take(timestep.observation, self._num_steps, arrays)
     if self._flatten:
-      taken = _convert_array(np.concatenate(arrays, None), self._dtype)
+      taken = nests.convert_array(np.concatenate(arrays, None), self._dtype)
     return timestep._replace(observation=taken)
 
 
@@ -486,163 +484,24 @@ def _convert_value(value: Any, spec: Any = None) -> Any:
       for name, field in value.items()
     }
   if isinstance(spec, tuple | list) and isinstance(value, tuple | list):
-    return _like(spec, map(_convert_value, value, spec))
+    return nests.like(spec, map(_convert_value, value, spec))
   value = np.asarray(value)
   dtype = SINGLE.get(value.dtype)
-  return value if dtype is None else _convert_array(value, dtype)
+  return value if dtype is None else nests.convert_array(value, dtype)
 
 
 def _convert_spec(spec: Any) -> Any:
   if isinstance(spec, dict):
     return {name: _convert_spec(field) for name, field in spec.items()}
   if isinstance(spec, tuple | list):
-    return _like(spec, map(_convert_spec, spec))
+    return nests.like(spec, map(_convert_spec, spec))
   dtype = SINGLE.get(np.dtype(spec.dtype))
   return spec if dtype is None else spec.replace(dtype=dtype)
 
 
-def _convert_array(value: np.ndarray, dtype: np.dtype) -> np.ndarray:
-  """An array in another type; as it is, if that cannot hold it."""
-  with np.errstate(over="raise"):
-    try:
-      converted = value.astype(dtype)
-    except FloatingPointError:
-      return value
-  # Integers that do not fit come out as others.
-  if dtype.kind == "i" and np.any(converted != value):
-    return value
-  return converted
-
-
-def _like(sequence: Any, items: Iterable[Any]) -> Any:
-  """A list, tuple or named tuple as another one is."""
-  if hasattr(sequence, "_fields"):
-    return type(sequence)(*items)
-  return type(sequence)(items)
-
-
-_Taker = Callable[[Any, int, list[np.ndarray]], Any]
-"""(what was given, the episode's step, to which arrays are added) -> floats."""
-
-
-def _taker(name: str, spec: Any) -> _Taker:
-  """Makes what takes observations of a spec, nested or not.
-
-  Args:
-    name: what they are called.
-    spec: their spec.
-
-  Returns:
-    What turns each of their arrays into floats, and raises InvalidValueError,
-    which names it, for one that is not what the spec says.
-
-  Raises:
-    ValueError: if the spec is not of numbers.
-  """
-  if isinstance(spec, Mapping):
-    return _mapping_taker(name, spec)
-  if isinstance(spec, list | tuple):
-    return _sequence_taker(name, spec)
-  if not specs_lib.is_array(spec) or np.dtype(spec.dtype).kind not in "biuf":
-    raise ValueError(
-      f"{name} must be numbers, got {specs_lib.in_a_line(spec)}: leave it out "
-      "of what the environment gives."
-    )
-  shape, dtype = tuple(spec.shape), _float_dtype(spec.dtype)
-
-  def take(value: Any, step: int, arrays: list[np.ndarray]) -> np.ndarray:
-    try:
-      array = np.asarray(value)
-    except ValueError:  # Lists of lists of different lengths.
-      array = np.empty((), object)
-    if array.dtype.kind not in "biuf":
-      raise _other_than(name, step, _describe(value), "numbers")
-    if array.shape != shape:
-      raise _other_than(name, step, f"of shape {array.shape}", shape)
-    array = array if array.dtype == dtype else _convert_array(array, dtype)
-    arrays.append(array)
-    return array
-
-  return take
-
-
-def _mapping_taker(name: str, spec: Mapping[Any, Any]) -> _Taker:
-  takers = {key: _taker(f"{name}[{key!r}]", spec[key]) for key in _sorted(spec)}
-
-  def take(value: Any, step: int, arrays: list[np.ndarray]) -> Any:
-    if not isinstance(value, Mapping) or value.keys() != takers.keys():
-      raise _other_than(name, step, _describe(value), _describe(takers))
-    return {
-      key: taker(value[key], step, arrays) for key, taker in takers.items()
-    }
-
-  return take
-
-
-def _sequence_taker(name: str, spec: Sequence[Any]) -> _Taker:
-  takers = [_taker(f"{name}[{i}]", each) for i, each in enumerate(spec)]
-
-  def take(value: Any, step: int, arrays: list[np.ndarray]) -> Any:
-    if not isinstance(value, list | tuple) or len(value) != len(takers):
-      raise _other_than(
-        name, step, _describe(value), f"a sequence of {len(takers)}"
-      )
-    return _like(
-      spec,
-      [
-        taker(each, step, arrays)
-        for taker, each in zip(takers, value, strict=True)
-      ],
-    )
-
-  return take
-
-
-def _other_than(
-  name: str, step: int, given: str, specified: Any
-) -> InvalidValueError:
-  return InvalidValueError(
-    f"{name} is {given} at step {step} of the episode; the spec says "
-    f"{specified}."
-  )
-
-
-def _describe(value: Any) -> str:
-  """What is given in place of what the spec says, in a few words."""
-  if value is None:
-    return "None"
-  if isinstance(value, Mapping):
-    return (
-      f"a dictionary of {', '.join(map(repr, _sorted(value))) or 'nothing'}"
-    )
-  if isinstance(value, list | tuple):
-    return f"a sequence of {len(value)}"
-  return f"of {type(value).__name__}"
-
-
-def _sorted(mapping: Mapping[Any, Any]) -> list[Any]:
-  """Keys in order, also those of different types."""
-  return sorted(mapping, key=lambda key: (type(key).__name__, key))
-
-
-def _leaves(spec: Any) -> list[Any]:
-  """The specs of a nest's arrays, in the order of `FloatObservations`."""
-  if isinstance(spec, Mapping):
-    spec = [spec[key] for key in _sorted(spec)]
-  if isinstance(spec, list | tuple):
-    return [leaf for each in spec for leaf in _leaves(each)]
-  return [spec]
-
-
-def _float_dtype(*dtypes: Any) -> np.dtype:
-  """The floats that hold numbers of these types."""
-  single = np.result_type(np.float32, *dtypes) == np.float32
-  return np.dtype(np.float32 if single else np.float64)
-
-
 def _float_spec(spec: Any) -> specs.Array:
   """An array's spec as floats."""
-  return specs.Array(spec.shape, _float_dtype(spec.dtype), name=spec.name)
+  return specs.Array(spec.shape, nests.float_dtype(spec.dtype), name=spec.name)
 
 
 def _require_fields(fields: Any) -> None:
@@ -700,7 +559,7 @@ def _scalar_spec(name: str, spec: Any) -> specs.Array:
     raise ValueError(
       f"{name} must be one number, got {specs_lib.in_a_line(spec)}."
     )
-  dtype = _float_dtype(spec.dtype)
+  dtype = nests.float_dtype(spec.dtype)
   if not isinstance(spec, specs.BoundedArray):
     return specs.Array((), dtype, spec.name)
   return specs.BoundedArray(
@@ -715,7 +574,7 @@ def _as_scalar(value: Any) -> Any:
   array = np.asarray(value)
   if array.size != 1 or array.dtype.kind not in "biuf":
     return value
-  return array.reshape(()).astype(_float_dtype(array.dtype))
+  return array.reshape(()).astype(nests.float_dtype(array.dtype))
 
 
 class ActionRepeat(EnvironmentWrapper):
