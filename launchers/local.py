@@ -13,7 +13,7 @@ from acme_qsm.environments import pool
 from acme_qsm.experiments import command_line
 from acme_qsm.experiments.local_replay import ReplayKind
 from acme_qsm.experiments.records.checkpointing import CheckpointError
-from acme_qsm.types import NonFiniteError
+from acme_qsm.types import InvalidValueError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +107,7 @@ def main(argv: list[str] | None = None) -> int:
     ModuleNotFoundError,
   ) as error:
     return command_line.fail(error)
-  except NonFiniteError as error:
+  except InvalidValueError as error:
     print(f"Stopped. {error}", file=sys.stderr)
     return 1
   except KeyboardInterrupt:
