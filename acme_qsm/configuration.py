@@ -91,9 +91,9 @@ class Configuration:
   """A frozen dataclass that checks its values when it is made.
 
   Integers must be integers, bools bools, floats finite numbers, literals one of
-  theirs, tuples tuples of such; and so in unions. Fields made by `checked` and its like must be what they say. What
-  concerns several fields is checked by `__post_init__` of who extends this
-  class.
+  theirs, tuples tuples of such; and so in unions. Fields made by `checked` and
+  its like must be what they say. What concerns several fields is checked by
+  `__post_init__` of who extends this class.
   """
 
   def __post_init__(self):

@@ -53,7 +53,7 @@ def open_workdir(
     The directory, locked against other processes until closed.
 
   Raises:
-    WorkdirError: if it cannot be written to, holds a run of another
+    WorkdirError: if it cannot be read or written to, holds a run of another
       description or of a format that this release does not read, or belongs to
       a process that is still running.
   """
@@ -67,15 +67,25 @@ def open_workdir(
     ) from error
   try:
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except OSError as error:
+  except BlockingIOError as error:
     lock.close()
     raise WorkdirError(
       f"The work directory {path} is in use by another process."
+    ) from error
+  except OSError as error:
+    lock.close()
+    raise WorkdirError(
+      f"The work directory {path} cannot be locked: {error}."
     ) from error
   workdir = Workdir(path, lock)
   try:
     _claim(path, description)
     workdir.run_id = _run_id(path)
+  except OSError as error:
+    workdir.close()
+    raise WorkdirError(
+      f"The work directory {path} cannot be read or written to: {error}."
+    ) from error
   except BaseException:
     workdir.close()
     raise
