@@ -379,7 +379,7 @@ def test_a_folder_of_checkpoints_that_cannot_be_read_is_not_empty(tmp_path):
   (tmp_path / "checkpoints").write_text("")
   checkpointer = checkpointing.Checkpointer(tmp_path / "checkpoints")
   with pytest.raises(
-    checkpointing.CheckpointError, match="cannot be read: .*Not a directory"
+    checkpointing.CheckpointError, match=r"cannot be read: .*Not a directory"
   ):
     checkpointer.latest()
 

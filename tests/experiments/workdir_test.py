@@ -143,7 +143,7 @@ def test_a_file_that_cannot_be_read_is_no_other_run_s(tmp_path, name):
   (tmp_path / name).unlink()
   (tmp_path / name).symlink_to("/proc/self/mem")
   with pytest.raises(
-    workdir.WorkdirError, match="cannot be read or written to: .*Input/output"
+    workdir.WorkdirError, match=r"cannot be read or written to: .*Input/output"
   ):
     _open(tmp_path, {"task": "x"})
   assert (tmp_path / name).is_symlink()

@@ -21,6 +21,7 @@ from typing import NoReturn
 from acme_qsm.distributed.coordination import link
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.processes import supervision
+from acme_qsm.experiments import own_modules
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 """Environment variables: numpy uses one core."""
@@ -149,6 +150,7 @@ def work(run: bytes, node_link: link.Link) -> int:
   """
   signal.signal(signal.SIGTERM, lambda *unused: node_link.evict())
 
+  own_modules.find()
   # As late as can be: it takes long to load.
   from acme_qsm.distributed import nodes
 

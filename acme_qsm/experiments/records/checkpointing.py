@@ -39,8 +39,8 @@ class UnreadableError(CheckpointError):
   """A checkpoint could not be read now, and so may be whole or broken."""
 
 
-# The file system says so of what is not there. Whatever else it says, such as
-# of a disk or a server that does not answer, may be over when it is asked again.
+# What the file system says of what is not there. Whatever else it says, such as
+# that a disk or a server does not answer, may be over when it is asked again.
 _MISSING = (FileNotFoundError, NotADirectoryError)
 
 
