@@ -31,6 +31,7 @@ from typing import NoReturn
 
 from acme_qsm.distributed.processes import process
 from acme_qsm.distributed.processes import supervision
+from acme_qsm.experiments import interruption
 from acme_qsm.experiments import own_modules
 
 SOCKET_VARIABLE = "ACME_QSM_FORK_SERVER"
@@ -328,7 +329,7 @@ def _configure_jax(config: Any, variable: str) -> None:
 def main(listener: str, lifeline: str, *modules: str) -> NoReturn:
   """Loads modules, and then forks processes until its starter has ended."""
   # It is for the processes that it forks to hear of these.
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  interruption.leave_to_launcher()
   signal.signal(signal.SIGTERM, signal.SIG_IGN)
   for module in modules:
     importlib.import_module(module)

@@ -12,6 +12,7 @@ from typing import Any
 
 import tree
 
+from acme_qsm.experiments import seeds
 from acme_qsm.experiments.config import CheckpointingConfig
 from acme_qsm.experiments.config import ExperimentConfig
 from acme_qsm.experiments.records import formats
@@ -93,8 +94,17 @@ def open_workdir(
 
 
 def choose_folder(checkpointing: CheckpointingConfig) -> pathlib.Path:
-  """Where a run's files go: another folder at each call with `add_uid`."""
-  path = pathlib.Path(checkpointing.directory).expanduser().absolute()
+  """Where a run's files go: another folder at each call with `add_uid`.
+
+  Raises:
+    WorkdirError: if it is in a home that the user does not have.
+  """
+  try:
+    path = pathlib.Path(checkpointing.directory).expanduser().absolute()
+  except (OSError, RuntimeError) as error:  # Of a user without a home.
+    raise WorkdirError(
+      f"There is no work directory {checkpointing.directory}: {error}"
+    ) from error
   return path / uuid.uuid4().hex[:12] if checkpointing.add_uid else path
 
 
@@ -213,6 +223,7 @@ def describe_run(
   values = {
     **experiment.description,
     "seed": experiment.seed,
+    "random_numbers": seeds.describe_generator(),
     "agent": agent_name(builder),
     "config": config,
     "observation_shape": _shapes(environment_spec.observations),
