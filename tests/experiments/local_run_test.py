@@ -12,7 +12,6 @@ import dm_env
 import numpy as np
 import pytest
 
-import acme_qsm
 from acme_qsm import DiffusionBuilder
 from acme_qsm import make_networks
 from acme_qsm import QSMBuilder
@@ -22,6 +21,7 @@ from acme_qsm.experiments import run_experiment as run_on_any_replay
 from acme_qsm.experiments.records import checkpointing
 from acme_qsm.experiments.records.loggers import read_csv
 from acme_qsm.replay import embedded
+from acme_qsm.specs import make_environment_spec
 from acme_qsm.types import NonFiniteError
 
 # n-step returns of 3 steps add two shorter transitions at an episode's end.
@@ -198,12 +198,9 @@ def test_what_restarts_lose_does_not_add_up(
     run_on_any_replay(
       make_experiment(num_steps, config), num_eval_episodes=0, replay="reverb"
     )
-  environment = make_experiment().environment_factory(0)
   server = reverb_server.LocalReplay(
     QSMBuilder(config).make_replay_tables(
-      acme_qsm.EnvironmentSpec(
-        environment.observation_spec(), environment.action_spec()
-      )
+      make_environment_spec(make_experiment().environment_factory(0))
     ),
     staging=tmp_path / "staging",
     checkpoint=_latest(tmp_path / "run").path / "replay",
@@ -444,9 +441,9 @@ class _MinSizeBuilder(QSMBuilder):
   """A builder whose table does not limit samples per insert."""
 
   def make_replay_tables(self, environment_spec, policy=None):
+    (table,) = super().make_replay_tables(environment_spec, policy)
     import reverb
 
-    (table,) = super().make_replay_tables(environment_spec, policy)
     limiter = reverb.rate_limiters.MinSize(1)
     return [table.replace(rate_limiter=limiter)]
 
@@ -454,9 +451,10 @@ class _MinSizeBuilder(QSMBuilder):
 @pytest.mark.parametrize(
   ("fields", "message"),
   [
-    (
+    pytest.param(
       {"builder": _MinSizeBuilder(QSMConfig(num_denoising_steps=2))},
       "'transitions' must hold samples per insert",
+      marks=pytest.mark.acme,
     ),
     ({"evaluator_factories": [lambda: None]}, "evaluator_factories must be"),
     (

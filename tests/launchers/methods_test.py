@@ -1,6 +1,5 @@
 """Every method by the command line: it learns, goes on, and acts."""
 
-import cloudpickle
 import jax
 import numpy as np
 import pytest
@@ -8,10 +7,10 @@ import pytest
 import acme_qsm
 from acme_qsm import environments
 from acme_qsm import methods
-from acme_qsm.distributed import program
 from acme_qsm.experiments import command_line
 from acme_qsm.experiments.records import checkpointing
 from acme_qsm.experiments.records.loggers import read_csv
+from acme_qsm.specs import make_environment_spec
 from launchers import local
 
 VARIANTS = [*((agent,) for agent in methods.METHODS), ("qsm", "--langevin")]
@@ -43,12 +42,7 @@ def check_metrics(workdir, agent):
 def check_acting(checkpoint, config):
   """Raises AssertionError unless the checkpoint's policy balances a pole."""
   environment = environments.make("cartpole:balance", 0)
-  networks = acme_qsm.make_networks(
-    acme_qsm.EnvironmentSpec(
-      environment.observation_spec(), environment.action_spec()
-    ),
-    config,
-  )
+  networks = acme_qsm.make_networks(make_environment_spec(environment), config)
   core = acme_qsm.make_learner_core(networks, config)
   state = checkpoint.load("learner", core.init(jax.random.key(0)))
   policy = jax.jit(acme_qsm.make_policy(networks, config, evaluation=True))
@@ -109,6 +103,10 @@ def test_a_method_learns_goes_on_and_acts(
 @pytest.mark.acme
 @of_variants
 def test_a_method_goes_to_other_processes(variant, parse, tmp_path):
+  import cloudpickle
+
+  from acme_qsm.distributed import program
+
   arguments = parse(variant, "--workdir", str(tmp_path / "run"))
   plan = program.plan_experiment(command_line.make_experiment(arguments), 1)
   run = cloudpickle.loads(plan.run)
