@@ -20,6 +20,7 @@ from acme_qsm.experiments.local_replay import Batches
 from acme_qsm.experiments.local_replay import Replay
 from acme_qsm.experiments.records import metrics
 from acme_qsm.experiments.records import run_records
+from acme_qsm.experiments.records.disk import Disk
 from acme_qsm.experiments.records.run_state import RunState
 from acme_qsm.experiments.seeds import Seeds
 from acme_qsm.types import InvalidValueError
@@ -71,6 +72,7 @@ class SeedRun:
     self,
     prepared: preparation.Prepared,
     name: str,
+    disk: Disk,
     stack: contextlib.ExitStack,
   ):
     """Claims the work directory, and looks what to go on from.
@@ -78,6 +80,7 @@ class SeedRun:
     Args:
       prepared: the experiment.
       name: what the seed is called; "" where it is the only one.
+      disk: says what cannot be written.
       stack: ends what is made here and later.
     """
     self.name = name
@@ -93,6 +96,7 @@ class SeedRun:
       self._workdir.path if self._workdir else None,
       self.experiment.checkpointing,
       self.experiment.logger_factory,
+      disk,
     )
     self.checkpoint = self.records.latest_checkpoint()
     self.state = RunState.of(self.checkpoint)
@@ -115,9 +119,10 @@ class SeedRun:
 
   def start(self, start_replay: Callable[..., Replay]) -> None:
     """Starts replay, and drops what was logged after the checkpoint."""
-    self.replay = start_replay(self._workdir, self.checkpoint)
-    self._stack.callback(self.replay.stop)
-    self.records.rewind(self.checkpoint)
+    with preparation.as_start_error():
+      self.replay = start_replay(self._workdir, self.checkpoint)
+      self._stack.callback(self.replay.stop)
+      self.records.rewind(self.checkpoint)
     self.batches = Batches(self.replay, self.parts)
 
   def make_learner_log(
@@ -207,7 +212,7 @@ class SeedRun:
       self.batches.prepare()
 
   def save(self, learner: Any, evaluated_at: int) -> None:
-    """Writes a checkpoint, if the run keeps any.
+    """Writes a checkpoint, if the run keeps any and there is room.
 
     Args:
       learner: its state is saved.
@@ -216,9 +221,9 @@ class SeedRun:
     for adder in self.adders:
       if hasattr(adder, "flush"):
         adder.flush()
-    self.records.save(
-      learner,
-      RunState(self.steps, evaluated_at, self.counts.get_counts()),
-      self.replay.save,
-    )
-    self.saved_steps = self.steps
+    state = RunState(self.steps, evaluated_at, self.counts.get_counts())
+    if self.records.disk.attempt(
+      f"a checkpoint in {self.records.path}",
+      lambda: self.records.save(learner, state, self.replay.save),
+    ):
+      self.saved_steps = self.steps
