@@ -14,7 +14,7 @@ Params = Any
 """Network parameters: a pytree of arrays."""
 
 Metrics: TypeAlias = dict[str, "jax.Array"]
-"""Scalars that describe one learner step, by name."""
+"""Scalars that describe one learner step, by name: float32 []."""
 
 
 class NonFiniteError(ValueError):

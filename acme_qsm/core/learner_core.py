@@ -197,6 +197,30 @@ def _normalize(
   return state._replace(observation_statistics=statistics), transitions
 
 
+def _require_scalars(name: str, metrics: types.Metrics) -> types.Metrics:
+  """Metrics in single precision: they are held, averaged and may be NaN.
+
+  Args:
+    name: what reports them.
+    metrics: numbers by name.
+
+  Returns:
+    The same as float32 [].
+
+  Raises:
+    ValueError: if one is no scalar.
+  """
+  for metric, value in metrics.items():
+    if jnp.shape(value) != ():
+      raise ValueError(
+        f"The {name} reports {metric!r} of shape {jnp.shape(value)}; a metric "
+        "must be a scalar."
+      )
+  return {
+    metric: jnp.asarray(value, jnp.float32) for metric, value in metrics.items()
+  }
+
+
 class _Parts:
   """What the steps of a learner are made of; nothing here changes."""
 
@@ -314,7 +338,7 @@ class _Parts:
     )
     metrics = {
       "critic_loss": update.loss,
-      **update.aux,
+      **_require_scalars("critic loss", update.aux),
       # Noise takes many beyond the ends that the policy itself does not.
       "saturated_actions": jnp.mean(jnp.abs(noiseless_action) >= 1.0),
     }
@@ -390,6 +414,7 @@ class _Parts:
       context,
     )
     extra, metrics = update.aux
+    metrics = _require_scalars("policy loss", metrics)
     if set(metrics) != set(self._method.metrics):
       raise ValueError(
         f"The policy loss reports {sorted(metrics)}, but the method's metrics "
