@@ -117,6 +117,19 @@ class ActorCriticConfig(NetworksConfig):
     """
     return False
 
+  def largest_bonus(self, action_size: int) -> float:
+    """The most that the next value's bonus is worth as training starts.
+
+    Args:
+      action_size: A.
+
+    Returns:
+      A bound of its expectation, in units of scaled reward, not negative; 0
+      without such a bonus.
+    """
+    del action_size
+    return 0.0
+
   def acts_by_target(self, evaluation: bool) -> bool:
     """Whether who acts takes the target policy, not the newest one."""
     del evaluation

@@ -21,6 +21,7 @@ if typing.TYPE_CHECKING:
   from acme_qsm.losses.value import clipped_double_q_loss
   from acme_qsm.losses.value import hl_gauss_double_q_loss
   from acme_qsm.losses.value import quantile_double_q_loss
+  from acme_qsm.losses.value import smooth_value
   from acme_qsm.losses.value import take_lowest
   from acme_qsm.losses.weighted_noise_matching import effective_sample_size
   from acme_qsm.losses.weighted_noise_matching import exponential_weights
@@ -49,6 +50,7 @@ __all__ = [
   "quantile_double_q_loss",
   "reverse_sampling_score_matching_loss",
   "self_normalized_weights",
+  "smooth_value",
   "soft_policy_loss",
   "squashed_log_prob",
   "standardize",
@@ -78,6 +80,7 @@ __getattr__, __dir__ = lazy.attach(
     "quantile_double_q_loss": "acme_qsm.losses.value",
     "reverse_sampling_score_matching_loss": _WEIGHTED,
     "self_normalized_weights": _WEIGHTED,
+    "smooth_value": "acme_qsm.losses.value",
     "soft_policy_loss": _ENTROPY,
     "squashed_log_prob": _ENTROPY,
     "take_lowest": "acme_qsm.losses.value",
