@@ -85,6 +85,43 @@ def test_outside_the_context_nothing_is_changed(port):
     assert is_open(OTHER_ADDRESS, port)
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_an_error_in_the_callback_is_no_address(port, error, monkeypatch):
+  """A socket that only seems bound would listen at any address and port."""
+  unpack_from = listening.struct.unpack_from
+
+  def fail(*args):
+    raise error("while a server asks for its address")
+
+  with (
+    pytest.raises(error, match="asks for its address") as caught,
+    listening.listening_on(),
+  ):
+    monkeypatch.setattr(listening.struct, "unpack_from", fail)
+    with running_server(port):
+      pass
+  assert "Failed to BuildAndStart" in str(caught.value.__context__)
+  monkeypatch.setattr(listening.struct, "unpack_from", unpack_from)
+  with listening.listening_on(), running_server(port):
+    assert is_open("127.0.0.1", port)
+
+
+def test_what_cannot_be_changed_everywhere_is_changed_nowhere(
+  port, monkeypatch
+):
+  slots = listening._find_slots("bind", "/reverb/")
+  monkeypatch.setattr(
+    listening, "_find_slots", lambda *args: [*slots, mmap.PAGESIZE]
+  )
+  with (
+    pytest.raises(RuntimeError, match="Nothing is mapped"),
+    listening.listening_on(),
+  ):
+    pass
+  with running_server(port):
+    assert is_open(OTHER_ADDRESS, port)
+
+
 @pytest.mark.parametrize("host", ["localhost", "", "256.0.0.1"])
 def test_only_ip_addresses(host):
   with (
