@@ -8,6 +8,7 @@ import platform
 import socket
 import subprocess
 import sys
+from unittest import mock
 
 import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 
@@ -86,9 +87,8 @@ def test_outside_the_context_nothing_is_changed(port):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
-def test_an_error_in_the_callback_is_no_address(port, error, monkeypatch):
+def test_an_error_in_the_callback_is_no_address(port, error):
   """A socket that only seems bound would listen at any address and port."""
-  unpack_from = listening.struct.unpack_from
 
   def fail(*args):
     raise error("while a server asks for its address")
@@ -96,12 +96,11 @@ def test_an_error_in_the_callback_is_no_address(port, error, monkeypatch):
   with (
     pytest.raises(error, match="asks for its address") as caught,
     listening.listening_on(),
+    mock.patch.object(listening.struct, "unpack_from", fail),
+    running_server(port),
   ):
-    monkeypatch.setattr(listening.struct, "unpack_from", fail)
-    with running_server(port):
-      pass
+    pass
   assert "Failed to BuildAndStart" in str(caught.value.__context__)
-  monkeypatch.setattr(listening.struct, "unpack_from", unpack_from)
   with listening.listening_on(), running_server(port):
     assert is_open("127.0.0.1", port)
 
