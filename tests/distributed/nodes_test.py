@@ -40,6 +40,7 @@ def start_run(request, make_experiment, tmp_path, monkeypatch):
   monkeypatch.setattr(link, "_PERIOD_SECONDS", 0.2)
   monkeypatch.setattr(run_coordinator, "_STATUS_SECONDS", 0.1)
   monkeypatch.setattr(run_coordinator, "_LEAST_END_SECONDS", 0.6)
+  monkeypatch.setattr(run_coordinator, "_END_SECONDS", 3.0)
   modules = [
     sys.modules[PointEnvironmentModule]
     for PointEnvironmentModule in (

@@ -175,12 +175,9 @@ def test_a_run_without_its_coordinator_saves_and_goes_on_to_its_last_step(
   assert run.processes() == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-  "engine",
-  [
-    "launchpad",
-    pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow]),
-  ],
+  "engine", ["launchpad", pytest.param("ray", marks=pytest.mark.ray)]
 )
 def test_nothing_outlives_a_launcher_that_was_killed(engine, launch, tmp_path):
   run = launch(
