@@ -147,6 +147,8 @@ def test_a_run_without_its_coordinator_saves_and_goes_on_to_its_last_step(
     forks_alone=False,
   )
   with run.fault("an actor is killed"):
+    # Until then the file tells of the run before.
+    run.wait_until(lambda: run.status()["phase"] == "acting")
     run.wait_until(lambda: run.count() > saved + 200)
     run.wait_until(lambda: run.node("actor_1")["state"] == "acting")
     addresses = run.status()["addresses"]
