@@ -8,8 +8,7 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.acme
-
+_OF_ACME = {"launchpad", "reverb", "tensorflow"}
 PLAN = """
 import pickle
 from acme_qsm.distributed import program
@@ -92,7 +91,13 @@ def plan_file(tmp_path_factory):
   return path
 
 
-@pytest.mark.parametrize("name", PROCESSES)
+@pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(name, marks=[pytest.mark.acme] * bool(loaded & _OF_ACME))
+    for name, (_, loaded) in PROCESSES.items()
+  ],
+)
 def test_each_process_loads_what_it_needs(name, plan_file):
   code, loaded = PROCESSES[name]
   assert run_python(code, plan_file) == loaded

@@ -16,7 +16,15 @@ from typing import Any
 VERSION = 2
 VERSION_KEY = "format_version"
 
-DEFAULTS: Mapping[str, Any] = {"action_repeat": 1}
+DEFAULTS: Mapping[str, Any] = {
+  "action_repeat": 1,
+  # JAX's own in every release that this project ever ran on.
+  "random_numbers": {
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": True,
+    "jax_random_seed_offset": 0,
+  },
+}
 """What a value of `config.json` was before it was written there."""
 
 AGENTS_1 = {"QSMBuilder": "qsm"}
