@@ -226,12 +226,13 @@ def launch(request, make_experiment, tmp_path):
     eval_every=400,
     hang_seconds=30.0,
     make_builder=QSMBuilder,
+    minutes=0.03,
     **kwargs,
   ):
     experiment = make_experiment(
       num_steps,
       environment_factory=environment_factory,
-      minutes=0.03,
+      minutes=minutes,
       **kwargs,
     )
     plan = distributed.plan_experiment(
