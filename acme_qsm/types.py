@@ -17,7 +17,11 @@ Metrics: TypeAlias = dict[str, "jax.Array"]
 """Scalars that describe one learner step, by name."""
 
 
-class NonFiniteError(ValueError):
+class InvalidValueError(ValueError):
+  """A value that nobody can use, such as a reward that is None."""
+
+
+class NonFiniteError(InvalidValueError):
   """A NaN or an infinity where none can be used."""
 
 

@@ -15,7 +15,7 @@ from acme_qsm.experiments import surroundings
 from acme_qsm.experiments.local_replay import ReplayKind
 from acme_qsm.experiments.records.checkpointing import CheckpointError
 from acme_qsm.experiments.records.disk import SaveError
-from acme_qsm.types import NonFiniteError
+from acme_qsm.types import InvalidValueError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +110,7 @@ def main(argv: list[str] | None = None) -> int:
     ModuleNotFoundError,
   ) as error:
     return command_line.fail(error)
-  except (NonFiniteError, SaveError) as error:
+  except (InvalidValueError, SaveError) as error:
     print(f"Stopped. {error}", file=sys.stderr)
     return 1
   except KeyboardInterrupt:

@@ -7,36 +7,35 @@ import dataclasses
 import importlib.util
 import sys
 
-import acme_qsm.acme_compat  # isort: skip
-
-import cloudpickle
 import dm_env
 import jax
 import numpy as np
 import pytest
-import reverb
-from acme import specs as acme_specs
 from dm_env import specs
 
 import acme_qsm
 from acme_qsm import make_networks
 from acme_qsm import QSMBuilder
 from acme_qsm import QSMConfig
-from acme_qsm.distributed import program as distributed
 from acme_qsm.experiments import CheckpointingConfig
 from acme_qsm.experiments import ExperimentConfig
-from tests.distributed.launched import LaunchedPlan
+from tests.selection import pytest_collection_modifyitems
+from tests.selection import pytest_ignore_collect
+from tests.selection import pytest_runtest_protocol
 from tests.skips import pytest_addoption
 from tests.skips import pytest_sessionfinish
 from tests.skips import pytest_terminal_summary
 
 collect_ignore = []
 if importlib.util.find_spec("envpool") is None:
-  # There is none for Python 3.10: `install_test.py` runs it on a newer one.
+  # `install_test.py` runs it where it can be had.
   collect_ignore.append("environments/pool_test.py")
 
 __all__ = [
   "pytest_addoption",
+  "pytest_collection_modifyitems",
+  "pytest_ignore_collect",
+  "pytest_runtest_protocol",
   "pytest_sessionfinish",
   "pytest_terminal_summary",
 ]
@@ -195,7 +194,12 @@ def small_config():
 
 @pytest.fixture
 def launch(request, make_experiment, tmp_path):
-  """A function that starts a run of many processes."""
+  """A function that starts a run of many processes, for tests with Acme."""
+  import cloudpickle
+
+  from acme_qsm.distributed import program as distributed
+  from tests.distributed.launched import LaunchedPlan
+
   # The processes cannot import what tests define.
   modules = [sys.modules[__name__], request.module]
   for module in modules:
@@ -269,14 +273,14 @@ def make_config():
 
 @pytest.fixture(scope="session")
 def make_spec():
-  """Makes Acme's environment specs, valid except for the specs given."""
+  """Makes environment specs, valid except for the specs given."""
 
   def make(observations=None, actions=None):
-    return acme_specs.EnvironmentSpec(
-      observations=observations or acme_specs.Array((2,), np.float32),
-      actions=actions or acme_specs.BoundedArray((1,), np.float32, -1.0, 1.0),
-      rewards=acme_specs.Array((), np.float32),
-      discounts=acme_specs.BoundedArray((), np.float32, 0.0, 1.0),
+    return acme_qsm.EnvironmentSpec(
+      observations=observations or specs.Array((2,), np.float32),
+      actions=actions or specs.BoundedArray((1,), np.float32, -1.0, 1.0),
+      rewards=specs.Array((), np.float32),
+      discounts=specs.BoundedArray((), np.float32, 0.0, 1.0),
     )
 
   return make
@@ -284,10 +288,14 @@ def make_spec():
 
 @pytest.fixture
 def serve():
-  """Serves tables until the test ends; returns a client."""
+  """Serves tables until the test ends; returns a client. With Acme."""
   servers = []
 
   def start(*tables):
+    import acme_qsm.acme_compat  # noqa: F401  # isort: skip
+
+    import reverb
+
     server = reverb.Server(list(tables), port=None)
     servers.append(server)
     return reverb.Client(f"localhost:{server.port}")

@@ -58,7 +58,9 @@ def run_experiment(
       started.
     CheckpointError: if none of the run's checkpoints can be read, or the other
       kind of replay wrote it.
-    NonFiniteError: if the environment or a loss gives a NaN or an infinity.
+    InvalidValueError: if the environment gives what nobody can use, such as a
+      reward of None, or (a NonFiniteError) it or a loss gives a NaN or an
+      infinity.
     SaveError: if the last checkpoint cannot be written.
     KeyboardInterrupt: after SIGINT, once a checkpoint is written.
     SystemExit: after SIGTERM, SIGHUP or SIGUSR1, likewise.
@@ -121,7 +123,7 @@ def run_seeds(
       directory cannot be used, or the replays do not fit into memory together;
       before anything is started.
     CheckpointError: as `run_experiment` does, for any of the seeds.
-    NonFiniteError: as `run_experiment` does; it names the seed. Nothing is
+    InvalidValueError: as `run_experiment` does; it names the seed. Nothing is
       saved then: every seed stays at its last checkpoint.
     SaveError: as `run_experiment` does, for any of the seeds.
     KeyboardInterrupt: after SIGINT, once each seed has a checkpoint.

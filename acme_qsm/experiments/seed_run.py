@@ -11,6 +11,7 @@ import numpy as np
 
 from acme_qsm.experiments import environments
 from acme_qsm.experiments import preparation
+from acme_qsm.experiments import time_steps
 from acme_qsm.experiments.counts import ACTOR_STEPS
 from acme_qsm.experiments.counts import Counter
 from acme_qsm.experiments.counts import Counts
@@ -22,7 +23,7 @@ from acme_qsm.experiments.records import run_records
 from acme_qsm.experiments.records.disk import Disk
 from acme_qsm.experiments.records.run_state import RunState
 from acme_qsm.experiments.seeds import Seeds
-from acme_qsm.types import NonFiniteError
+from acme_qsm.types import InvalidValueError
 
 # Learner steps between rows of the learner's log.
 _LEARNER_LOG_PERIOD = 500
@@ -30,7 +31,7 @@ _LEARNER_LOG_PERIOD = 500
 
 @contextlib.contextmanager
 def at_step_of(runs: "Sequence[SeedRun]", name: str = "") -> Iterator[None]:
-  """Says at which environment step a NaN or an infinity turned up.
+  """Says at which environment step a value turned up that nobody can use.
 
   Args:
     runs: the seeds in any of which it may have.
@@ -38,10 +39,10 @@ def at_step_of(runs: "Sequence[SeedRun]", name: str = "") -> Iterator[None]:
   """
   try:
     yield
-  except NonFiniteError as error:
+  except InvalidValueError as error:
     where = f"{name}, at" if name else "At"
     step = min(run.steps for run in runs) + 1
-    raise NonFiniteError(f"{where} environment step {step}: {error}") from error
+    raise type(error)(f"{where} environment step {step}: {error}") from error
 
 
 class SeedRun:
@@ -191,12 +192,17 @@ class SeedRun:
 
   def make_evaluation_environment(self, actor_steps: int) -> Any:
     """Makes the environment of an evaluation at an environment step."""
-    return self.experiment.environment_factory(
+    environment = self.experiment.environment_factory(
       self.seeds.evaluation_environment(actor_steps)
+    )
+    return time_steps.Checked(
+      environment,
+      self.parts.environment_spec.observations,
+      f"{self.name}, evaluation" if self.name else "Evaluation",
     )
 
   def at_this_step(self) -> contextlib.AbstractContextManager[None]:
-    """Says at which environment step a NaN or an infinity turned up."""
+    """Says at which environment step a value turned up: see `at_step_of`."""
     return at_step_of([self], self.name)
 
   def step(self, actions: Sequence[np.ndarray]) -> None:

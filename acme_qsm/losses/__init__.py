@@ -29,6 +29,7 @@ if typing.TYPE_CHECKING:
     reverse_sampling_score_matching_loss,
   )
   from acme_qsm.losses.weighted_noise_matching import self_normalized_weights
+  from acme_qsm.losses.weighted_noise_matching import standardize
   from acme_qsm.losses.weighted_noise_matching import temperature_loss
   from acme_qsm.losses.weighted_noise_matching import weight_kl
   from acme_qsm.losses.weighted_noise_matching import weighted_denoising_loss
@@ -50,6 +51,7 @@ __all__ = [
   "self_normalized_weights",
   "soft_policy_loss",
   "squashed_log_prob",
+  "standardize",
   "take_lowest",
   "temperature_loss",
   "weight_kl",
@@ -79,6 +81,7 @@ __getattr__, __dir__ = lazy.attach(
     "soft_policy_loss": _ENTROPY,
     "squashed_log_prob": _ENTROPY,
     "take_lowest": "acme_qsm.losses.value",
+    "standardize": _WEIGHTED,
     "temperature_loss": _WEIGHTED,
     "weight_kl": _WEIGHTED,
     "weighted_denoising_loss": _WEIGHTED,

@@ -26,7 +26,12 @@ class TransitionAdder(abc.ABC):
       discount: the agent's discount per environment step.
     """
     self._codec = codec
-    self._transitions = NStepTransitions(n_step, discount)
+    self._transitions = NStepTransitions(
+      n_step,
+      discount,
+      observation_shape=codec.observation_shape,
+      action_shape=codec.action_shape,
+    )
 
   def add_first(self, timestep: Any) -> None:
     """Starts an episode.
@@ -36,7 +41,8 @@ class TransitionAdder(abc.ABC):
 
     Raises:
       ValueError: if it is not a first time step.
-      NonFiniteError: if the observation has a NaN or an infinity.
+      InvalidValueError: if the observation is not of the spec's shape, or (a
+        NonFiniteError) has a NaN, an infinity or a number beyond float32.
     """
     if not timestep.first():
       raise ValueError(f"add_first wants a first time step, got {timestep}.")
@@ -49,13 +55,16 @@ class TransitionAdder(abc.ABC):
 
     Args:
       action: [A] the action taken.
-      next_timestep: the time step that the environment answered.
+      next_timestep: the time step that the environment answered; its reward
+        and discount are numbers, or arrays of one. What it holds is copied.
       extras: ignored.
 
     Raises:
       ValueError: if `add_first` was not called before.
-      NonFiniteError: if the action, the reward, the discount or the observation
-        has a NaN or an infinity; nothing of the step is written.
+      InvalidValueError: if the action, the reward, the discount or the
+        observation is none that the spec allows, or (a NonFiniteError) has a
+        NaN, an infinity or a number beyond float32; nothing of the step is
+        written.
     """
     del extras
     if not self._transitions.in_episode:

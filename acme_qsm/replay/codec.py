@@ -22,6 +22,8 @@ class TransitionCodec:
 
   Attributes:
     size: D, the numbers of a packed transition.
+    observation_shape: an observation's.
+    action_shape: an action's, [A].
     extras_size: those at its end that are its extras.
   """
 
@@ -43,9 +45,10 @@ class TransitionCodec:
         "observations must be float32 to be stored in replay, got dtype "
         f"{np.dtype(observations.dtype)}."
       )
-    self._observation_shape = tuple(observations.shape)
-    observation_size = int(np.prod(self._observation_shape))
-    (action_size,) = environment_spec.actions.shape
+    self.observation_shape = tuple(observations.shape)
+    self.action_shape = tuple(environment_spec.actions.shape)
+    observation_size = int(np.prod(self.observation_shape))
+    (action_size,) = self.action_shape
     self.extras_size = action_size if has_extras else 0
     sizes = (observation_size, action_size, 1, 1, observation_size)
     self._ends = np.cumsum((*sizes, self.extras_size))
@@ -64,7 +67,7 @@ class TransitionCodec:
     observation, action, reward, discount, next_observation, extras = jnp.split(
       packed, self._ends[:-1], axis=1
     )
-    shape = (packed.shape[0], *self._observation_shape)
+    shape = (packed.shape[0], *self.observation_shape)
     return Transition(
       observation=observation.reshape(shape),
       action=action,

@@ -296,6 +296,33 @@ def test_a_constant_observation_stays_finite():
   assert normalization.normalize(statistics, jnp.full((1, 1), 7.0)) == 0.0
 
 
+def test_a_feature_that_hardly_ever_changed_is_bounded():
+  # It was always 3: its deviation is 0, which is taken for a thousandth.
+  seen = jnp.array([[3.0, x] for x in (-1.0, 1.0) * 50])
+  statistics = normalization.update_statistics(
+    normalization.init_statistics((2,)), seen
+  )
+  found = normalization.normalize(
+    statistics, jnp.array([[4.0, 0.5], [-1e6, 1e6], [3.001, -2.0]])
+  )
+  np.testing.assert_allclose(
+    found, [[10.0, 0.5], [-10.0, 10.0], [1.0, -2.0]], rtol=2e-3
+  )
+
+
+def test_moments_keep_a_variance_that_is_small_beside_the_mean():
+  # |mean| is 1 000 deviations. The batch's share is a tenth.
+  rng = np.random.default_rng(0)
+  old, new = rng.normal(100.0, 0.1, (2, 900)).astype(np.float32)
+  new = new[:100] + np.float32(0.05)
+  together = np.concatenate([old, new]).astype(np.float64)
+  mean, variance = normalization.mix_moments(
+    jnp.mean(old), jnp.var(old), jnp.asarray(new), 0.1
+  )
+  np.testing.assert_allclose(mean, together.mean(), rtol=1e-6)
+  np.testing.assert_allclose(variance, together.var(), rtol=1e-3)
+
+
 def test_normalised_training_does_not_see_the_scale(
   environment_spec, config, make_batch
 ):

@@ -150,6 +150,30 @@ def test_weights(config):
   )
 
 
+@pytest.mark.parametrize("clip", [3.0, 8.0])
+def test_an_outlier_s_normalised_weight_is_finite(config, clip):
+  # One among 256 x 16 is 64 deviations from the mean: exp(64 / 0.5) is beyond
+  # single precision.
+  q_value = np.zeros((256, 16), np.float32)
+  q_value[3, 7] = 1.0
+  config = dataclasses.replace(
+    config,
+    weights="normalized_exponential",
+    temperature_update="constant",
+    boltzmann_temperature=0.5,
+    q_value_clip=clip,
+  )
+  args = (config, jnp.asarray(q_value), jnp.float32(0.5))
+  expected = np.full((256, 16), np.exp(-1 / 64 / 0.5) / 16)
+  expected[3, 7] = np.exp(clip / 0.5) / 16
+  np.testing.assert_allclose(weights.weigh(*args), expected, rtol=1e-3)
+  np.testing.assert_allclose(
+    weights.shares(*args),
+    expected / expected.sum(axis=1, keepdims=True),
+    rtol=1e-3,
+  )
+
+
 @pytest.mark.parametrize("kind", ["exponential", "normalized_exponential"])
 @pytest.mark.parametrize("offset", [0.0, -1e3, 1e3])
 def test_shares_are_finite_where_weights_are_not(config, kind, offset):

@@ -12,6 +12,8 @@ import pytest
 
 from acme_qsm.replay.listening import addresses
 
+pytestmark = pytest.mark.acme
+
 
 class BadConnection:
   """Stands between a server and its clients, and loses or delays answers.

@@ -5,6 +5,8 @@ import signal
 import psutil
 import pytest
 
+pytestmark = pytest.mark.acme
+
 
 def find_node(run, label):
   """Launchpad's process of a node, such as "coordinator/0"."""

@@ -25,6 +25,8 @@ from acme_qsm.replay import reverb_server
 from acme_qsm.replay import reverb_tables
 from acme_qsm.replay.listening import bind as listening
 
+pytestmark = pytest.mark.acme
+
 
 def is_process(name):
   """Whether this is a run's process of that name."""

@@ -92,7 +92,13 @@ def plan_file(tmp_path_factory):
   return path
 
 
-@pytest.mark.parametrize("name", PROCESSES)
+@pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(name, marks=[pytest.mark.acme] if loaded else [])
+    for name, (_, loaded) in PROCESSES.items()
+  ],
+)
 def test_each_process_loads_what_it_needs(name, plan_file):
   code, loaded = PROCESSES[name]
   code = f"import dataclasses\nimport pickle\nimport sys\n{code}\n{LOADED}"

@@ -27,6 +27,8 @@ from tests.distributed.threaded import ThreadedRun
 from tests.experiments.formats_test import COMMAND
 from tests.experiments.formats_test import OLD_RUN
 
+pytestmark = pytest.mark.acme
+
 NUM_ITEMS = 60
 
 

@@ -47,6 +47,7 @@ def test_only_the_learner_asks_for_a_gpu_and_only_where_there_is_one():
   assert options["learner"]["num_gpus"] == 0
 
 
+@pytest.mark.acme
 def test_replay_asks_for_the_memory_that_it_takes_when_full(
   make_experiment, small_config
 ):

@@ -11,6 +11,8 @@ import pytest
 
 from tests.distributed.launched import Launched
 
+pytestmark = pytest.mark.acme
+
 SCRIPT = """
 import json
 import os

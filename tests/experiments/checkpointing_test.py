@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from acme import specs
+from dm_env import specs
 
 import acme_qsm
 from acme_qsm import types
@@ -118,7 +118,7 @@ def _make_learner_core(observation_size=3, **fields):
     time_hidden_size=4,
     batch_size=8,
   )
-  spec = specs.EnvironmentSpec(
+  spec = acme_qsm.EnvironmentSpec(
     observations=specs.Array((observation_size,), np.float32),
     actions=specs.BoundedArray((2,), np.float32, -1.0, 1.0),
     rewards=specs.Array((), np.float32),

@@ -9,8 +9,6 @@ import signal
 import dm_env
 import numpy as np
 import pytest
-import reverb
-from acme import specs
 
 from acme_qsm import DiffusionBuilder
 from acme_qsm import make_networks
@@ -21,7 +19,7 @@ from acme_qsm.experiments import run_experiment as run_on_any_replay
 from acme_qsm.experiments.records import checkpointing
 from acme_qsm.experiments.records.loggers import read_csv
 from acme_qsm.replay import embedded
-from acme_qsm.replay import reverb_server
+from acme_qsm.specs import make_environment_spec
 from acme_qsm.types import NonFiniteError
 
 # n-step returns of 3 steps add two shorter transitions at an episode's end.
@@ -30,7 +28,9 @@ EPISODE_LENGTH = 20
 HUGE_CONFIG = QSMConfig(num_denoising_steps=2, max_replay_size=10**12)
 
 
-@pytest.fixture(params=["embedded", "reverb"])
+@pytest.fixture(
+  params=["embedded", pytest.param("reverb", marks=pytest.mark.acme)]
+)
 def replay(request):
   """The kind of replay."""
   return request.param
@@ -100,9 +100,12 @@ def test_items_of_several_transitions_change_no_count(
   assert expected - 2 * 8 - 10 <= steps <= expected + 8
 
 
+@pytest.mark.acme
 def test_what_restarts_lose_does_not_add_up(
   tmp_path, make_experiment, small_config
 ):
+  from acme_qsm.replay import reverb_server
+
   config = dataclasses.replace(small_config, samples_per_insert_tolerance=10.0)
   for num_steps in range(60, 85, 5):
     run_on_any_replay(
@@ -110,7 +113,7 @@ def test_what_restarts_lose_does_not_add_up(
     )
   server = reverb_server.LocalReplay(
     QSMBuilder(config).make_replay_tables(
-      specs.make_environment_spec(make_experiment().environment_factory(0))
+      make_environment_spec(make_experiment().environment_factory(0))
     ),
     staging=tmp_path / "staging",
     checkpoint=_latest(tmp_path / "run").path / "replay",
@@ -420,6 +423,8 @@ class _MinSizeBuilder(QSMBuilder):
 
   def make_replay_tables(self, environment_spec, policy=None):
     (table,) = super().make_replay_tables(environment_spec, policy)
+    import reverb
+
     limiter = reverb.rate_limiters.MinSize(1)
     return [table.replace(rate_limiter=limiter)]
 
@@ -427,9 +432,10 @@ class _MinSizeBuilder(QSMBuilder):
 @pytest.mark.parametrize(
   ("fields", "message"),
   [
-    (
+    pytest.param(
       {"builder": _MinSizeBuilder(QSMConfig(num_denoising_steps=2))},
       "'transitions' must hold samples per insert",
+      marks=pytest.mark.acme,
     ),
     ({"evaluator_factories": [lambda: None]}, "evaluator_factories must be"),
     (
@@ -474,7 +480,11 @@ def test_no_evaluators_is_no_evaluation(
 
 
 @pytest.mark.parametrize(
-  ("replay", "name"), [("embedded", "embedded_replay.json"), ("reverb", "DONE")]
+  ("replay", "name"),
+  [
+    ("embedded", "embedded_replay.json"),
+    pytest.param("reverb", "DONE", marks=pytest.mark.acme),
+  ],
 )
 def test_checkpoints_that_cannot_be_read_are_an_error(
   tmp_path, make_experiment, run_experiment, name
@@ -545,6 +555,7 @@ def test_a_seed_reproduces_a_run_bit_by_bit(
   assert not np.array_equal(one[key], other[key])
 
 
+@pytest.mark.acme
 def test_a_run_is_told_that_reverb_keeps_no_moved_actions(
   make_experiment, make_config, capsys
 ):
@@ -563,6 +574,7 @@ def test_a_run_is_told_that_reverb_keeps_no_moved_actions(
     assert (message in capsys.readouterr().out) == told
 
 
+@pytest.mark.acme
 def test_a_run_goes_on_in_reverb(tmp_path, make_experiment):
   run = functools.partial(run_on_any_replay, num_eval_episodes=0)
   run(make_experiment(50))
@@ -577,6 +589,7 @@ def test_a_run_goes_on_in_reverb(tmp_path, make_experiment):
   assert expected - 15 <= counts["learner_steps"] <= expected + 4
 
 
+@pytest.mark.acme
 def test_a_run_in_reverb_says_how_it_goes_on(tmp_path, make_experiment):
   run = functools.partial(run_on_any_replay, num_eval_episodes=0)
   run(make_experiment(40), replay="reverb")

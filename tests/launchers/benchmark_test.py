@@ -19,7 +19,6 @@ from launchers.benchmarks import methods
 from launchers.benchmarks import rates
 from launchers.benchmarks import replay
 from launchers.benchmarks import report
-from launchers.benchmarks import reverb_replay
 from launchers.benchmarks import start
 from launchers.benchmarks import timing
 from tests.distributed.launched import ROOT
@@ -302,8 +301,11 @@ def test_embedded_replay(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.acme
 @pytest.mark.parametrize("transitions_per_item", [1, 4])
 def test_reverb_of_both_kinds(transitions_per_item, tmp_path):
+  from launchers.benchmarks import reverb_replay
+
   found = reverb_replay.measure(2_000, 0.2, tmp_path, transitions_per_item)
   assert set(found) == {"local", "separate"}
   for each in found.values():
@@ -313,7 +315,11 @@ def test_reverb_of_both_kinds(transitions_per_item, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  "replay_and_per_item", [("embedded", "1"), ("reverb", "4")]
+  "replay_and_per_item",
+  [
+    ("embedded", "1"),
+    pytest.param(("reverb", "4"), marks=pytest.mark.acme),
+  ],
 )
 def test_loop(replay_and_per_item):
   done = subprocess.run(

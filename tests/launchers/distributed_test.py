@@ -13,6 +13,8 @@ from acme_qsm.experiments.records.loggers import read_csv
 from launchers import distributed
 from launchers.benchmarks import program
 
+pytestmark = pytest.mark.acme
+
 
 def test_a_run_survives_its_processes(launch, tmp_path):
   num_steps = 4_000

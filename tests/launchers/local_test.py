@@ -50,7 +50,9 @@ def _wait_for(condition, process, seconds=240):
     time.sleep(0.01)
 
 
-@pytest.mark.parametrize("replay", ["embedded", "reverb"])
+@pytest.mark.parametrize(
+  "replay", ["embedded", pytest.param("reverb", marks=pytest.mark.acme)]
+)
 def test_the_readme_command_trains_and_survives_sigkill(tmp_path, replay):
   workdir = tmp_path / "run"
   on_replay = ("--replay", replay)

@@ -14,6 +14,8 @@ from acme_qsm.experiments import command_line
 from acme_qsm.experiments.records import checkpointing
 from acme_qsm.experiments.records.loggers import read_csv
 
+pytestmark = pytest.mark.acme
+
 NUM_STEPS = 2_000
 
 

@@ -70,6 +70,7 @@ def test_it_trains_and_goes_on(folder, small_arguments):
   assert '"gradient_size": 2.0' in (workdir / "config.json").read_text()
 
 
+@pytest.mark.acme
 @pytest.mark.slow
 def test_it_trains_in_many_processes(folder, small_arguments, monkeypatch):
   monkeypatch.setenv("PYTHONPATH", str(ROOT))

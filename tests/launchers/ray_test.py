@@ -16,6 +16,8 @@ import pytest
 
 from acme_qsm.experiments.records import checkpointing
 
+pytestmark = pytest.mark.acme
+
 RAY = pathlib.Path(sys.executable).with_name("ray")
 _GIGABYTE = 10**9
 
