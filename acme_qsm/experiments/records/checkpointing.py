@@ -123,8 +123,9 @@ class Checkpoint:
     today = formats.leaf_names(self.version, frozenset(wanted))
     restored = []
     try:
-      with np.load(path, allow_pickle=False) as arrays:
-        missing = {today(saved): saved for saved in arrays.files}
+      with np.load(path, allow_pickle=False) as found:
+        arrays = formats.upgrade_leaves(found, frozenset(wanted))
+        missing = {today(saved): saved for saved in arrays}
         for name, leaf in wanted.items():
           if name not in missing:
             raise CheckpointError(f"{path} holds no leaf {name!r}.")
