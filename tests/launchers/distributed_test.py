@@ -1,6 +1,7 @@
 """The distributed launcher: real processes, and what happens to them."""
 
 import contextlib
+import os
 import signal
 import time
 
@@ -69,9 +70,11 @@ def test_an_interrupted_run_goes_on_in_one_process(launch, tmp_path):
   }
   for taken in measured["processes"].values():
     assert taken["memory_bytes"] > 2**20
-  run.process.send_signal(signal.SIGTERM)
-  assert run.wait(120) == 128 + signal.SIGTERM, run.describe()
+  # As a terminal that is closed does it: to all at once.
+  os.killpg(run.process.pid, signal.SIGHUP)
+  assert run.wait(120) == 128 + signal.SIGHUP, run.describe()
   assert run.status()["phase"] == "interrupted"
+  assert run.status()["reason"] == "SIGHUP"
   assert run.processes() == {}
   checkpoints = checkpointing.Checkpointer(run.workdir / "checkpoints")
   saved = checkpoints.latest()
