@@ -149,6 +149,10 @@ class DiffusionConfig(ActorCriticConfig, DenoiserConfig):
       samples on the way clipped (`diffusion.sample`). "posterior": steps by the
       estimate of the clean action, which is clipped
       (`diffusion.sample_posterior`).
+    posterior_variance: the variance of the steps of "posterior".
+      "fixed_small": the posterior's own given the estimated clean action, which
+      draws a policy narrower than the denoiser knows it, the more so the fewer
+      the steps. "fixed_large": beta_t, as always by "noise_mean"; wider.
     sampling_start_scale: standard deviation of what the sampler starts from.
     sampling_temperature: scale of the sampler's noise when acting and in the
       critic's target.
@@ -163,6 +167,7 @@ class DiffusionConfig(ActorCriticConfig, DenoiserConfig):
   beta_start: float | None = configuration.positive(None)
   beta_end: float | None = configuration.positive(None)
   sampler: diffusion.TransitionName = "noise_mean"
+  posterior_variance: diffusion.PosteriorVariance = "fixed_small"
   sampling_start_scale: float = configuration.non_negative(1.0)
   sampling_temperature: float = configuration.non_negative(1.0)
   act_with_target_denoiser: bool = False

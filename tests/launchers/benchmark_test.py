@@ -143,12 +143,11 @@ _PARTICLES = {
       ),
       704 + 8 + 704 + 4 * 64 + 3,
     ),
-    # With each sample on each of 12 faces.
     (
       acme_qsm.IDEMConfig(
         num_denoising_steps=10, num_reverse_samples=8, policy_update_period=1
       ),
-      10 + 8 + (4 + 2 * 12) * 8 + 3,
+      10 + 8 + 4 * 8 + 3,
     ),
     (
       acme_qsm.QVPOConfig(
