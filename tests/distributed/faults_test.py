@@ -455,7 +455,7 @@ def test_damaged_replay_content_is_not_resumed_from(
 ):
   def run(num_steps):
     experiment = make_experiment(num_steps)
-    config = dataclasses.replace(experiment.checkpointing, max_to_keep=2)
+    config = dataclasses.replace(experiment.checkpointing, max_to_keep=3)
     experiment = dataclasses.replace(experiment, checkpointing=config)
     run_experiment(
       experiment,

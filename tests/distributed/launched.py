@@ -137,7 +137,7 @@ class Launched:
         found[log.stem] = process
     return found
 
-  def wait_until(self, condition, seconds=600, *, running=True):
+  def wait_until(self, condition, seconds=300, *, running=True):
     end = time.monotonic() + seconds
     while not condition():
       ended = running and self.process.poll() is not None
@@ -165,17 +165,19 @@ class Launched:
   @contextlib.contextmanager
   def fault(self, name):
     """Whatever fails within is said to be of this fault."""
-    start = time.monotonic()
+    start, ended = time.monotonic(), "not survived"
     try:
       yield
+      ended = "survived"
     except WaitedInVainError as error:
       raise AssertionError(f"{name}: {error}") from error
     except Exception as error:
       text = f"{name}: {error}\n{self.describe()}"
       raise AssertionError(text) from error
-    print(f"{time.monotonic() - start:6.1f} s  {name}")
+    finally:
+      print(f"{time.monotonic() - start:6.1f} s  {name}: {ended}")
 
-  def wait(self, seconds=600):
+  def wait(self, seconds=300):
     """Waits for the launcher's end; returns its exit code."""
     try:
       return self.process.wait(seconds)

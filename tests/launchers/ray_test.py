@@ -113,6 +113,7 @@ def join_cluster(machines, index, folder, *arguments):
 
 @pytest.mark.slow
 @pytest.mark.network
+@pytest.mark.timeout(900)
 def test_what_a_run_on_a_cluster_survives(machines, launch, tmp_path):
   folder = f"/tmp/ray_{os.getpid()}"
   # One with a GPU, one with memory, and one with neither.

@@ -325,12 +325,14 @@ class Checkpointer:
       shutil.rmtree(path)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
   """Writes a file so that its name holds either the old or the new content.
 
   Args:
     path: the file, in a folder that exists.
     data: its new content.
+    durable: whether to wait until it is on the disk; else that holds unless the
+      machine goes down.
 
   Raises:
     OSError: if writing fails; the old content stays.
@@ -340,7 +342,8 @@ def write_atomically(path: Path, data: bytes) -> None:
     with temporary.open("wb") as file:
       file.write(data)
       file.flush()
-      os.fsync(file.fileno())
+      if durable:
+        os.fsync(file.fileno())
     temporary.replace(path)
   except BaseException:
     with contextlib.suppress(OSError):

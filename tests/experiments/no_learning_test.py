@@ -1,0 +1,47 @@
+"""Runs that end before learning begins: they say so, by the field's name."""
+
+import pytest
+
+from acme_qsm.experiments import run_experiment
+from acme_qsm.experiments import run_seeds
+
+WARNING = (
+  "Warning: nothing will be learned. Learning begins once replay holds "
+  "min_replay_size=32 transitions, and the run ends at 20 environment steps"
+)
+RESULT = "Nothing was learned: replay did not come to hold min_replay_size=32"
+
+
+def run_one(experiment):
+  run_experiment(experiment, num_eval_episodes=0)
+
+
+def run_several(experiment):
+  run_seeds(experiment, 2, num_envs=2, num_eval_episodes=0)
+
+
+@pytest.mark.parametrize("run", [run_one, run_several])
+def test_it_is_said_at_the_start_and_at_the_end(make_experiment, capsys, run):
+  run(make_experiment(20))
+  output = capsys.readouterr().out
+  assert output.count(WARNING) == output.count(RESULT) == 1
+  assert output.index(WARNING) < output.index("Done:") < output.index(RESULT)
+  # The same command with more steps goes on, and learns.
+  run(make_experiment(40))
+  output = capsys.readouterr().out
+  assert "Resumed" in output
+  assert "learned" not in output
+
+
+def test_steps_that_make_too_few_transitions(
+  make_experiment, point_environment, disturbed, capsys
+):
+  """Of an endless episode, the last steps are in no transition of several."""
+
+  def make_environment(seed):
+    return disturbed(point_environment(seed), lambda step, timestep: timestep)
+
+  run_one(make_experiment(33, environment_factory=make_environment))
+  output = capsys.readouterr().out
+  assert "Warning" not in output
+  assert RESULT in output
