@@ -38,8 +38,8 @@ def fail(unused_step, unused_timestep):
 
 
 def make_unreliable(seed):
-  """Disturbs an environment in one of three ways after some steps."""
-  fault = seed % 3
+  """Disturbs an environment in one of five ways after some steps."""
+  fault = seed % 5
 
   def disturb(step, timestep):
     if step < 60:
@@ -48,6 +48,10 @@ def make_unreliable(seed):
       raise ConnectionError("the simulator is gone")
     if fault == 1:
       return timestep._replace(reward=np.float32(np.nan))
+    if fault == 2:
+      return timestep._replace(reward=None)
+    if fault == 3:
+      return timestep._replace(observation=np.zeros(3, np.float32))
     return timestep._replace(observation=np.full(2, np.inf, np.float32))
 
   return disturb
@@ -153,11 +157,13 @@ def test_environments_that_fail(
   assert "RuntimeError: out of order" in run.log("actor_0")
   # One that fails now and then.
   assert nodes["actor_1"]["restarts"] == 0
-  assert nodes["actor_1"]["metrics"]["environment_failures"] >= 5
+  assert nodes["actor_1"]["metrics"]["environment_failures"] >= 9
   log = run.log("actor_1")
   assert "ConnectionError: the simulator is gone" in log
   assert "NonFiniteError: reward is not finite at step 60" in log
   assert "NonFiniteError: observation is not finite at step 60" in log
+  assert "InvalidValueError: reward is None at step 60" in log
+  assert "InvalidValueError: observation has shape (3,) at step 60" in log
   # The learner has seen each transition about eight times.
   assert not bad_batch.exists()
   # One that hangs.
