@@ -5,13 +5,21 @@ acting and methods need the core alone, the others the extra run; sac, program
 and what is measured of Reverb need the extra acme, and are left out without.
 """
 
+import pathlib
+import sys
+
+if __name__ == "__main__":
+  # Beside which it is, wherever the package is installed.
+  sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+  from launchers import installation
+
+  installation.check()
+
 import argparse
 import importlib
 import json
 import multiprocessing
-import pathlib
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from collections.abc import Mapping

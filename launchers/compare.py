@@ -1,8 +1,16 @@
 """Compares runs: one picture of their learning curves, and a table."""
 
-import dataclasses
 import pathlib
 import sys
+
+if __name__ == "__main__":
+  # Beside which it is, wherever the package is installed.
+  sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+  from launchers import installation
+
+  installation.check()
+
+import dataclasses
 from typing import Annotated
 
 import numpy as np

@@ -3,12 +3,20 @@
 The first argument names the toy. Needs the extra run.
 """
 
+import pathlib
+import sys
+
+if __name__ == "__main__":
+  # Beside which it is, wherever the package is installed.
+  sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+  from launchers import installation
+
+  installation.check()
+
 import importlib
 import json
 import math
 import os
-import pathlib
-import sys
 from typing import Any
 
 import tyro
