@@ -5,13 +5,21 @@ acting and methods need the core alone, the others the extra run; sac, program
 and what is measured of Reverb need the extra acme, and are left out without.
 """
 
+import pathlib
+import sys
+
+if __name__ == "__main__":
+  # Beside which it is, wherever the package is installed.
+  sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+  from launchers import installation
+
+  installation.check()
+
 import argparse
 import importlib
 import json
 import multiprocessing
-import pathlib
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -20,6 +28,7 @@ from concurrent import futures
 from typing import Any
 
 from acme_qsm import lazy
+from acme_qsm.experiments import surroundings
 from launchers.benchmarks import acting
 from launchers.benchmarks import learner
 from launchers.benchmarks import machine
@@ -40,6 +49,7 @@ _SLOW = ("sac", "official", "program")
 _ROOT = pathlib.Path(__file__).parents[1]
 
 
+@surroundings.settled()
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command line; returns the process's exit code."""
   parts: dict[str, Callable[[argparse.Namespace], Any]] = {

@@ -4,10 +4,19 @@ The same command goes on from where an interrupted run was left, and so does
 that of local.py. Launchpad's own flags (--lp_...) can be given too.
 """
 
+import pathlib
+import sys
+
+if __name__ == "__main__":
+  # Beside which it is, wherever the package is installed.
+  sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+  from launchers import installation
+
+  installation.check()
+
 import dataclasses
 import os
 import signal
-import sys
 import time
 import typing
 from collections.abc import Mapping
@@ -29,6 +38,7 @@ from acme_qsm.experiments.counts import ACTOR_STEPS
 from acme_qsm.experiments.counts import LEARNER_STEPS
 from acme_qsm.experiments.progress import Progress
 from acme_qsm.replay.listening import addresses
+from launchers import installation
 
 if typing.TYPE_CHECKING:
   from acme_qsm.distributed.engines.launchpad_engine import LaunchpadRun
@@ -66,14 +76,16 @@ class Arguments(command_line.Arguments):
 @surroundings.settled()
 def main(argv: list[str] | None = None) -> int:
   """Runs the command line; returns the process's exit code."""
-  argv = sys.argv[1:] if argv is None else argv
-  launchpad_flags = [flag for flag in argv if flag.startswith("--lp_")]
+  given = sys.argv[1:] if argv is None else argv
+  launchpad_flags = [flag for flag in given if flag.startswith("--lp_")]
   try:
     arguments = command_line.parse(
       Arguments,
-      [flag for flag in argv if flag not in launchpad_flags],
+      [flag for flag in given if flag not in launchpad_flags],
       __doc__,
     )
+    if argv is None:
+      installation.require("launchpad", "reverb", arguments.engine)
     if (arguments.engine, arguments.launch_type) == ("launchpad", "local_mp"):
       # It loads what processes need while this one finds out what is wrong.
       fork_server.start_once()

@@ -3,9 +3,18 @@
 The same command goes on from where an interrupted run was left.
 """
 
+import pathlib
+import sys
+
+if __name__ == "__main__":
+  # Beside which it is, wherever the package is installed.
+  sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+  from launchers import installation
+
+  installation.check()
+
 import dataclasses
 import functools
-import sys
 from typing import Literal
 
 from acme_qsm import experiments
@@ -16,6 +25,7 @@ from acme_qsm.experiments.local_replay import ReplayKind
 from acme_qsm.experiments.records.checkpointing import CheckpointError
 from acme_qsm.experiments.records.disk import SaveError
 from acme_qsm.types import InvalidValueError
+from launchers import installation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,14 +112,14 @@ def main(argv: list[str] | None = None) -> int:
     _require_possible(arguments)
     experiment = _make_experiment(arguments)
   except (ValueError, ModuleNotFoundError) as error:
-    return command_line.fail(error)
+    return installation.fail(error, argv)
   try:
     _run(arguments, experiment)
   except (
     *(experiments.ExperimentError, CheckpointError),
     ModuleNotFoundError,
   ) as error:
-    return command_line.fail(error)
+    return installation.fail(error, argv)
   except (InvalidValueError, SaveError) as error:
     print(f"Stopped. {error}", file=sys.stderr)
     return 1

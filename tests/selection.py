@@ -21,11 +21,18 @@ _MARK = re.compile(r"^pytestmark = .*\bpytest\.mark\.acme\b", re.MULTILINE)
 _GRACE_SECONDS = 60.0
 
 
+def needs_acme(path: pathlib.Path) -> bool:
+  """Whether a file is a module all of whose tests need Acme."""
+  return (
+    path.name.endswith("_test.py")
+    and path.is_file()
+    and bool(_MARK.search(path.read_text()))
+  )
+
+
 def pytest_ignore_collect(collection_path: pathlib.Path) -> bool | None:
   """Leaves modules that need Acme unread where there is none."""
-  if _HAS_ACME or not collection_path.name.endswith("_test.py"):
-    return None
-  return bool(_MARK.search(collection_path.read_text())) or None
+  return (not _HAS_ACME and needs_acme(collection_path)) or None
 
 
 def pytest_collection_modifyitems(

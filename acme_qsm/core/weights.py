@@ -256,9 +256,10 @@ def update_temperature(
 
   def loss(log_value: jax.Array) -> jax.Array:
     if config.temperature_update == "target_kl":
-      per_example = losses.temperature_loss(
-        jnp.exp(log_value), share, config.target_kl
-      )
+      # Of the logarithm in the temperature's place: the dual's own gradient has
+      # the temperature for a factor, and Adam, which remembers the gradients of
+      # a high one, takes three times as long down from there.
+      per_example = losses.temperature_loss(log_value, share, config.target_kl)
       return jnp.mean(per_example)
     # The entropy of the exploration noise is driven to a target; per action
     # dimension, which is all the same to Adam.

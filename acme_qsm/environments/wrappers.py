@@ -408,12 +408,7 @@ class SinglePrecision(EnvironmentWrapper):
     if not getattr(environment, "converts_actions", False) and (
       _convert_spec(spec) != spec
     ):
-      self._convert_action = functools.partial(
-        tree.map_structure_up_to,
-        spec,
-        lambda each, value: np.asarray(value, each.dtype),
-        spec,
-      )
+      self._convert_action = functools.partial(_as_specified, spec)
     self._inner_spec: Any = environment.observation_spec()
 
   def reset(self) -> dm_env.TimeStep:
@@ -488,6 +483,17 @@ def _convert_value(value: Any, spec: Any = None) -> Any:
   value = np.asarray(value)
   dtype = SINGLE.get(value.dtype)
   return value if dtype is None else nests.convert_array(value, dtype)
+
+
+def _as_specified(spec: Any, action: Any) -> Any:
+  """Actions, nested or not, of the types that their spec says."""
+  if isinstance(spec, dict):
+    return {
+      name: _as_specified(each, action[name]) for name, each in spec.items()
+    }
+  if isinstance(spec, tuple | list):
+    return nests.like(spec, map(_as_specified, spec, action))
+  return np.asarray(action, spec.dtype)
 
 
 def _convert_spec(spec: Any) -> Any:

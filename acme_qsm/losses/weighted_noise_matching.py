@@ -207,10 +207,12 @@ def temperature_loss(
   posteriori policy optimisation (Abdolmaleki et al., 2018,
   https://arxiv.org/abs/1806.06920): a divergence above the target raises the
   temperature. What it settles at is the same for any affine change of Q, up to
-  the temperature's unit. The caller keeps the temperature positive.
+  the temperature's unit. The caller keeps the temperature positive; or descends
+  its logarithm, given in its place: that settles at the same, by steps that do
+  not depend on the temperature's size.
 
   Args:
-    boltzmann_temperature: [] the temperature, in units of Q.
+    boltzmann_temperature: [] the temperature, in units of Q, or its logarithm.
     weight: [B, K] `self_normalized_weights` at that temperature.
     target_kl: the divergence wanted, in nats, in (0, log K).
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from acme_qsm import types
 from acme_qsm.replay.codec import TransitionCodec
 from acme_qsm.replay.embedded import EmbeddedReplay
 from acme_qsm.replay.n_step import NStepTransitions
@@ -57,16 +58,20 @@ class TransitionAdder(abc.ABC):
       action: [A] the action taken.
       next_timestep: the time step that the environment answered; its reward
         and discount are numbers, or arrays of one. What it holds is copied.
-      extras: ignored.
+      extras: what the policy says beside the action: nothing.
 
     Raises:
-      ValueError: if `add_first` was not called before.
+      ValueError: if `add_first` was not called before, or if there are extras,
+        which have no place in replay.
       InvalidValueError: if the action, the reward, the discount or the
         observation is none that the spec allows, or (a NonFiniteError) has a
         NaN, an infinity or a number beyond float32; nothing of the step is
         written.
     """
-    del extras
+    if types.are_given(extras):
+      raise ValueError(
+        f"A step's extras have no place in replay, got {extras!r}."
+      )
     if not self._transitions.in_episode:
       raise ValueError("add_first must be called before add.")
     transitions = self._transitions.add(

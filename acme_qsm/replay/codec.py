@@ -14,6 +14,7 @@ import numpy as np
 
 from acme_qsm.deferred import jax
 from acme_qsm.deferred import jnp
+from acme_qsm.types import are_given
 from acme_qsm.types import Transition
 
 
@@ -55,9 +56,26 @@ class TransitionCodec:
     self.size = int(self._ends[-1])
 
   def pack(self, transition: Transition) -> np.ndarray:
-    """Packs one transition (without a batch axis) into a float32 vector."""
-    if self.extras_size:
-      transition = transition._replace(extras=transition.action)
+    """Packs one transition (without a batch axis) into a float32 vector.
+
+    Args:
+      transition: the transition, without extras: what the codec has a place for
+        is the executed action at first.
+
+    Returns:
+      The vector [D].
+
+    Raises:
+      ValueError: if it has extras, which have no place in a vector.
+    """
+    if are_given(transition.extras):
+      raise ValueError(
+        "A transition's extras have no place in replay, got "
+        f"{transition.extras!r}."
+      )
+    transition = transition._replace(
+      extras=transition.action if self.extras_size else ()
+    )
     return np.concatenate(
       [np.ravel(np.asarray(part, np.float32)) for part in transition]
     )

@@ -411,7 +411,7 @@ def test_exact_predictions_draw_from_the_limits_density(name):
 @pytest.mark.parametrize(
   ("toy", "flags", "keys"),
   [
-    ("mixture", ["--num_steps", "2"], {"exact", "methods"}),
+    ("mixture", ["--num_steps", "2"], {"exact", "methods", "fixed_large"}),
     (
       "boltzmann",
       ["--num_steps", "3", "--alphas", "0", "2.5"],

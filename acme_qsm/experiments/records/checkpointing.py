@@ -123,8 +123,9 @@ class Checkpoint:
     today = formats.leaf_names(self.version, frozenset(wanted))
     restored = []
     try:
-      with np.load(path, allow_pickle=False) as arrays:
-        missing = {today(saved): saved for saved in arrays.files}
+      with np.load(path, allow_pickle=False) as found:
+        arrays = formats.upgrade_leaves(found, frozenset(wanted))
+        missing = {today(saved): saved for saved in arrays}
         for name, leaf in wanted.items():
           if name not in missing:
             raise CheckpointError(f"{path} holds no leaf {name!r}.")
@@ -324,12 +325,14 @@ class Checkpointer:
       shutil.rmtree(path)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
   """Writes a file so that its name holds either the old or the new content.
 
   Args:
     path: the file, in a folder that exists.
     data: its new content.
+    durable: whether to wait until it is on the disk; else that holds unless the
+      machine goes down.
 
   Raises:
     OSError: if writing fails; the old content stays.
@@ -339,7 +342,8 @@ def write_atomically(path: Path, data: bytes) -> None:
     with temporary.open("wb") as file:
       file.write(data)
       file.flush()
-      os.fsync(file.fileno())
+      if durable:
+        os.fsync(file.fileno())
     temporary.replace(path)
   except BaseException:
     with contextlib.suppress(OSError):
