@@ -260,7 +260,7 @@ class Scenario:
     self._check_samples_per_insert(warm)
 
   def an_actor_is_killed_and_answers_are_lost_or_late(self):
-    run = self._run
+    run, warm = self._run, self._run.node("replay")["metrics"]
     learner = run.status()["addresses"]["learner"]
     with BadConnection(learner, share=0.3, seconds=5.0) as connection:
       run.call("announce", "learner", connection.address)
@@ -282,6 +282,7 @@ class Scenario:
       assert not gaps.exists(), gaps.read_text()
       (self._signs / "watching").unlink()
       assert self._run.restarts() == {**restarts, "actor_0": 1}
+      self._check_samples_per_insert(warm)
       run.call("announce", "learner", learner)
 
   def the_learner_is_killed(self):
