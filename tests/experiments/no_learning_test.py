@@ -31,17 +31,3 @@ def test_it_is_said_at_the_start_and_at_the_end(make_experiment, capsys, run):
   output = capsys.readouterr().out
   assert "Resumed" in output
   assert "learned" not in output
-
-
-def test_steps_that_make_too_few_transitions(
-  make_experiment, point_environment, disturbed, capsys
-):
-  """Of an endless episode, the last steps are in no transition of several."""
-
-  def make_environment(seed):
-    return disturbed(point_environment(seed), lambda step, timestep: timestep)
-
-  run_one(make_experiment(33, environment_factory=make_environment))
-  output = capsys.readouterr().out
-  assert "Warning" not in output
-  assert RESULT in output

@@ -32,7 +32,9 @@ def find_node(run, label):
   raise AssertionError(f"There is no {label}.")
 
 
-def test_sigterm_is_for_one_process_and_sighup_for_all(launch, tmp_path):
+def test_sigterm_to_one_process_is_for_that_one_and_to_the_launcher_for_all(
+  launch, tmp_path
+):
   run = launch(
     tmp_path / "run",
     *("--num_actors", "1", "--num_steps", "1000000"),
@@ -75,9 +77,7 @@ def test_sigterm_is_for_one_process_and_sighup_for_all(launch, tmp_path):
     assert watching.is_running()
     assert watching.status() != psutil.STATUS_ZOMBIE
 
-  with run.fault(
-    "SIGHUP to all at once, as a terminal that is closed sends it"
-  ):
+  with run.fault("a terminal that is closed, which tells all at once"):
     steps = run.count()
     os.killpg(run.process.pid, signal.SIGHUP)
     assert run.wait(120) == 128 + signal.SIGHUP
