@@ -1,13 +1,22 @@
 """Compares runs: one picture of their learning curves, and a table."""
 
-import dataclasses
 import pathlib
 import sys
+
+if __name__ == "__main__":
+  # Beside which it is, wherever the package is installed.
+  sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+  from launchers import installation
+
+  installation.check()
+
+import dataclasses
 from typing import Annotated
 
 import numpy as np
 import tyro
 
+from acme_qsm.experiments import surroundings
 from acme_qsm.experiments.records import loggers
 from acme_qsm.experiments.records import plotting
 
@@ -55,6 +64,7 @@ def final_return(run: pathlib.Path, last: int) -> float:
   return float(np.mean(log["episode_return"][steps > steps[-1] - last]))
 
 
+@surroundings.settled()
 def main(argv: list[str] | None = None) -> int:
   """Runs the command line; returns the process's exit code."""
   arguments = tyro.cli(Arguments, args=argv, use_underscores=True)

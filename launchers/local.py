@@ -3,17 +3,29 @@
 The same command goes on from where an interrupted run was left.
 """
 
+import pathlib
+import sys
+
+if __name__ == "__main__":
+  # Beside which it is, wherever the package is installed.
+  sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+  from launchers import installation
+
+  installation.check()
+
 import dataclasses
 import functools
-import sys
 from typing import Literal
 
 from acme_qsm import experiments
 from acme_qsm.environments import pool
 from acme_qsm.experiments import command_line
+from acme_qsm.experiments import surroundings
 from acme_qsm.experiments.local_replay import ReplayKind
 from acme_qsm.experiments.records.checkpointing import CheckpointError
-from acme_qsm.types import NonFiniteError
+from acme_qsm.experiments.records.disk import SaveError
+from acme_qsm.types import InvalidValueError
+from launchers import installation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +104,7 @@ def _run(
   )
 
 
+@surroundings.settled()
 def main(argv: list[str] | None = None) -> int:
   """Runs the command line; returns the process's exit code."""
   try:
@@ -99,15 +112,15 @@ def main(argv: list[str] | None = None) -> int:
     _require_possible(arguments)
     experiment = _make_experiment(arguments)
   except (ValueError, ModuleNotFoundError) as error:
-    return command_line.fail(error)
+    return installation.fail(error, argv)
   try:
     _run(arguments, experiment)
   except (
     *(experiments.ExperimentError, CheckpointError),
     ModuleNotFoundError,
   ) as error:
-    return command_line.fail(error)
-  except NonFiniteError as error:
+    return installation.fail(error, argv)
+  except (InvalidValueError, SaveError) as error:
     print(f"Stopped. {error}", file=sys.stderr)
     return 1
   except KeyboardInterrupt:

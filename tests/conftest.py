@@ -7,36 +7,37 @@ import dataclasses
 import importlib.util
 import sys
 
-import acme_qsm.acme_compat  # isort: skip
+import tests.caches  # noqa: F401  # isort: skip
 
-import cloudpickle
 import dm_env
 import jax
 import numpy as np
 import pytest
-import reverb
-from acme import specs as acme_specs
 from dm_env import specs
 
 import acme_qsm
 from acme_qsm import make_networks
 from acme_qsm import QSMBuilder
 from acme_qsm import QSMConfig
-from acme_qsm.distributed import program as distributed
 from acme_qsm.experiments import CheckpointingConfig
 from acme_qsm.experiments import ExperimentConfig
-from tests.distributed.launched import LaunchedPlan
+from tests.selection import pytest_collection_modifyitems
+from tests.selection import pytest_ignore_collect
+from tests.selection import pytest_runtest_protocol
 from tests.skips import pytest_addoption
 from tests.skips import pytest_sessionfinish
 from tests.skips import pytest_terminal_summary
 
 collect_ignore = []
 if importlib.util.find_spec("envpool") is None:
-  # There is none for Python 3.10: `install_test.py` runs it on a newer one.
+  # `install_test.py` runs it where it can be had.
   collect_ignore.append("environments/pool_test.py")
 
 __all__ = [
   "pytest_addoption",
+  "pytest_collection_modifyitems",
+  "pytest_ignore_collect",
+  "pytest_runtest_protocol",
   "pytest_sessionfinish",
   "pytest_terminal_summary",
 ]
@@ -142,16 +143,16 @@ class Disturbed(dm_env.Environment):
     return self._environment.action_spec()
 
 
-@pytest.fixture
-def make_experiment(tmp_path):
-  """A function that makes a small experiment, in tmp_path / "run"."""
+@pytest.fixture(scope="session")
+def make_experiment_in():
+  """A function that makes a small experiment, in a directory."""
 
   def make(
+    directory,
     num_steps=100,
     config=SMALL_CONFIG,
     seed=0,
     environment_factory=PointEnvironment,
-    directory=tmp_path / "run",
     minutes=60.0,
     max_to_keep=1,
     make_builder=QSMBuilder,
@@ -176,6 +177,16 @@ def make_experiment(tmp_path):
 
 
 @pytest.fixture
+def make_experiment(make_experiment_in, tmp_path):
+  """A function that makes a small experiment, in tmp_path / "run"."""
+
+  def make(*args, directory=tmp_path / "run", **kwargs):
+    return make_experiment_in(directory, *args, **kwargs)
+
+  return make
+
+
+@pytest.fixture
 def point_environment():
   """The class of those experiments' environment."""
   return PointEnvironment
@@ -195,7 +206,12 @@ def small_config():
 
 @pytest.fixture
 def launch(request, make_experiment, tmp_path):
-  """A function that starts a run of many processes."""
+  """A function that starts a run of many processes, for tests with Acme."""
+  import cloudpickle
+
+  from acme_qsm.distributed import program as distributed
+  from tests.distributed.launched import LaunchedPlan
+
   # The processes cannot import what tests define.
   modules = [sys.modules[__name__], request.module]
   for module in modules:
@@ -210,12 +226,13 @@ def launch(request, make_experiment, tmp_path):
     eval_every=400,
     hang_seconds=30.0,
     make_builder=QSMBuilder,
+    minutes=0.03,
     **kwargs,
   ):
     experiment = make_experiment(
       num_steps,
       environment_factory=environment_factory,
-      minutes=0.03,
+      minutes=minutes,
       **kwargs,
     )
     plan = distributed.plan_experiment(
@@ -269,14 +286,14 @@ def make_config():
 
 @pytest.fixture(scope="session")
 def make_spec():
-  """Makes Acme's environment specs, valid except for the specs given."""
+  """Makes environment specs, valid except for the specs given."""
 
   def make(observations=None, actions=None):
-    return acme_specs.EnvironmentSpec(
-      observations=observations or acme_specs.Array((2,), np.float32),
-      actions=actions or acme_specs.BoundedArray((1,), np.float32, -1.0, 1.0),
-      rewards=acme_specs.Array((), np.float32),
-      discounts=acme_specs.BoundedArray((), np.float32, 0.0, 1.0),
+    return acme_qsm.EnvironmentSpec(
+      observations=observations or specs.Array((2,), np.float32),
+      actions=actions or specs.BoundedArray((1,), np.float32, -1.0, 1.0),
+      rewards=specs.Array((), np.float32),
+      discounts=specs.BoundedArray((), np.float32, 0.0, 1.0),
     )
 
   return make
@@ -284,10 +301,14 @@ def make_spec():
 
 @pytest.fixture
 def serve():
-  """Serves tables until the test ends; returns a client."""
+  """Serves tables until the test ends; returns a client. With Acme."""
   servers = []
 
   def start(*tables):
+    import acme_qsm.acme_compat  # noqa: F401  # isort: skip
+
+    import reverb
+
     server = reverb.Server(list(tables), port=None)
     servers.append(server)
     return reverb.Client(f"localhost:{server.port}")

@@ -20,6 +20,8 @@ BLOCKS = [
 # These train for hours, and leave a work directory.
 TRAINING = [code for code in BLOCKS if "run_experiment(" in code]
 SHORT = [code for code in BLOCKS if code not in TRAINING]
+# They need Acme, which the default environment lacks.
+ACMES = re.compile(r"^(?:import|from) acme\b", re.MULTILINE)
 # What a snippet may take, in seconds: far more than it does.
 DEADLINE = 400.0
 
@@ -62,6 +64,16 @@ def start(tmp_path):
     script.process.wait()
 
 
+def mark(blocks):
+  """The blocks as parameters, marked where they need Acme."""
+  return [
+    pytest.param(
+      code, id=str(i), marks=[pytest.mark.acme] if ACMES.search(code) else []
+    )
+    for i, code in enumerate(blocks)
+  ]
+
+
 def count_rows(folder, name):
   """The rows in the logs of that name of the runs below a folder."""
   return sum(
@@ -70,13 +82,13 @@ def count_rows(folder, name):
   )
 
 
-@pytest.mark.parametrize("code", SHORT, ids=range(len(SHORT)))
+@pytest.mark.parametrize("code", mark(SHORT))
 def test_python_examples_run(code, start):
   script = start(code)
   assert script.process.wait(DEADLINE) == 0, script.output()
 
 
-@pytest.mark.parametrize("code", TRAINING, ids=range(len(TRAINING)))
+@pytest.mark.parametrize("code", mark(TRAINING))
 def test_python_examples_train(code, start, tmp_path):
   script = start(code)
   deadline = time.monotonic() + DEADLINE

@@ -188,15 +188,16 @@ def save(
     folder: where to, on the same file system.
 
   Raises:
-    OSError: if it cannot be moved there.
-    RuntimeError: if the server cannot write it.
+    OSError: if the server cannot write it, or it cannot be moved there.
   """
   try:
     os.rename(client.checkpoint(), folder)
-  except BaseException:
+  except BaseException as error:
     # Reverb leaves what it had written before the disk was full.
     for half in staging.glob("*"):
       shutil.rmtree(half, ignore_errors=True)
+    if isinstance(error, RuntimeError | reverb_errors.ReverbError):
+      raise OSError(f"Reverb cannot write replay: {error}") from error
     raise
 
 

@@ -18,6 +18,8 @@ from acme_qsm.agents import acme_agents
 from acme_qsm.agents.acme_agents import AcmeSACConfig
 from acme_qsm.agents.acme_agents import AcmeTD3Config
 
+pytestmark = pytest.mark.acme
+
 AGENTS = [
   (AcmeSACConfig, sac.SACConfig, sac.make_networks),
   (AcmeTD3Config, td3.TD3Config, td3.make_networks),

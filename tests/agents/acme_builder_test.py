@@ -19,6 +19,8 @@ from acme.utils import loggers
 from acme_qsm.agents.acme_builder import AcmeBuilder
 from acme_qsm.agents.builder import QSMBuilder
 
+pytestmark = pytest.mark.acme
+
 # What waiting for anything may take, in seconds: far more than it does.
 DEADLINE = 120.0
 

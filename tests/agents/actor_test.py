@@ -1,7 +1,5 @@
 """The actor against Acme's own, and how it comes by its parameters."""
 
-import acme_qsm.acme_compat  # isort: skip
-
 import queue
 import threading
 
@@ -9,10 +7,6 @@ import dm_env
 import jax
 import numpy as np
 import pytest
-from acme import core
-from acme.agents.jax import actor_core
-from acme.agents.jax import actors
-from acme.jax import variable_utils
 
 import acme_qsm
 from acme_qsm.agents.actor import Actor
@@ -50,11 +44,19 @@ def finish(client):
   client._request.exception(DEADLINE)
 
 
+@pytest.mark.acme
 @pytest.mark.parametrize("evaluation", [False, True])
 @pytest.mark.parametrize("make_key", [jax.random.PRNGKey, jax.random.key])
 def test_actions_are_those_of_acmes_actor(
   make_spec, make_config, evaluation, make_key
 ):
+  import acme_qsm.acme_compat  # isort: skip
+
+  from acme import core
+  from acme.agents.jax import actor_core
+  from acme.agents.jax import actors
+  from acme.jax import variable_utils
+
   config = make_config(num_action_candidates=3, num_evaluation_candidates=3)
   networks = acme_qsm.make_networks(make_spec(), config)
   learner_core = acme_qsm.make_learner_core(networks, config)

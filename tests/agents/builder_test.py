@@ -30,6 +30,8 @@ from acme_qsm.replay import reverb_tables
 from acme_qsm.replay.codec import TransitionCodec
 from acme_qsm.replay.items import draw_of_items
 
+pytestmark = pytest.mark.acme
+
 # What waiting for anything may take, in seconds: far more than it does.
 DEADLINE = 120.0
 

@@ -5,7 +5,11 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 import acme_qsm
+
+pytestmark = pytest.mark.acme
 
 
 def run_python(code, **variables):

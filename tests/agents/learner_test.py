@@ -19,6 +19,8 @@ from acme_qsm import types
 from acme_qsm.agents import learner as learning
 from acme_qsm.replay.codec import TransitionCodec
 
+pytestmark = pytest.mark.acme
+
 BATCH_SIZE = 8
 
 

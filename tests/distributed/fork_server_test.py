@@ -77,6 +77,7 @@ def children(server):
   return psutil.Process(server.pid).children()
 
 
+@pytest.mark.acme
 def test_what_it_loads_can_be_forked():
   """No thread, no backend, and no connection of any kind is there before."""
   code = f"""

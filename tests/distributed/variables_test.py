@@ -2,12 +2,9 @@
 
 import threading
 
-import acme_qsm.acme_compat  # noqa: F401  # isort: skip
-
 import jax
 import numpy as np
 import pytest
-from acme import core
 
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.coordinator import Coordinator
@@ -20,7 +17,7 @@ KEY = b"key"
 HOST = "127.0.0.1"
 
 
-class Source(core.VariableSource):
+class Source:
   """Parameters that tell how often they were asked for."""
 
   def __init__(self):

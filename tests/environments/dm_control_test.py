@@ -1,13 +1,12 @@
 """The environments: real dm_control tasks in canonical form."""
 
-import acme_qsm.acme_compat  # noqa: F401  # isort: skip
-
 import numpy as np
 import pytest
-from acme import specs
 from dm_control import suite
+from dm_env import specs
 
 from acme_qsm import environments
+from acme_qsm.specs import make_environment_spec
 from acme_qsm.specs import validate_environment_spec
 
 
@@ -44,7 +43,7 @@ def test_every_task_of_the_suite_is_known():
 )
 def test_environments_are_canonical(task, observation_size, action_size):
   environment = environments.make(task, seed=0)
-  spec = specs.make_environment_spec(environment)
+  spec = make_environment_spec(environment)
   validate_environment_spec(spec)
   assert spec.observations.shape == (observation_size,)
   assert spec.observations.dtype == np.float32
@@ -181,16 +180,16 @@ def test_a_task_like_no_other_is_told_them_all(task):
 
 
 @pytest.mark.parametrize(("action_repeat", "most"), [(1, 1.0), (4, 4.0)])
-def test_acmes_spec_states_the_bounds_of_rewards(action_repeat, most):
+def test_the_spec_states_the_bounds_of_rewards(action_repeat, most):
   environment = environments.make(
     "cartpole:balance", seed=0, action_repeat=action_repeat
   )
-  rewards = specs.make_environment_spec(environment).rewards
+  rewards = make_environment_spec(environment).rewards
   assert isinstance(rewards, specs.BoundedArray)
   assert (rewards.minimum, rewards.maximum) == (0.0, most)
   # And those whose rewards have no bounds state none.
   environment = environments.make(
     "lqr:lqr_2_1", seed=0, action_repeat=action_repeat
   )
-  rewards = specs.make_environment_spec(environment).rewards
+  rewards = make_environment_spec(environment).rewards
   assert not isinstance(rewards, specs.BoundedArray)

@@ -16,6 +16,8 @@ from acme_qsm.agents import acme_builder
 from acme_qsm.experiments.records import checkpointing
 from acme_qsm.experiments.records.loggers import read_csv
 
+pytestmark = pytest.mark.acme
+
 # What a run may take, in seconds: far more than it does.
 DEADLINE = 240.0
 SMALL_CONFIG = sac.SACConfig(

@@ -8,14 +8,10 @@ import re
 import dm_env
 import numpy as np
 import pytest
-import reverb
-from acme.adders import reverb as adders
-from acme.agents.jax import sac
 from dm_env import specs
 
 from acme_qsm import experiments
 from acme_qsm import specs as specs_lib
-from acme_qsm.agents.acme_builder import AcmeBuilder
 from acme_qsm.environments import wrappers
 from acme_qsm.experiments import time_steps
 from acme_qsm.experiments.records import checkpointing
@@ -73,6 +69,11 @@ def require_storable(environment):
 
 def is_stored(environment):
   """Whether Acme's adder gets a step into the table that it has for a spec."""
+  import acme_qsm.acme_compat  # noqa: F401  # isort: skip
+
+  import reverb
+  from acme.adders import reverb as adders
+
   spec = specs_lib.make_environment_spec(environment)
   table = reverb.Table.queue(
     adders.DEFAULT_PRIORITY_TABLE,
@@ -99,6 +100,7 @@ def is_stored(environment):
     server.stop()
 
 
+@pytest.mark.acme
 def test_what_is_refused_is_what_reverb_refuses():
   pairs = [*itertools.product((SINGLE, DOUBLE), repeat=2)]
   stored = []
@@ -125,8 +127,8 @@ def test_what_is_wrong_is_said_in_one_line():
     require_storable(Typed(rewards=(SINGLE, DOUBLE)))
   assert str(raised.value) == (
     "rewards must be float32 of shape () as the specs say, got float64 of "
-    "shape (); wrap the environment in "
-    "acme_qsm.environments.wrappers.SinglePrecision or "
+    "shape (); give the environment to acme_qsm.environments.adapt, or wrap "
+    "the environment in acme_qsm.environments.wrappers.SinglePrecision or "
     "acme.wrappers.SinglePrecisionWrapper, around all other wrappers."
   )
 
@@ -216,6 +218,8 @@ def test_a_spec_that_is_given_is_all_that_is_looked_at():
 @pytest.fixture
 def make_sac_experiment(make_experiment):
   """A function that makes an experiment with Acme's SAC."""
+  from acme_qsm.agents.acme_builder import AcmeBuilder  # isort: skip
+  from acme.agents.jax import sac
 
   def make(environment_factory):
     config = sac.SACConfig(
@@ -235,6 +239,7 @@ def make_sac_experiment(make_experiment):
   return make
 
 
+@pytest.mark.acme
 @pytest.mark.parametrize(
   "run",
   [
@@ -263,6 +268,7 @@ def test_a_run_is_refused_before_any_work(
   assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.acme
 def test_acme_goes_on_with_what_is_double_as_it_says(
   tmp_path, make_sac_experiment
 ):
@@ -274,7 +280,9 @@ def test_acme_goes_on_with_what_is_double_as_it_says(
   _require_learnt(tmp_path)
 
 
-@pytest.mark.parametrize("replay", ["embedded", "reverb"])
+@pytest.mark.parametrize(
+  "replay", ["embedded", pytest.param("reverb", marks=pytest.mark.acme)]
+)
 def test_our_own_replay_takes_any_precision(tmp_path, make_experiment, replay):
   experiments.run_experiment(
     make_experiment(

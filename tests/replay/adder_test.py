@@ -9,9 +9,6 @@ from acme_qsm.replay.adder import EmbeddedAdder
 from acme_qsm.replay.codec import TransitionCodec
 from acme_qsm.replay.embedded import EmbeddedReplay
 from acme_qsm.replay.pacing import Pace
-from acme_qsm.replay.reverb_adder import NStepTransitionAdder
-from acme_qsm.replay.reverb_tables import make_signature
-from acme_qsm.replay.reverb_tables import TABLE
 from tests.replay.contents import make_queue
 from tests.replay.contents import rows_of
 from tests.replay.contents import take_all
@@ -41,17 +38,22 @@ class ReverbRecorder:
   """An adder, and what it has written into Reverb."""
 
   def __init__(self, codec, serve):
+    from acme_qsm.replay.reverb_adder import NStepTransitionAdder
+    from acme_qsm.replay.reverb_tables import make_signature
+    from acme_qsm.replay.reverb_tables import TABLE
+
+    self._table = TABLE
     self._client = serve(make_queue(TABLE, make_signature(codec)))
     self.adder = NStepTransitionAdder(
       self._client, codec, n_step=3, discount=0.5
     )
 
   def size(self):
-    return self._client.server_info()[TABLE].current_size
+    return self._client.server_info()[self._table].current_size
 
   def take_all(self):
     """Takes all that the table holds out of it, in order."""
-    return take_all(self._client)
+    return take_all(self._client, self._table)
 
 
 @pytest.fixture
@@ -59,7 +61,9 @@ def codec(make_spec):
   return TransitionCodec(make_spec())
 
 
-@pytest.fixture(params=["embedded", "reverb"])
+@pytest.fixture(
+  params=["embedded", pytest.param("reverb", marks=pytest.mark.acme)]
+)
 def recorder(request, codec, serve):
   if request.param == "embedded":
     return EmbeddedRecorder(codec)
@@ -102,6 +106,20 @@ def add_episode(adder, rewards=REWARDS, last_discount=1.0, episode=0):
       after(t, reward, last_discount if last else None, episode=episode),
     )
   adder.flush()
+
+
+@pytest.mark.parametrize(
+  "extras", [np.float32(0.5), (np.zeros(1),), {"log_prob": np.zeros(1)}]
+)
+def test_extras_have_no_place(recorder, adder, extras):
+  adder.add_first(first())
+  with pytest.raises(ValueError, match="extras have no place in replay"):
+    adder.add(act(0), after(0, 1.0), extras)
+  # Nothing of the step was taken, and what is empty is nothing.
+  for t, nothing in enumerate(((), None, {})):
+    adder.add(act(t), after(t, 1.0), nothing)
+  adder.flush()
+  assert recorder.size() == 3
 
 
 def expect(codec, *rows, episode=0):
@@ -258,7 +276,12 @@ def test_a_first_observation_that_is_not_finite(recorder, adder):
   assert recorder.size() == 0
 
 
+@pytest.mark.acme
 def test_reverbs_items_of_several_transitions(serve, codec):
+  from acme_qsm.replay.reverb_adder import NStepTransitionAdder
+  from acme_qsm.replay.reverb_tables import make_signature
+  from acme_qsm.replay.reverb_tables import TABLE
+
   client = serve(make_queue(TABLE, make_signature(codec, 2)))
   adder = NStepTransitionAdder(
     client, codec, n_step=1, discount=0.5, transitions_per_item=2
@@ -270,11 +293,11 @@ def test_reverbs_items_of_several_transitions(serve, codec):
   # The third waits for another, which is of the next episode; what is waiting
   # is no part of the episode that a reset forgets.
   np.testing.assert_array_equal(
-    take_all(client), [np.concatenate(first_rows[:2])]
+    take_all(client, TABLE), [np.concatenate(first_rows[:2])]
   )
   adder.reset()
   add_episode(adder, rewards=(3.0, 5.0), last_discount=0.0, episode=1)
   later_rows = expect(codec, (0, 1, 3.0, 1.0), (1, 2, 5.0, 0.0), episode=1)
   np.testing.assert_array_equal(
-    take_all(client), [np.concatenate([first_rows[2], later_rows[0]])]
+    take_all(client, TABLE), [np.concatenate([first_rows[2], later_rows[0]])]
   )

@@ -5,6 +5,10 @@ import shutil
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.acme
+
 # A library that the loader has not seen yet is one that it takes its lock for.
 SCRIPT = """
 import ctypes

@@ -17,6 +17,8 @@ import reverb
 
 from acme_qsm.replay.listening import bind as listening
 
+pytestmark = pytest.mark.acme
+
 # Linux answers on all of 127.0.0.0/8: another address of this machine.
 OTHER_ADDRESS = "127.0.0.2"
 

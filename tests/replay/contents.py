@@ -1,19 +1,18 @@
 """What is in a replay, for tests."""
 
-import acme_qsm.acme_compat  # noqa: F401  # isort: skip
-
 import numpy as np
-import reverb
-
-from acme_qsm.replay.reverb_tables import TABLE
 
 
 def make_queue(name, signature):
   """A table that gives every item once, in order."""
+  import acme_qsm.acme_compat  # noqa: F401  # isort: skip
+
+  import reverb
+
   return reverb.Table.queue(name, max_size=10_000, signature=signature)
 
 
-def take_all(client, table=TABLE):
+def take_all(client, table):
   """Takes all that the table holds out of it, in order."""
   size = client.server_info()[table].current_size
   if not size:

@@ -20,6 +20,8 @@ from tests.replay.contents import make_queue
 from tests.replay.contents import rows_of
 from tests.replay.contents import take_all
 
+pytestmark = pytest.mark.acme
+
 
 @pytest.fixture(scope="module")
 def real_episode():
@@ -70,7 +72,7 @@ def test_a_real_episode_gives_the_transitions_of_acmes_adder(
   adder.flush()
 
   theirs = [codec.pack(data[:5]) for data in take_all(client, "acme")]
-  ours = take_all(client)
+  ours = take_all(client, TABLE)
   np.testing.assert_array_equal(rows_of(replay), ours)
   num_steps = len(steps) - 1
   assert len(theirs) == num_steps + min(n_step, num_steps) - 1

@@ -15,6 +15,8 @@ import tensorflow as tf
 
 from acme_qsm.replay import reverb_server
 
+pytestmark = pytest.mark.acme
+
 
 @contextlib.contextmanager
 def serving(run_id, **kwargs):

@@ -13,6 +13,8 @@ from acme_qsm.replay import pacing
 from acme_qsm.replay import reverb_tables
 from acme_qsm.replay.codec import TransitionCodec
 
+pytestmark = pytest.mark.acme
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 # Batch 256, 50 samples per insert, 32 transitions per item, 256 least size: the

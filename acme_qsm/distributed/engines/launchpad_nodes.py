@@ -28,6 +28,7 @@ from acme_qsm.distributed.coordination.messages import Phase
 from acme_qsm.distributed.processes import fork_server
 from acme_qsm.distributed.processes import process
 from acme_qsm.distributed.processes import supervision
+from acme_qsm.experiments import interruption
 from acme_qsm.replay.listening import addresses
 
 if typing.TYPE_CHECKING:
@@ -115,7 +116,7 @@ def run_group(group: Group, host: str, port_address: lp.Address) -> None:
 
 
 def _leave_signals_to_the_launcher(on_sigterm: Callable[[], Any]) -> None:
-  """Ignores Ctrl-C, which all processes of a terminal get, and ends with it.
+  """Ignores what all processes of a terminal get, as Ctrl-C; ends with it.
 
   The launcher tells the coordinator, who has the learner save first.
 
@@ -124,7 +125,7 @@ def _leave_signals_to_the_launcher(on_sigterm: Callable[[], Any]) -> None:
   """
   if threading.current_thread() is not threading.main_thread():
     return
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  interruption.leave_to_launcher()
   # The main thread may be in the middle of a call.
   signal.signal(
     signal.SIGTERM, lambda *unused: threading.Thread(target=on_sigterm).start()

@@ -32,6 +32,8 @@ from typing import NoReturn
 
 from acme_qsm.distributed.processes import process
 from acme_qsm.distributed.processes import supervision
+from acme_qsm.experiments import interruption
+from acme_qsm.experiments import own_modules
 
 SOCKET_VARIABLE = "ACME_QSM_FORK_SERVER"
 """Environment variable: the name of the socket of this run's fork server."""
@@ -69,10 +71,9 @@ def start(modules: Sequence[str] = NODES) -> subprocess.Popen:
     listener.bind(f"\0{name}")
     listener.listen(128)
     server = subprocess.Popen(
-      [
-        *(sys.executable, "-m", __name__),
-        *(str(listener.fileno()), str(lifeline), *modules),
-      ],
+      own_modules.command(
+        __name__, str(listener.fileno()), str(lifeline), *modules
+      ),
       stdin=subprocess.DEVNULL,
       # What it has to say, whoever takes its place says too.
       stdout=subprocess.DEVNULL,
@@ -108,7 +109,7 @@ def starter(path: str, name: str, address: str) -> supervision.Starter:
     forked = _fork([path, name, address], log, descriptor, environment)
     if forked is not None:
       return forked
-    command = [sys.executable, "-m", process.__name__, path, name, address]
+    command = own_modules.command(process.__name__, path, name, address)
     return supervision.starter(command)(log, descriptor, environment)
 
   return start_process
@@ -353,7 +354,7 @@ def _configure_jax(config: Any, variable: str) -> None:
 def main(listener: str, lifeline: str, *modules: str) -> NoReturn:
   """Loads modules, and then forks processes until its starter has ended."""
   # It is for the processes that it forks to hear of these.
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  interruption.leave_to_launcher()
   signal.signal(signal.SIGTERM, signal.SIG_IGN)
   for module in modules:
     importlib.import_module(module)
