@@ -1,8 +1,9 @@
 """Measures the speed of the learner, of acting, of replay and of whole runs.
 
 Prints tables, and writes benchmark.json and benchmark.png. The parts learner,
-acting and methods need the core alone, the others the extra run; sac, program
-and what is measured of Reverb need the extra acme, and are left out without.
+acting and methods need the core alone, the others the extra run; sac and what is
+measured of Reverb need the extra acme, and are left out without
+(launchers/with_acme.py runs this where it is); program finds it by itself.
 """
 
 import pathlib
@@ -28,6 +29,7 @@ from concurrent import futures
 from typing import Any
 
 from acme_qsm import lazy
+from acme_qsm.experiments import surroundings
 from launchers.benchmarks import acting
 from launchers.benchmarks import learner
 from launchers.benchmarks import machine
@@ -48,6 +50,7 @@ _SLOW = ("sac", "official", "program")
 _ROOT = pathlib.Path(__file__).parents[1]
 
 
+@surroundings.settled()
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command line; returns the process's exit code."""
   parts: dict[str, Callable[[argparse.Namespace], Any]] = {

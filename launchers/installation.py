@@ -223,8 +223,10 @@ def _find_python(uv: list) -> str:
   if found.returncode == 0:
     return found.stdout.strip()
   # Pyenv shows uv none that is not in use.
-  pyenv = pathlib.Path(os.environ.get("PYENV_ROOT") or "~/.pyenv").expanduser()
-  for path in sorted(pyenv.glob(f"versions/{_PYTHON}*/bin/python3")):
+  pyenv = os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv")
+  for path in sorted(
+    pathlib.Path(pyenv).glob(f"versions/{_PYTHON}*/bin/python3")
+  ):
     if _runs([str(path)]):
       return str(path)
   return _PYTHON

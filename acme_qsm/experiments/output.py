@@ -101,7 +101,8 @@ def surviving() -> Iterator[None]:
     try:
       os.fstat(descriptor)
     except OSError:
-      os.open(os.devnull, os.O_RDWR)  # It takes the lowest number.
+      # It takes the lowest number; what is started has it too.
+      os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
   streams = sys.stdout, sys.stderr
   sys.stdout, sys.stderr = mine = tuple(map(forgiving, streams))
   try:

@@ -1,6 +1,7 @@
 """The distributed launcher: real processes, and what happens to them."""
 
 import contextlib
+import os
 import signal
 import time
 
@@ -76,11 +77,12 @@ def test_sigterm_to_one_process_is_for_that_one_and_to_the_launcher_for_all(
     assert watching.is_running()
     assert watching.status() != psutil.STATUS_ZOMBIE
 
-  with run.fault("SIGTERM to the launcher"):
+  with run.fault("a terminal that is closed, which tells all at once"):
     steps = run.count()
-    run.process.send_signal(signal.SIGTERM)
-    assert run.wait(120) == 128 + signal.SIGTERM
+    os.killpg(run.process.pid, signal.SIGHUP)
+    assert run.wait(120) == 128 + signal.SIGHUP
     assert run.status()["phase"] == "interrupted"
+    assert run.status()["reason"] == "SIGHUP"
     assert run.processes() == {}
     assert run.latest().metadata["actor_steps"] >= steps
     assert learner_steps(run.latest()) > 100

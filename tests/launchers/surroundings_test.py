@@ -100,6 +100,43 @@ def test_a_run_far_from_home(tmp_path, command):
   assert _latest(tmp_path).metadata["actor_steps"] == 300
 
 
+@pytest.mark.acme
+def test_many_processes_far_from_home(tmp_path, small_arguments):
+  """The same in many processes, whose launcher's output is soon closed."""
+  nobody = _as_nobody()
+  command = [
+    *(sys.executable, str(ROOT / "launchers" / "distributed.py")),
+    *("--workdir", str(tmp_path / "run"), "--num_actors", "1"),
+    *(*small_arguments(), "--num_steps", "150", "--min_replay_size", "200"),
+  ]
+  with subprocess.Popen(
+    [*nobody, "sh", "-c", 'exec "$0" "$@" 2>&-', *command],
+    env=_environment(
+      without=("HOME", "JAX_COMPILATION_CACHE_DIR"),
+      PYTHONIOENCODING="ascii",
+      MUJOCO_GL="foo",
+      JAX_ENABLE_X64="1",
+      **({} if nobody else {"HOME": "/dev/null"}),
+    ),
+    stdout=subprocess.PIPE,
+    text=True,
+  ) as process:
+    assert process.stdout is not None
+    lines = iter(process.stdout.readline, "")
+    assert next(line for line in lines if line.startswith("Launched in"))
+    line = next(lines)
+    assert line.startswith("Warning: nothing will be learned."), line
+    assert "min_replay_size=200 transitions" in line
+    process.stdout.close()
+    assert process.wait(240) == 0
+  latest = _latest(tmp_path)
+  assert latest.metadata["actor_steps"] == 150
+  with np.load(latest.path / "learner.npz") as arrays:
+    dtypes = {arrays[name].dtype for name in arrays.files}
+  assert dtypes <= {np.dtype(t) for t in (np.float32, np.int32, np.uint32)}
+  assert (tmp_path / "run" / "learning_curve.png").stat().st_size > 1000
+
+
 def test_nohup_and_a_cluster_s_warning(tmp_path, command):
   rows = tmp_path / "run" / "logs" / "actor.csv"
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from acme_qsm.experiments import homes
 from acme_qsm.experiments.config import CheckpointingConfig
 from acme_qsm.experiments.counts import ACTOR_STEPS
 from acme_qsm.experiments.records import loggers
@@ -160,8 +159,7 @@ def draw_curves(
 def _draw(disk: Disk, png: pathlib.Path, name: str, *args: Any) -> None:
   """Calls a function of `plotting`, which writes a picture."""
   # Its matplotlib takes long to load, and few processes need it.
-  with homes.matplotlib_folder():
-    from acme_qsm.experiments.records import plotting
+  from acme_qsm.experiments.records import plotting
 
   disk.attempt(str(png), lambda: getattr(plotting, name)(*args))
 
