@@ -14,13 +14,14 @@ import numpy as np
 from acme_qsm import specs as specs_lib
 from acme_qsm.types import InvalidValueError
 
+_USUAL = (np.float64, np.float32)
 _ANY_FLOAT_HOLDS = float(np.finfo(np.float32).max)
 
 
 def convert_array(value: np.ndarray, dtype: np.dtype) -> np.ndarray:
   """An array in float32, float64 or int32; as it is if that cannot hold it."""
   # Found out fast, of all that is usual: no part is larger than the whole.
-  if value.dtype.kind == "f" and np.vdot(value, value) < _ANY_FLOAT_HOLDS:
+  if value.dtype in _USUAL and np.vdot(value, value) < _ANY_FLOAT_HOLDS:
     return value.astype(dtype)
   with np.errstate(over="raise"):
     try:

@@ -137,7 +137,7 @@ class Launched:
         found[log.stem] = process
     return found
 
-  def wait_until(self, condition, seconds=300, *, running=True):
+  def wait_until(self, condition, seconds=500, *, running=True):
     end = time.monotonic() + seconds
     while not condition():
       ended = running and self.process.poll() is not None
@@ -177,7 +177,7 @@ class Launched:
     finally:
       print(f"{time.monotonic() - start:6.1f} s  {name}: {ended}")
 
-  def wait(self, seconds=300):
+  def wait(self, seconds=500):
     """Waits for the launcher's end; returns its exit code."""
     try:
       return self.process.wait(seconds)
