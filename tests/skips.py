@@ -15,6 +15,10 @@ MAY_BE_SKIPPED = {
   "test_who_prints_to_a_full_disk_does_not_fail": "/dev/full is Linux's",
   "tests/experiments/checkpointing_test.py::"
   "test_a_full_disk_leaves_all_as_it_was": "mounting a small disk needs root",
+  "tests/replay/reverb_server_test.py::"
+  "test_a_disk_that_is_full_sooner_or_later": (
+    "mounting a small disk needs root"
+  ),
   "tests/launchers/ray_test.py::test_what_a_run_on_a_cluster_survives": (
     "network namespaces need root and iproute2"
   ),
