@@ -357,6 +357,8 @@ def compute_other(config_type, fields):
     if config.keeps_extras:
       batch = batch._replace(extras=jnp.flip(batch.action, axis=0))
     state, (metrics, extras) = step(state, batch)
+    # It counts what is 1 to the last digit, as tanh of 9 is or not by release.
+    metrics.pop("saturated_actions")
     if i + 1 in (1, NUM_STEPS):
       trees = {
         "policy": state.policy_params,
