@@ -131,7 +131,7 @@ def put_on_cpu(params: types.Params) -> types.Params:
   return jax.device_put(params, acting_device())
 
 
-def acting_device() -> jax.Device:
+def acting_device() -> Any:
   """Where actors act: the CPU, unless JAX was told to have none."""
   try:
     return jax.devices("cpu")[0]
