@@ -95,7 +95,7 @@ class _Encoding:
 
   def __init__(self):
     self.lock = threading.Lock()
-    self.latest = Version("", -1.0), b""
+    self.latest: tuple[Version, bytes] = (Version("", -1.0), b"")
 
   def holds(self, version: Version) -> bool:
     """Whether the last ones are as new as that, or newer."""
