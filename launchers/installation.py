@@ -224,9 +224,8 @@ def _find_python(uv: list) -> str:
     return found.stdout.strip()
   # Pyenv shows uv none that is not in use.
   pyenv = os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv")
-  for path in sorted(
-    pathlib.Path(pyenv).glob(f"versions/{_PYTHON}*/bin/python3")
-  ):
+  versions = pathlib.Path(pyenv) / "versions"
+  for path in sorted(versions.glob(f"{_PYTHON}*/bin/python3")):
     if _runs([str(path)]):
       return str(path)
   return _PYTHON

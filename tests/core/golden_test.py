@@ -166,6 +166,7 @@ DENOISER_COMMON = {
   "beta_start": None,
   "beta_end": None,
   "sampler": "posterior",
+  "posterior_variance": "fixed_small",
   "sampling_start_scale": 1.0,
   "sampling_temperature": 1.0,
   "act_with_target_denoiser": False,
@@ -215,7 +216,10 @@ OTHERS = {
       "normalize_observations": True,
     },
   ),
-  "idem": (acme_qsm.IDEMConfig, REVERSE_COMMON),
+  "idem": (
+    acme_qsm.IDEMConfig,
+    {**REVERSE_COMMON, "estimator": "least_variance"},
+  ),
   "dpmd": (
     acme_qsm.DPMDConfig,
     {
