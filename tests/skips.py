@@ -16,9 +16,13 @@ MAY_BE_SKIPPED = {
   "tests/experiments/checkpointing_test.py::"
   "test_a_full_disk_leaves_all_as_it_was": "mounting a small disk needs root",
   "tests/experiments/full_disk_test.py::"
-  "test_a_run_goes_on_while_the_disk_is_full": "mounting a small disk needs root",
+  "test_a_run_goes_on_while_the_disk_is_full": (
+    "mounting a small disk needs root"
+  ),
   "tests/experiments/full_disk_test.py::"
-  "test_an_end_that_cannot_be_saved_is_said": "mounting a small disk needs root",
+  "test_an_end_that_cannot_be_saved_is_said": (
+    "mounting a small disk needs root"
+  ),
   "tests/launchers/ray_test.py::test_a_cluster": (
     "network namespaces need root and iproute2"
   ),
