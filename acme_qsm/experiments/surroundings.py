@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 
 from acme_qsm.deferred import jax
+from acme_qsm.experiments import homes
 from acme_qsm.experiments import output
 
 _DOUBLES = "JAX_ENABLE_X64"
@@ -19,6 +20,7 @@ def settled() -> Iterator[None]:
   processes that are started, whatever its environment variable says: what is
   left of a run is read wherever it goes on.
   """
+  homes.give_keras_a_folder()
   with output.surviving(), _single_precision():
     yield
 
