@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 
 from acme_qsm.deferred import jax
+from acme_qsm.experiments import homes
 from acme_qsm.experiments import output
 
 _DOUBLES = "JAX_ENABLE_X64"
@@ -21,6 +22,7 @@ def settled() -> Iterator[None]:
   left of a run is read wherever it goes on. JAX has a CPU, on which actors act,
   beside the platforms that it is told of.
   """
+  homes.give_keras_a_folder()
   with output.surviving(), _single_precision(), _cpu():
     yield
 
