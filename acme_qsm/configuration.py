@@ -91,9 +91,9 @@ class Configuration:
   """A frozen dataclass that checks its values when it is made.
 
   Integers must be integers, bools bools, floats finite numbers, literals one of
-  theirs; fields made by `checked` and its like must be what they say. What
-  concerns several fields is checked by `__post_init__` of who extends this
-  class.
+  theirs, tuples tuples of such; and so in unions. Fields made by `checked` and
+  its like must be what they say. What concerns several fields is checked by
+  `__post_init__` of who extends this class.
   """
 
   def __post_init__(self):
@@ -104,20 +104,9 @@ class Configuration:
   def _check(self, field: dataclasses.Field, kind: Any, value: Any) -> None:
     if value is None and type(None) in get_args(kind):
       return
-    is_union = get_origin(kind) in (Union, UnionType)
-    kinds = get_args(kind) if is_union else (kind,)
-    if int in kinds and type(value) is not int:
-      self.fail(field.name, "an integer")
-    if bool in kinds and type(value) is not bool:
-      self.fail(field.name, "True or False")
-    if float in kinds:
-      # NumPy's numbers are real ones too; so are bools.
-      if not isinstance(value, Real) or isinstance(value, bool):
-        self.fail(field.name, "a number")
-      if not math.isfinite(value):
-        self.fail(field.name, "finite")
-    if get_origin(kind) is Literal and value not in get_args(kind):
-      self.fail(field.name, f"in {get_args(kind)}")
+    allowed = _mismatch(kind, value)
+    if allowed is not None:
+      self.fail(field.name, allowed)
     if _CHECK in field.metadata and not field.metadata[_CHECK](value):
       self.fail(field.name, field.metadata[_ALLOWED])
 
@@ -132,6 +121,56 @@ class Configuration:
       f"{type(self).__name__}.{name} must be {allowed}, got "
       f"{getattr(self, name)!r}."
     )
+
+
+def _mismatch(kind: Any, value: Any) -> str | None:
+  """Says what a value must be that is not of a field's type.
+
+  Args:
+    kind: the type: of integers, bools, floats, literals, None, tuples of such
+      and unions; a value may be anything where it is of another.
+    value: the value.
+
+  Returns:
+    What it must be, as in "must be <that>"; None if it is of that type.
+  """
+  if get_origin(kind) in (Union, UnionType):
+    mismatches = [_mismatch(each, value) for each in get_args(kind)]
+    return None if None in mismatches else " or ".join(map(str, mismatches))
+  if kind is int:
+    return None if type(value) is int else "an integer"
+  if kind is bool:
+    return None if type(value) is bool else "True or False"
+  if kind is float:
+    # NumPy's numbers are real ones too; so are bools.
+    if not isinstance(value, Real) or isinstance(value, bool):
+      return "a number"
+    return None if math.isfinite(value) else "finite"
+  if kind is type(None):
+    return None if value is None else "None"
+  if get_origin(kind) is Literal:
+    # 1 is True, but no literal of it.
+    known = [(type(each), each) for each in get_args(kind)]
+    is_known = (type(value), value) in known
+    return None if is_known else f"in {get_args(kind)}"
+  if get_origin(kind) is tuple:
+    return _tuple_mismatch(get_args(kind), value)
+  return None
+
+
+def _tuple_mismatch(kinds: tuple[Any, ...], value: Any) -> str | None:
+  """`_mismatch` for a tuple whose parts' types these are."""
+  if not isinstance(value, tuple):
+    return "a tuple"
+  if kinds[-1:] == (...,):
+    kinds = kinds[:1] * len(value)
+  if len(kinds) != len(value):
+    return f"a tuple of {len(kinds)}"
+  for index, (kind, part) in enumerate(zip(kinds, value, strict=True)):
+    allowed = _mismatch(kind, part)
+    if allowed is not None:
+      return f"a tuple whose part {index} is {allowed}"
+  return None
 
 
 def require_known(kind: str, name: str, known: Collection[str]) -> None:

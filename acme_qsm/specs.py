@@ -6,6 +6,9 @@ import numpy as np
 
 from acme_qsm import types
 
+# As much of a value as errors show.
+_LINE = 200
+
 
 def make_environment_spec(environment: Any) -> types.EnvironmentSpec:
   """Asks an environment for its specs.
@@ -39,21 +42,14 @@ def validate_environment_spec(
   """
   actions = environment_spec.actions
   observations = environment_spec.observations
-  if not hasattr(actions, "shape") or not hasattr(actions, "dtype"):
-    raise ValueError(
-      f"actions must be one bounded array of floats, got {actions}."
-    )
-  if not np.issubdtype(actions.dtype, np.floating):
-    raise ValueError(
-      "actions must be continuous (a vector of floats in [-1, 1]); got a "
-      f"discrete spec: {actions}."
-    )
+  require_continuous("actions", actions)
   if len(actions.shape) != 1 or actions.shape[0] < 1:
     raise ValueError(
-      f"actions must be a vector [A], got shape {tuple(actions.shape)}."
+      f"actions must be a vector [A], got shape {tuple(actions.shape)}; "
+      + wrap_in("FlatActions")
     )
   _require_unit_box(actions)
-  if not hasattr(observations, "shape") or not hasattr(observations, "dtype"):
+  if not is_array(observations):
     raise ValueError(
       f"observations must be one array, got {type(observations).__name__}; "
       + wrap_in("ConcatenatedObservations", "ConcatObservationWrapper")
@@ -72,31 +68,76 @@ def validate_environment_spec(
       )
 
 
-def _require_unit_box(actions: Any) -> None:
-  """Raises ValueError unless a spec is of floats in [-1, 1], not float64."""
-  minimum = getattr(actions, "minimum", None)
-  maximum = getattr(actions, "maximum", None)
+def is_array(spec: Any) -> bool:
+  """Whether a spec is one of a single array, and not of several."""
+  return hasattr(spec, "shape") and hasattr(spec, "dtype")
+
+
+def require_continuous(name: str, spec: Any) -> None:
+  """Raises ValueError unless a spec is of one array of floats."""
+  if not is_array(spec):
+    raise ValueError(
+      f"{name} must be one bounded array of floats, got {in_a_line(spec)}."
+    )
+  if not np.issubdtype(spec.dtype, np.floating):
+    is_discrete = np.dtype(spec.dtype).kind in "iub"
+    kind = "a discrete spec" if is_discrete else "no numbers"
+    raise ValueError(
+      f"{name} must be continuous (floats between bounds), got "
+      f"{kind}: {in_a_line(spec)}."
+    )
+
+
+def require_finite_bounds(name: str, spec: Any) -> None:
+  """Raises ValueError unless an array's spec has finite bounds.
+
+  Args:
+    name: what it is called.
+    spec: the spec.
+
+  Raises:
+    ValueError: if it has none, or one that is infinite or a NaN, or a least
+      value that is not below the greatest.
+  """
+  minimum = getattr(spec, "minimum", None)
+  maximum = getattr(spec, "maximum", None)
   if minimum is None or maximum is None:
     raise ValueError(
-      "actions must be bounded to [-1, 1], got an unbounded spec: "
-      f"{actions}; " + wrap_in("UnitBounds")
+      f"{name} must be bounded, got an unbounded spec: {in_a_line(spec)}; "
+      + _GIVE_BOUNDS
     )
+  got = f"minimum={in_a_line(minimum)}, maximum={in_a_line(maximum)}"
   if not (np.all(np.isfinite(minimum)) and np.all(np.isfinite(maximum))):
     raise ValueError(
-      "actions must be bounded to [-1, 1], got infinite bounds: minimum="
-      f"{minimum}, maximum={maximum}; " + wrap_in("UnitBounds")
+      f"{name} must be bounded, got infinite bounds: {got}; {_GIVE_BOUNDS}"
     )
   if np.any(np.asarray(minimum) >= np.asarray(maximum)):
-    raise ValueError(
-      f"actions must have minimum < maximum, got minimum={minimum}, "
-      f"maximum={maximum}."
-    )
+    raise ValueError(f"{name} must have minimum < maximum, got {got}.")
+
+
+_GIVE_BOUNDS = (
+  "give finite ones by acme_qsm.environments.adapt(environment, minimum=..., "
+  "maximum=...), or [-1, 1] by acme_qsm.environments.wrappers.UnitBounds."
+)
+
+
+def _require_unit_box(actions: Any) -> None:
+  """Raises ValueError unless a spec is of floats in [-1, 1], not float64."""
+  require_finite_bounds("actions", actions)
+  minimum, maximum = actions.minimum, actions.maximum
   if not (np.allclose(minimum, -1.0) and np.allclose(maximum, 1.0)):
     raise ValueError(
-      f"actions must be scaled to [-1, 1], got minimum={minimum}, maximum="
-      f"{maximum}; " + wrap_in("CanonicalActions", "CanonicalSpecWrapper")
+      "actions must be scaled to [-1, 1], got "
+      f"minimum={in_a_line(minimum)}, maximum={in_a_line(maximum)}; "
+      + wrap_in("CanonicalActions", "CanonicalSpecWrapper")
     )
   require_single_precision("actions", actions)
+
+
+def in_a_line(value: Any) -> str:
+  """A value as errors show it: in one line, and not a long one."""
+  text = " ".join(str(value).split())
+  return text if len(text) <= _LINE else f"{text[:_LINE]} ..."
 
 
 def require_single_precision(name: str, spec: Any) -> None:
@@ -119,4 +160,7 @@ def wrap_in(*names: str) -> str:
   """
   modules = ("acme_qsm.environments.wrappers", "acme.wrappers")
   wrappers = map(".".join, zip(modules, names, strict=False))
-  return f"wrap the environment in {' or '.join(wrappers)}."
+  return (
+    "give the environment to acme_qsm.environments.adapt, or wrap the "
+    f"environment in {' or '.join(wrappers)}."
+  )

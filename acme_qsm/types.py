@@ -14,11 +14,28 @@ Params = Any
 """Network parameters: a pytree of arrays."""
 
 Metrics: TypeAlias = dict[str, "jax.Array"]
-"""Scalars that describe one learner step, by name."""
+"""Scalars that describe one learner step, by name: float32 []."""
 
 
-class NonFiniteError(ValueError):
+class InvalidValueError(ValueError):
+  """A value that nobody can use, such as a reward that is None."""
+
+
+class NonFiniteError(InvalidValueError):
   """A NaN or an infinity where none can be used."""
+
+
+def are_given(extras: Any) -> bool:
+  """Whether extras, of a transition or beside an action, are any at all.
+
+  Args:
+    extras: anything. None and what is empty, such as (), stand for nothing.
+
+  Returns:
+    Whether they hold something.
+  """
+  is_container = isinstance(extras, tuple | list | dict)
+  return len(extras) > 0 if is_container else extras is not None
 
 
 class Transition(NamedTuple):
@@ -36,7 +53,8 @@ class Transition(NamedTuple):
       it went on or was truncated by a time limit.
     next_observation: [B, ...] observations o_{t+n}.
     extras: what a method keeps in replay beside: [B, A] an action of its own,
-      which is the executed one at first; () for nothing.
+      which is the executed one at first; () for nothing. Others have no place
+      yet, and are refused by learners and replay.
   """
 
   observation: Any
@@ -48,8 +66,8 @@ class Transition(NamedTuple):
 
   @property
   def has_extras(self) -> bool:
-    """Whether a method keeps anything."""
-    return not isinstance(self.extras, tuple)
+    """Whether there are any."""
+    return are_given(self.extras)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,6 +19,8 @@ import os
 import signal
 import time
 import typing
+from collections.abc import Mapping
+from typing import Any
 from typing import Literal
 
 from absl import flags
@@ -29,8 +31,11 @@ from acme_qsm.distributed.coordination.messages import Phase
 from acme_qsm.distributed.display import Display
 from acme_qsm.distributed.processes import fork_server
 from acme_qsm.experiments import command_line
+from acme_qsm.experiments import interruption
+from acme_qsm.experiments import preparation
+from acme_qsm.experiments import surroundings
 from acme_qsm.experiments.counts import ACTOR_STEPS
-from acme_qsm.experiments.interruption import Interruption
+from acme_qsm.experiments.counts import LEARNER_STEPS
 from acme_qsm.experiments.progress import Progress
 from acme_qsm.replay.listening import addresses
 from launchers import installation
@@ -68,6 +73,7 @@ class Arguments(command_line.Arguments):
   ray_address: str | None = None
 
 
+@surroundings.settled()
 def main(argv: list[str] | None = None) -> int:
   """Runs the command line; returns the process's exit code."""
   given = sys.argv[1:] if argv is None else argv
@@ -99,7 +105,8 @@ def main(argv: list[str] | None = None) -> int:
     return command_line.fail(error)
   flags.FLAGS([sys.argv[0], *launchpad_flags], known_only=False)
   try:
-    run = start(plan, arguments)
+    with interruption.deferred():
+      run = start(plan, arguments)
   except ValueError as error:
     return command_line.fail(error)
   if not addresses.parse_address(run.host).is_loopback:
@@ -109,6 +116,9 @@ def main(argv: list[str] | None = None) -> int:
       "replay; and nothing is encrypted."
     )
   print(f"Launched in {arguments.directory}; logs of each process in logs/.")
+  warning = preparation.warn_of_no_learning(experiment)
+  if warning is not None:
+    print(warning)
   return watch(run, arguments)
 
 
@@ -127,21 +137,27 @@ def watch(run: "LaunchpadRun | RayRun", arguments: Arguments) -> int:
   """Shows how a run does until it is over; returns the exit code."""
   try:
     with (
-      Interruption() as interruption,
+      interruption.Interruption() as interrupted,
       Progress(arguments.num_steps, arguments.task) as progress,
     ):
-      phase, reason = _follow(run, interruption, progress)
+      status = _follow(run, interrupted, progress)
+      phase = Phase(status["phase"])
       if phase is Phase.FINISHED:
         progress.note(
           f"Done: {arguments.num_steps:,} environment steps in "
           f"{arguments.directory}."
         )
+        if not status["counts"].get(LEARNER_STEPS):
+          progress.note(
+            "Nothing was learned: replay did not come to hold "
+            "min_replay_size transitions."
+          )
     if phase is Phase.FAILED:
-      print(f"Stopped: {reason}.", file=sys.stderr)
+      print(f"Stopped: {status['reason']}.", file=sys.stderr)
     elif phase is Phase.INTERRUPTED:
       print("Interrupted; the same command goes on from here.", file=sys.stderr)
     run.wait()
-    return _exit_code(phase, interruption)
+    return _exit_code(phase, interrupted.received)
   except KeyboardInterrupt:  # For the second time.
     print(
       "Stopped at once; the same command goes on from the last checkpoint.",
@@ -151,9 +167,11 @@ def watch(run: "LaunchpadRun | RayRun", arguments: Arguments) -> int:
 
 
 def _follow(
-  run: "LaunchpadRun | RayRun", interruption: Interruption, progress: Progress
-) -> tuple[Phase, str]:
-  """Shows how a run does until it is over; returns how it ended, and why."""
+  run: "LaunchpadRun | RayRun",
+  interrupted: interruption.Interruption,
+  progress: Progress,
+) -> Mapping[str, Any]:
+  """Shows how a run does until it is over; returns its last status."""
   client, display = run.client, Display()
   lifeline = rpc.Lifeline(gone_seconds=_END_SECONDS, cut_seconds=180.0)
   told_at: float | None = None
@@ -161,8 +179,8 @@ def _follow(
   while True:
     time.sleep(_POLL_SECONDS)
     try:
-      if interruption.requested() and told_at is None:
-        client.call("interrupt", "Ctrl-C or SIGTERM")
+      if interrupted.received is not None and told_at is None:
+        client.call("interrupt", interrupted.received.name)
         told_at = time.monotonic()
         progress.note("Stopping: the learner saves a checkpoint.")
       if told_at is not None and time.monotonic() - told_at > _END_SECONDS:
@@ -171,7 +189,10 @@ def _follow(
       lifeline.answered()
     except ConnectionError as error:
       if lifeline.is_gone(error):
-        return Phase.FAILED, f"the coordinator is gone: {error}"
+        return {
+          "phase": Phase.FAILED,
+          "reason": f"the coordinator is gone: {error}",
+        }
       continue
     run.tend(status)
     for event in status["events"][num_shown:]:
@@ -179,26 +200,16 @@ def _follow(
     num_shown = len(status["events"])
     actor_steps = int(status["counts"].get(ACTOR_STEPS, 0))
     progress.update(actor_steps, **display.fields(status))
-    phase = Phase(status["phase"])
-    if phase.over:
-      return phase, status["reason"]
+    if Phase(status["phase"]).over:
+      return status
 
 
-def _exit_code(phase: Phase, interruption: Interruption) -> int:
+def _exit_code(phase: Phase, received: signal.Signals | None) -> int:
   if phase is not Phase.INTERRUPTED:
     return 0 if phase is Phase.FINISHED else 1
-  try:
-    interruption.raise_if_requested()
-  except KeyboardInterrupt:
-    return 128 + signal.SIGINT
-  except SystemExit:
-    pass
-  return 128 + signal.SIGTERM
+  return 128 + (received or signal.SIGTERM)
 
 
 if __name__ == "__main__":
-  code = main()
-  sys.stdout.flush()
-  sys.stderr.flush()
-  # What is left of the run ends with this process.
-  os._exit(code)
+  # What is left of the run ends with this process; all is printed.
+  os._exit(main())

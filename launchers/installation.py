@@ -196,7 +196,7 @@ def find_uv() -> list:
     [shutil.which("uv") or ""],
     [sys.executable, "-m", "uv"],
     # Where PATH does not look, or not for this Python.
-    [str(pathlib.Path.home() / ".local" / "bin" / "uv")],
+    [os.path.expanduser("~/.local/bin/uv")],
     *([str(path)] for path in _pyenv().glob("versions/3.*/bin/uv")),
   ]
   return next(filter(_runs, commands), [])
@@ -233,7 +233,9 @@ def _find_python(uv: list) -> str:
 
 
 def _pyenv() -> pathlib.Path:
-  return pathlib.Path(os.environ.get("PYENV_ROOT") or "~/.pyenv").expanduser()
+  # Unlike pathlib's, this does not fail where there is no home folder.
+  home = os.path.expanduser("~/.pyenv")
+  return pathlib.Path(os.environ.get("PYENV_ROOT") or home)
 
 
 def _shorten(text: str) -> str:

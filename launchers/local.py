@@ -20,9 +20,11 @@ from typing import Literal
 from acme_qsm import experiments
 from acme_qsm.environments import pool
 from acme_qsm.experiments import command_line
+from acme_qsm.experiments import surroundings
 from acme_qsm.experiments.local_replay import ReplayKind
 from acme_qsm.experiments.records.checkpointing import CheckpointError
-from acme_qsm.types import NonFiniteError
+from acme_qsm.experiments.records.disk import SaveError
+from acme_qsm.types import InvalidValueError
 from launchers import installation
 
 
@@ -102,6 +104,7 @@ def _run(
   )
 
 
+@surroundings.settled()
 def main(argv: list[str] | None = None) -> int:
   """Runs the command line; returns the process's exit code."""
   try:
@@ -117,7 +120,7 @@ def main(argv: list[str] | None = None) -> int:
     ModuleNotFoundError,
   ) as error:
     return installation.fail(error, argv)
-  except NonFiniteError as error:
+  except (InvalidValueError, SaveError) as error:
     print(f"Stopped. {error}", file=sys.stderr)
     return 1
   except KeyboardInterrupt:

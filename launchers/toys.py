@@ -23,6 +23,8 @@ import tyro
 
 from acme_qsm import configuration
 from acme_qsm.experiments import command_line
+from acme_qsm.experiments import homes
+from acme_qsm.experiments import surroundings
 from launchers.toy_problems import arguments
 
 # The toys themselves load JAX and matplotlib: not to help, or to refuse.
@@ -118,7 +120,8 @@ def make_json(value: Any) -> Any:
 
 def _run(name: str, chosen: arguments.Arguments, folder: pathlib.Path) -> None:
   """Runs a toy, writes what it found and prints it."""
-  toy = importlib.import_module(TOYS[name][1])
+  with homes.matplotlib_folder():
+    toy = importlib.import_module(TOYS[name][1])
   found = toy.run(chosen)
   numbers = {"toy": name, "arguments": vars(chosen), **found.numbers}
   text = json.dumps(make_json(numbers), indent=2, allow_nan=False) + "\n"
@@ -133,6 +136,7 @@ def _run(name: str, chosen: arguments.Arguments, folder: pathlib.Path) -> None:
   print(f"Written: {folder / 'result.json'}, {folder / f'{name}.png'}")
 
 
+@surroundings.settled()
 def main(argv: list[str] | None = None) -> int:
   """Runs the command line; returns the process's exit code."""
   try:

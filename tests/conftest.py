@@ -7,6 +7,8 @@ import dataclasses
 import importlib.util
 import sys
 
+import tests.caches  # noqa: F401  # isort: skip
+
 import dm_env
 import jax
 import numpy as np
@@ -141,16 +143,16 @@ class Disturbed(dm_env.Environment):
     return self._environment.action_spec()
 
 
-@pytest.fixture
-def make_experiment(tmp_path):
-  """A function that makes a small experiment, in tmp_path / "run"."""
+@pytest.fixture(scope="session")
+def make_experiment_in():
+  """A function that makes a small experiment, in a directory."""
 
   def make(
+    directory,
     num_steps=100,
     config=SMALL_CONFIG,
     seed=0,
     environment_factory=PointEnvironment,
-    directory=tmp_path / "run",
     minutes=60.0,
     max_to_keep=1,
     make_builder=QSMBuilder,
@@ -170,6 +172,16 @@ def make_experiment(tmp_path):
       ),
       **kwargs,
     )
+
+  return make
+
+
+@pytest.fixture
+def make_experiment(make_experiment_in, tmp_path):
+  """A function that makes a small experiment, in tmp_path / "run"."""
+
+  def make(*args, directory=tmp_path / "run", **kwargs):
+    return make_experiment_in(directory, *args, **kwargs)
 
   return make
 
@@ -214,12 +226,13 @@ def launch(request, make_experiment, tmp_path):
     eval_every=400,
     hang_seconds=30.0,
     make_builder=QSMBuilder,
+    minutes=0.03,
     **kwargs,
   ):
     experiment = make_experiment(
       num_steps,
       environment_factory=environment_factory,
-      minutes=0.03,
+      minutes=minutes,
       **kwargs,
     )
     plan = distributed.plan_experiment(

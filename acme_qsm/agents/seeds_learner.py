@@ -111,6 +111,10 @@ class SeedsLearner:
       name: jax.jit(jax.vmap(variable))
       for name, variable in learner_core.variables.items()
     }
+    # Of whichever seed, the same programs: on the device, since fetching all
+    # seeds' states takes as many times as long as fetching one's.
+    self._take = jax.jit(_take)
+    self._put = jax.jit(_put)
     self._diagnostics_period = diagnostics_period
     self._num_steps = [0] * len(seeds)
     self._num_calls = [0] * len(seeds)
@@ -280,23 +284,30 @@ class SeedsLearner:
   def save(self, index: int) -> TrainingState:
     """Returns a seed's training state: see `DiffusionLearner.save`."""
     self.finish_step()
-    return jax.tree.map(lambda leaf: leaf[index], learner.to_numpy(self._state))
+    return learner.to_numpy(self._take(self._state, index))
 
   def restore(self, index: int, state: TrainingState) -> None:
     """Has a seed go on from a state that `save` returned."""
-
-    def replace(leaves: np.ndarray, leaf: Any) -> np.ndarray:
-      leaves = np.array(leaves)
-      leaves[index] = leaf
-      return leaves
-
-    self._state = learner.from_numpy(
-      jax.tree.map(replace, learner.to_numpy(self._state), state), self._state
-    )
+    one = learner.from_numpy(state, self._state)
+    self._state = self._put(self._state, index, one)
     self._num_steps[index] = int(state.steps)
     self._num_calls[index] = 0  # The last diagnostics are of another state.
     self._finite = True
     self._unwritten = None
+
+
+def _take(states: TrainingState, index: jax.Array) -> TrainingState:
+  """One seed's of stacked states."""
+  return jax.tree.map(lambda leaves: leaves[index], states)
+
+
+def _put(
+  states: TrainingState, index: jax.Array, state: TrainingState
+) -> TrainingState:
+  """Stacked states, of which one seed's is another."""
+  return jax.tree.map(
+    lambda leaves, leaf: leaves.at[index].set(leaf), states, state
+  )
 
 
 @dataclasses.dataclass(frozen=True)

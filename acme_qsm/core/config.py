@@ -117,6 +117,19 @@ class ActorCriticConfig(NetworksConfig):
     """
     return False
 
+  def largest_bonus(self, action_size: int) -> float:
+    """The most that the next value's bonus is worth as training starts.
+
+    Args:
+      action_size: A.
+
+    Returns:
+      A bound of its expectation, in units of scaled reward, not negative; 0
+      without such a bonus.
+    """
+    del action_size
+    return 0.0
+
   def acts_by_target(self, evaluation: bool) -> bool:
     """Whether who acts takes the target policy, not the newest one."""
     del evaluation
@@ -136,6 +149,10 @@ class DiffusionConfig(ActorCriticConfig, DenoiserConfig):
       samples on the way clipped (`diffusion.sample`). "posterior": steps by the
       estimate of the clean action, which is clipped
       (`diffusion.sample_posterior`).
+    posterior_variance: the variance of the steps of "posterior".
+      "fixed_small": the posterior's own given the estimated clean action, which
+      draws a policy narrower than the denoiser knows it, the more so the fewer
+      the steps. "fixed_large": beta_t, as always by "noise_mean"; wider.
     sampling_start_scale: standard deviation of what the sampler starts from.
     sampling_temperature: scale of the sampler's noise when acting and in the
       critic's target.
@@ -150,6 +167,7 @@ class DiffusionConfig(ActorCriticConfig, DenoiserConfig):
   beta_start: float | None = configuration.positive(None)
   beta_end: float | None = configuration.positive(None)
   sampler: diffusion.TransitionName = "noise_mean"
+  posterior_variance: diffusion.PosteriorVariance = "fixed_small"
   sampling_start_scale: float = configuration.non_negative(1.0)
   sampling_temperature: float = configuration.non_negative(1.0)
   act_with_target_denoiser: bool = False

@@ -42,13 +42,17 @@ def require_atoms_hold_returns(
 
   Where the environment states its rewards' bounds, a return is at most
   reward_scale / (1 - discount) times as large; and as an episode may end at
-  once, it may be 0. Nothing is known, and nothing refused, of a side on which
-  rewards have no finite bound, or where the discount is 1:
-  `mass_beyond_atoms` then tells whether returns fit.
+  once, it may be 0. A bonus b on the next value, such as its entropy, adds up
+  to b discount^n / (1 - discount^n) where transitions span n steps, b being
+  `config.largest_bonus`: what it is worth at most as training starts, so that
+  one whose temperature rises may have more. Nothing is known, and nothing
+  refused, of a side on which rewards have no finite bound, or where the
+  discount is 1, nor of how negative a bonus may be: `mass_beyond_atoms` then
+  tells whether returns fit.
 
   Args:
-    environment_spec: the environment's spec; its `rewards`, if it has any, may
-      have `minimum` and `maximum`.
+    environment_spec: the environment's spec, with actions [A]; its `rewards`,
+      if it has any, may have `minimum` and `maximum`.
     config: the critics' head and atoms.
 
   Raises:
@@ -65,9 +69,20 @@ def require_atoms_hold_returns(
     if config.min_value > least * (1.0 - _ROUNDING):
       config.fail("min_value", _bound("at most", least, minimum, config))
   if maximum is not None and np.all(np.isfinite(maximum)):
-    most = max(0.0, horizon * float(np.max(maximum)))
+    most = horizon * float(np.max(maximum))
+    bonus = config.largest_bonus(environment_spec.actions.shape[0])
+    if bonus > 0.0:
+      kept = config.discount**config.n_step
+      most += bonus * kept / (1.0 - kept)
+    most = max(0.0, most)
     if config.max_value < most * (1.0 - _ROUNDING):
-      config.fail("max_value", _bound("at least", most, maximum, config))
+      allowed = _bound("at least", most, maximum, config)
+      if bonus > 0.0:
+        allowed += (
+          f", with a bonus of up to {bonus:.7g} on each next value at "
+          f"n_step={config.n_step}"
+        )
+      config.fail("max_value", allowed)
 
 
 def _bound(
@@ -233,7 +248,7 @@ def mass_beyond_atoms(
     reward: [B] rewards, scaled.
     discount: [B] discounts.
     categorical_target: what the target is: the distribution of the lowest mean
-      ("projection"), or that mean ("hl_gauss").
+      ("projection"), or that mean ("hl_gauss"), which smoothing keeps.
 
   Returns:
     The mean probability [] of a target beyond one of the end atoms, or the

@@ -45,7 +45,8 @@ PolicyLoss: TypeAlias = Callable[
 ]
 """(policy's parameters, extra state, transitions, two PRNG keys [2], context)
 -> (loss [], (new extra state, metrics)). The gradient is that of the first
-argument; both keys are consumed."""
+argument; both keys are consumed. Metrics are scalars, whole numbers too; one
+that is not is refused when a step is made."""
 
 
 UpdateExtras: TypeAlias = Callable[

@@ -1,4 +1,4 @@
-"""Running statistics of observations, as a part of the training state."""
+"""Running statistics, of observations above all, in the training state."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from acme_qsm.deferred import jnp
 
 # A standard deviation below this is taken for it: a constant stays small.
 _LEAST_VARIANCE = 1e-6
+# A feature that hardly ever changed may do so by any number of its deviations:
+# no network is to see more than so many. Stable-Baselines3's `VecNormalize` has
+# the same bound.
+LARGEST_NORMALIZED = 10.0
 
 
 class Statistics(NamedTuple):
@@ -35,9 +39,6 @@ def update_statistics(
 ) -> Statistics:
   """Takes a batch of observations into account.
 
-  The mean and the variance of all are those of two parts put together (Chan et
-  al., 1979).
-
   Args:
     statistics: those before.
     observation: [B, ...] observations.
@@ -47,32 +48,59 @@ def update_statistics(
   """
   batch_count = observation.shape[0]
   count = statistics.num_seen + batch_count
-  share = batch_count / count
-  difference = jnp.mean(observation, axis=0) - statistics.mean
   # One stands for the variance of none, and has no weight.
-  variance = (1.0 - share) * statistics.variance + share * jnp.var(
-    observation, axis=0
+  mean, variance = mix_moments(
+    statistics.mean, statistics.variance, observation, batch_count / count
   )
-  return Statistics(
-    num_seen=count,
-    mean=statistics.mean + share * difference,
-    variance=variance + share * (1.0 - share) * jnp.square(difference),
+  return Statistics(count, mean, variance)
+
+
+def mix_moments(
+  mean: jax.Array,
+  variance: jax.Array,
+  values: jax.Array,
+  share: float | jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+  """Mean and variance of a whole of which a batch of values is a share.
+
+  Those of two parts put together (Chan et al., 1979), by deviations from the
+  means: a mean square less the square of the mean would lose a variance that is
+  small beside the mean.
+
+  Args:
+    mean: [...] of the other part.
+    variance: [...] of the other part.
+    values: [B, ...] the batch.
+    share: the batch's share of the whole, in (0, 1].
+
+  Returns:
+    The whole's mean and variance [...].
+  """
+  difference = jnp.mean(values, axis=0) - mean
+  mixed = (1.0 - share) * variance + share * jnp.var(values, axis=0)
+  return (
+    mean + share * difference,
+    mixed + share * (1.0 - share) * jnp.square(difference),
   )
 
 
 def normalize(
   statistics: Statistics | None, observation: jax.Array
 ) -> jax.Array:
-  """Takes the mean off and divides by the standard deviation.
+  """Takes the mean off, divides by the standard deviation, and clips.
 
   Args:
     statistics: the observations'; None to leave them as they are.
     observation: [B, ...] observations.
 
   Returns:
-    Normalised observations [B, ...].
+    Normalised observations [B, ...], within +-`LARGEST_NORMALIZED`.
   """
   if statistics is None:
     return observation
   deviation = jnp.sqrt(jnp.maximum(statistics.variance, _LEAST_VARIANCE))
-  return (observation - statistics.mean) / deviation
+  return jnp.clip(
+    (observation - statistics.mean) / deviation,
+    -LARGEST_NORMALIZED,
+    LARGEST_NORMALIZED,
+  )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import typing
 
 from acme_qsm import diffusion
@@ -77,7 +78,9 @@ def make_sampler(
   schedule = make_schedule(networks, config)
   sample = {
     "noise_mean": diffusion.sample,
-    "posterior": diffusion.sample_posterior,
+    "posterior": functools.partial(
+      diffusion.sample_posterior, variance=config.posterior_variance
+    ),
   }[config.sampler]
 
   def sampler(

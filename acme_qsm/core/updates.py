@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 from typing import NamedTuple
@@ -9,6 +10,7 @@ from typing import NamedTuple
 from acme_qsm import types
 from acme_qsm.core.config import ActorCriticConfig
 from acme_qsm.deferred import jax
+from acme_qsm.deferred import jnp
 from acme_qsm.deferred import optax
 
 
@@ -69,8 +71,29 @@ def move_running_mean(
     The new mean [], which is biased towards its start at 0, and the same
     without that bias, as Adam's moments are freed of theirs.
   """
-  mean = decay * mean + (1.0 - decay) * value
-  return mean, mean / (1.0 - decay ** (updates + 1))
+  # In single precision, a decay near 1 is not what it was, but 1 less it is.
+  mean = mean + (1.0 - decay) * (value - mean)
+  return mean, mean / _seen_share(decay, updates)
+
+
+def newest_share(decay: float, updates: jax.Array) -> jax.Array:
+  """The newest value's share of a running mean that is freed of its bias.
+
+  Args:
+    decay: how much of the mean before is kept, in [0, 1).
+    updates: [] values seen before this one.
+
+  Returns:
+    (1 - decay) / (1 - decay^(updates + 1)) []: 1 of the first value.
+  """
+  # No more than all, which rounding may make it.
+  return jnp.minimum((1.0 - decay) / _seen_share(decay, updates), 1.0)
+
+
+def _seen_share(decay: float, updates: jax.Array) -> jax.Array:
+  """1 - decay^(updates + 1) [], with its digits however near 1 decay is."""
+  log_decay = math.log(decay) if decay > 0.0 else -math.inf
+  return -jnp.expm1((updates + 1) * log_decay)
 
 
 def move_target(

@@ -35,6 +35,9 @@ METRICS = (
 
 # Of the reference's decay, per action dimension.
 _REFERENCE_ENTROPY = -0.9
+# Adam squares a gradient of exp of this, which is as large as float32 holds
+# with room for what it is multiplied by.
+_LARGEST_EXPONENT = 40.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +47,10 @@ class WeightsConfig(DiffusionConfig):
   Attributes:
     weights: "self_normalized": softmax over the K samples. "exponential":
       exp(Q / temperature) / K. "normalized_exponential": the same, Q less the
-      batch's mean and divided by its standard deviation.
+      batch's mean, divided by its standard deviation and clipped.
+    q_value_clip: the largest size of a normalised Q: without a bound, one
+      outlier of a batch would be beyond what exp can take. At most 40 times the
+      lowest temperature.
     boltzmann_temperature: of the weights, where it starts; in units of the
       unscaled return, or in standard deviations of Q where that is normalised.
     temperature_update: how it moves. "constant". "target_kl": towards weights
@@ -63,6 +69,7 @@ class WeightsConfig(DiffusionConfig):
   """
 
   weights: Weights = "self_normalized"
+  q_value_clip: float = configuration.positive(3.0)
   boltzmann_temperature: float = configuration.positive(0.1)
   temperature_update: TemperatureUpdate = "target_kl"
   target_kl: float = configuration.positive(2.0)
@@ -92,6 +99,23 @@ class WeightsConfig(DiffusionConfig):
       self.fail(
         "exploration_noise", "positive for temperature_update='reference_decay'"
       )
+    most = _LARGEST_EXPONENT * self._lowest_temperature
+    if self.weights == "normalized_exponential" and self.q_value_clip > most:
+      self.fail(
+        "q_value_clip",
+        f"at most {most:.4g}, {_LARGEST_EXPONENT:.0f} times the lowest "
+        "temperature, for weights='normalized_exponential'",
+      )
+
+  @property
+  def _lowest_temperature(self) -> float:
+    """What the temperature does not fall below, but for `target_kl`."""
+    if self.temperature_update != "reference_decay":
+      return self.boltzmann_temperature
+    # Where the exploration noise has the reference's entropy.
+    deviation = math.exp(_REFERENCE_ENTROPY) / math.sqrt(2 * math.pi * math.e)
+    settled = max(self.min_temperature, deviation / self.exploration_noise)
+    return min(self.boltzmann_temperature, settled)
 
   def check_num_samples(self, field: str) -> None:
     """Raises ValueError unless K samples can have such weights.
@@ -179,7 +203,9 @@ def weigh(
     `losses.exponential_weights`.
   """
   if config.weights == "normalized_exponential":
-    return losses.exponential_weights(q_value, temperature, normalize=True)
+    return losses.exponential_weights(
+      q_value, temperature, normalize=True, clip=config.q_value_clip
+    )
   q_value = q_value / config.reward_scale
   if config.weights == "exponential":
     return losses.exponential_weights(q_value, temperature)
@@ -202,7 +228,7 @@ def shares(
     Shares [B, K] that sum to one over the K samples.
   """
   if config.weights == "normalized_exponential":
-    q_value = losses.normalize_q_value(q_value)
+    q_value = losses.normalize_q_value(q_value, config.q_value_clip)
   else:
     q_value = q_value / config.reward_scale
   return losses.self_normalized_weights(q_value, temperature)
@@ -230,9 +256,10 @@ def update_temperature(
 
   def loss(log_value: jax.Array) -> jax.Array:
     if config.temperature_update == "target_kl":
-      per_example = losses.temperature_loss(
-        jnp.exp(log_value), share, config.target_kl
-      )
+      # Of the logarithm in the temperature's place: the dual's own gradient has
+      # the temperature for a factor, and Adam, which remembers the gradients of
+      # a high one, takes three times as long down from there.
+      per_example = losses.temperature_loss(log_value, share, config.target_kl)
       return jnp.mean(per_example)
     # The entropy of the exploration noise is driven to a target; per action
     # dimension, which is all the same to Adam.

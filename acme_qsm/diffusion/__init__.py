@@ -13,8 +13,8 @@ from acme_qsm import lazy
 if typing.TYPE_CHECKING:
   from acme_qsm.diffusion.chains import chain_log_prob
   from acme_qsm.diffusion.chains import sample_chain
-  from acme_qsm.diffusion.reverse import density_at_bounds
   from acme_qsm.diffusion.reverse import reverse_samples
+  from acme_qsm.diffusion.reverse import stein_kernel
   from acme_qsm.diffusion.samplers import DenoiseFn
   from acme_qsm.diffusion.samplers import sample
   from acme_qsm.diffusion.samplers import sample_langevin
@@ -26,18 +26,19 @@ if typing.TYPE_CHECKING:
   from acme_qsm.diffusion.schedules import NoiseSchedule
   from acme_qsm.diffusion.schedules import remove_noise
   from acme_qsm.diffusion.schedules import ScheduleName
+  from acme_qsm.diffusion.transitions import PosteriorVariance
   from acme_qsm.diffusion.transitions import transition
   from acme_qsm.diffusion.transitions import TransitionName
 
 __all__ = [
   "DenoiseFn",
   "NoiseSchedule",
+  "PosteriorVariance",
   "ScheduleName",
   "ScoreFn",
   "TransitionName",
   "add_noise",
   "chain_log_prob",
-  "density_at_bounds",
   "make_betas",
   "make_schedule",
   "remove_noise",
@@ -46,6 +47,7 @@ __all__ = [
   "sample_chain",
   "sample_langevin",
   "sample_posterior",
+  "stein_kernel",
   "transition",
 ]
 
@@ -54,12 +56,12 @@ __getattr__, __dir__ = lazy.attach(
   {
     "DenoiseFn": "acme_qsm.diffusion.samplers",
     "NoiseSchedule": "acme_qsm.diffusion.schedules",
+    "PosteriorVariance": "acme_qsm.diffusion.transitions",
     "ScheduleName": "acme_qsm.diffusion.schedules",
     "ScoreFn": "acme_qsm.diffusion.samplers",
     "TransitionName": "acme_qsm.diffusion.transitions",
     "add_noise": "acme_qsm.diffusion.schedules",
     "chain_log_prob": "acme_qsm.diffusion.chains",
-    "density_at_bounds": "acme_qsm.diffusion.reverse",
     "make_betas": "acme_qsm.diffusion.schedules",
     "make_schedule": "acme_qsm.diffusion.schedules",
     "remove_noise": "acme_qsm.diffusion.schedules",
@@ -68,6 +70,7 @@ __getattr__, __dir__ = lazy.attach(
     "sample_chain": "acme_qsm.diffusion.chains",
     "sample_langevin": "acme_qsm.diffusion.samplers",
     "sample_posterior": "acme_qsm.diffusion.samplers",
+    "stein_kernel": "acme_qsm.diffusion.reverse",
     "transition": "acme_qsm.diffusion.transitions",
   },
 )

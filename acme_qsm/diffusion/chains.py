@@ -21,6 +21,7 @@ from acme_qsm.diffusion.transitions import check_name
 from acme_qsm.diffusion.transitions import clip_latent
 from acme_qsm.diffusion.transitions import Levels
 from acme_qsm.diffusion.transitions import make_levels
+from acme_qsm.diffusion.transitions import PosteriorVariance
 from acme_qsm.diffusion.transitions import transition_mean
 from acme_qsm.diffusion.transitions import transition_std
 from acme_qsm.diffusion.transitions import TransitionName
@@ -33,6 +34,7 @@ def sample_chain(
   shape: tuple[int, int],
   *,
   sampler: TransitionName = "noise_mean",
+  posterior_variance: PosteriorVariance = "fixed_small",
   temperature: float | jax.Array = 1.0,
   min_std: float = 0.1,
   clip: float | None = 1.0,
@@ -50,6 +52,7 @@ def sample_chain(
     schedule: the noise schedule, T steps.
     shape: [B, A].
     sampler: the steps' Gaussian: see `transition`.
+    posterior_variance: the variance of "posterior": see `transition`.
     temperature: scale of the steps' standard deviation, at least 0.
     min_std: least standard deviation of a step, in units of action, positive.
     clip: bound of what enters a step ("noise_mean") or of its clean-action
@@ -65,7 +68,9 @@ def sample_chain(
     ValueError: if an argument is out of range.
   """
   check_arguments(clip, temperature=temperature, start_scale=start_scale)
-  levels, stds = _make_levels(schedule, sampler, temperature, min_std)
+  levels, stds = _make_levels(
+    schedule, sampler, posterior_variance, temperature, min_std
+  )
   num_steps = schedule.num_steps
   # The rows are those of `sample`.
   draws = jax.random.normal(key, (num_steps + 1, *shape))
@@ -97,6 +102,7 @@ def chain_log_prob(
   chain: jax.Array,
   *,
   sampler: TransitionName = "noise_mean",
+  posterior_variance: PosteriorVariance = "fixed_small",
   temperature: float | jax.Array = 1.0,
   min_std: float = 0.1,
   clip: float | None = 1.0,
@@ -113,6 +119,7 @@ def chain_log_prob(
     schedule: the noise schedule, T steps.
     chain: [T + 1, B, A] samples before any clip, as of `sample_chain`.
     sampler: as the chain was drawn.
+    posterior_variance: as the chain was drawn.
     temperature: as the chain was drawn.
     min_std: as the chain was drawn.
     clip: as the chain was drawn.
@@ -125,7 +132,9 @@ def chain_log_prob(
     ValueError: if an argument is out of range.
   """
   check_arguments(clip, temperature=temperature)
-  levels, stds = _make_levels(schedule, sampler, temperature, min_std)
+  levels, stds = _make_levels(
+    schedule, sampler, posterior_variance, temperature, min_std
+  )
   chex.assert_shape(chain, (schedule.num_steps + 1, None, None))
   chain = jax.lax.stop_gradient(chain)
   entering = jnp.concatenate(
@@ -141,18 +150,19 @@ def chain_log_prob(
 def _make_levels(
   schedule: NoiseSchedule,
   sampler: TransitionName,
+  posterior_variance: PosteriorVariance,
   temperature: float | jax.Array,
   min_std: float,
 ) -> tuple[Levels, jax.Array]:
   """Returns the levels and standard deviations of all steps, each [T]."""
-  check_name(sampler)
+  check_name(sampler, posterior_variance)
   if min_std <= 0:
     raise ValueError(
       f"min_std must be positive, got {min_std}: without noise the last step "
       "has no density."
     )
   levels = make_levels(schedule)
-  std = temperature * transition_std(levels, sampler)
+  std = temperature * transition_std(levels, sampler, posterior_variance)
   return levels, jnp.maximum(std, min_std)
 
 

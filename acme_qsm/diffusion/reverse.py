@@ -3,6 +3,7 @@
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from acme_qsm.diffusion.schedules import NoiseSchedule
 from acme_qsm.diffusion.schedules import per_example
@@ -13,6 +14,8 @@ from acme_qsm.diffusion.schedules import remove_noise
 # error of the distribution function, in float32, below 1e-4.
 _TAIL = 5.0
 _NARROW = 0.02
+# What is less than exp(-18) of a density's mode is left out of integrals.
+_LOG_CUT = 18.0
 
 
 def reverse_samples(
@@ -87,43 +90,97 @@ def reverse_samples(
   return clean, (repeated - action_scale * clean) / noise_scale
 
 
-def density_at_bounds(
+def stein_kernel(
   schedule: NoiseSchedule,
   noisy_action: jax.Array,
   step: jax.Array,
-  bound: float,
-) -> jax.Array:
-  """How dense reverse samples are at either end of their range.
+  clean_action: jax.Array,
+  tilt: jax.Array,
+  *,
+  bound: float | None = None,
+) -> tuple[jax.Array, jax.Array]:
+  """The Stein kernel of reverse samples' density, tilted, and its mean.
 
-  Of each entry of the clean action that `reverse_samples` draws with a bound.
+  Entry by entry: q_g(a) is proportional to exp(g a) q(a), with q the density of
+  what `reverse_samples` draws. Its kernel is
+
+    tau(a) = 1 / q_g(a) int_a^b (x - mean) q_g(x) dx,
+
+  which is not negative, 0 at -b and b, and for which E[(a - mean) f(a)] =
+  E[tau(a) f'(a)] under q_g (Stein, 1986; Cacoullos & Papathanasiou, 1989). A
+  normal's is its variance, (1 - alpha_bar_t) / alpha_bar_t, whatever the tilt;
+  the uniform density's, which the box leaves of much noise, (b^2 - a^2) / 2.
 
   Args:
     schedule: the noise schedule.
     noisy_action: [B, A] noisy actions a_t.
     step: [B] or [] denoising steps t in 0 .. T - 1, integers.
-    bound: b, positive.
+    clean_action: [B, K, A] where; within the bound.
+    tilt: [B, A] g.
+    bound: b, positive; None for none.
 
   Returns:
-    The logarithms of the densities at -b and at b: [B, A, 2].
+    tau [B, K, A] and the mean [B, A]. With a bound, by quadrature, to four
+    digits in single precision, however steep the tilt.
   """
+  chex.assert_rank([noisy_action, clean_action, tilt], [2, 3, 2])
   alpha_bar = per_example(schedule.alpha_bars[step], noisy_action)
-  action_scale, noise_scale = jnp.sqrt(alpha_bar), jnp.sqrt(1.0 - alpha_bar)
-  # By symmetry, as in `reverse_samples`: the near end is that of a_t's sign.
-  size = jnp.abs(noisy_action)
-  low = (size - bound * action_scale) / noise_scale
-  high = (size + bound * action_scale) / noise_scale
-  # log(tail(low) - tail(high)), without the digits that the tails share.
-  log_tail_low = jax.scipy.special.log_ndtr(-low)
-  log_tail_high = jax.scipy.special.log_ndtr(-high)
-  log_mass = log_tail_low + jnp.log(-jnp.expm1(log_tail_high - log_tail_low))
-  # Per unit of the clean action, not of the noise.
-  log_unit = jnp.log(action_scale / noise_scale) - log_mass
-  near = jax.scipy.stats.norm.logpdf(low) + log_unit
-  far = jax.scipy.stats.norm.logpdf(high) + log_unit
-  positive = noisy_action >= 0
-  return jnp.stack(
-    [jnp.where(positive, far, near), jnp.where(positive, near, far)], axis=-1
+  variance = (1.0 - alpha_bar) / alpha_bar
+  location = noisy_action / jnp.sqrt(alpha_bar)
+  if bound is None:
+    mean = location + variance * tilt
+    kernel = jnp.broadcast_to(variance[:, None], clean_action.shape)
+    return kernel, mean
+  precision = jnp.broadcast_to(1.0 / variance, tilt.shape)
+  rise = location * precision + tilt  # Of log q_g, at 0.
+  mean = _tilted_mean(rise, precision, bound)
+  mean_, rise, precision = (each[:, None] for each in (mean, rise, precision))
+  # From a to the end on its own side of the mean, over which q_g, as any
+  # density of concave logarithm, rises by no more than a factor of e.
+  side = jnp.where(clean_action >= mean_, 1.0, -1.0)
+  fall = side * (clean_action * precision - rise)
+  width = jnp.minimum(bound - side * clean_action, _reach(fall, precision))
+  points, shares = _quadrature(8)
+  away = width[..., None] * points
+  log_ratio = -(fall[..., None] + 0.5 * precision[..., None] * away) * away
+  excess = side * (clean_action - mean_)
+  integrand = (away + excess[..., None]) * jnp.exp(log_ratio)
+  return width * jnp.sum(shares * integrand, axis=-1), mean
+
+
+def _tilted_mean(
+  rise: jax.Array, precision: jax.Array, bound: float
+) -> jax.Array:
+  """The mean of the density exp(rise a - precision a^2 / 2) on the box."""
+  # By symmetry: in distances from the end where the density is. There, log q
+  # falls by so much per unit inwards, or first rises to a mode.
+  fall = jnp.abs(rise) - precision * bound
+  mode = jnp.maximum(-fall / precision, 0.0)
+  low = jnp.maximum(mode - jnp.sqrt(2.0 * _LOG_CUT / precision), 0.0)
+  high = jnp.minimum(2.0 * bound, _reach(fall, precision))
+  points, shares = _quadrature(32)
+  away = low[..., None] + (high - low)[..., None] * points
+  log_density = -jnp.maximum(fall, 0.0)[..., None] * away - 0.5 * precision[
+    ..., None
+  ] * jnp.square(away - mode[..., None])
+  weight = shares * jnp.exp(
+    log_density - jnp.max(log_density, axis=-1, keepdims=True)
   )
+  distance = jnp.sum(weight * away, axis=-1) / jnp.sum(weight, axis=-1)
+  return jnp.where(rise < 0, -1.0, 1.0) * (bound - distance)
+
+
+def _reach(fall: jax.Array, precision: jax.Array) -> jax.Array:
+  """Where exp(-fall y - precision y^2 / 2) is next to nothing of its mode."""
+  falling = jnp.maximum(fall, 0.0)
+  root = jnp.sqrt(jnp.square(falling) + 2.0 * _LOG_CUT * precision)
+  return jnp.maximum(-fall / precision, 0.0) + 2.0 * _LOG_CUT / (falling + root)
+
+
+def _quadrature(num_points: int) -> tuple[jax.Array, jax.Array]:
+  """Gauss-Legendre points and weights on [0, 1]."""
+  points, weights = np.polynomial.legendre.leggauss(num_points)
+  return jnp.float32((points + 1.0) / 2.0), jnp.float32(weights / 2.0)
 
 
 def _draw_truncated(

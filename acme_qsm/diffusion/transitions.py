@@ -17,6 +17,8 @@ from acme_qsm.diffusion.schedules import NoiseSchedule
 from acme_qsm.diffusion.schedules import per_example
 
 TransitionName = Literal["noise_mean", "posterior"]
+PosteriorVariance = Literal["fixed_small", "fixed_large"]
+"""Of "posterior"; named as in the code of Nichol & Dhariwal (2021)."""
 
 
 class Levels(NamedTuple):
@@ -63,9 +65,13 @@ def transition_mean(
   )
 
 
-def transition_std(levels: Levels, name: TransitionName) -> jax.Array:
+def transition_std(
+  levels: Levels,
+  name: TransitionName,
+  posterior_variance: PosteriorVariance = "fixed_small",
+) -> jax.Array:
   """The standard deviation of `transition`: depends on the levels alone."""
-  if name == "noise_mean":
+  if name == "noise_mean" or posterior_variance == "fixed_large":
     return jnp.where(levels.next_alpha_bar == 1.0, 0.0, jnp.sqrt(levels.beta))
   return jnp.sqrt(levels.beta * _noise_share(levels))
 
@@ -82,6 +88,7 @@ def transition(
   step: jax.Array,
   *,
   name: TransitionName = "noise_mean",
+  posterior_variance: PosteriorVariance = "fixed_small",
   clip: float | None = 1.0,
 ) -> tuple[jax.Array, jax.Array]:
   """Mean and standard deviation of what a denoising step draws.
@@ -99,7 +106,11 @@ def transition(
            + (1 - alpha_bar_{t-1}) sqrt(alpha_t) / (1 - alpha_bar_t) a_t
     std = sqrt(beta_t (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t)).
 
-  Where nothing is clipped, both means are the same.
+  Where nothing is clipped, both means are the same. That variance is right
+  where the clean action is certain, and too small by the clean action's own
+  variance given a_t; beta_t ("fixed_large") is right for clean actions from
+  N(0, I), which are the least certain (Ho et al., 2020, section 3.2). See
+  `sample_posterior` for what both make of a policy.
 
   Args:
     schedule: the noise schedule.
@@ -107,15 +118,17 @@ def transition(
     noisy_action: [B, A] the noisy actions a_t.
     step: [B] or [] denoising steps t in 0 .. T - 1, integers.
     name: which Gaussian.
+    posterior_variance: "fixed_small": as above. "fixed_large": that of
+      "posterior" too is beta_t, and 0 at t = 0.
     clip: bound of the estimated clean action of "posterior"; None for none.
 
   Returns:
     The mean [B, A] and the standard deviation [B, 1] or [1, 1].
 
   Raises:
-    ValueError: if the name is unknown.
+    ValueError: if a name is unknown.
   """
-  check_name(name)
+  check_name(name, posterior_variance)
   chex.assert_equal_shape([noise_prediction, noisy_action])
   step = jnp.asarray(step)
   chex.assert_type(step, int)
@@ -123,14 +136,19 @@ def transition(
     lambda level: per_example(level[step], noisy_action), make_levels(schedule)
   )
   mean = transition_mean(levels, noise_prediction, noisy_action, name, clip)
-  return mean, transition_std(levels, name)
+  return mean, transition_std(levels, name, posterior_variance)
 
 
-def check_name(name: str) -> None:
-  """Raises a ValueError where there is no transition of that name."""
+def check_name(name: str, posterior_variance: str = "fixed_small") -> None:
+  """Raises a ValueError where there is no transition of those names."""
   if name not in get_args(TransitionName):
     raise ValueError(
       f"Unknown transition {name!r}; one of {get_args(TransitionName)}."
+    )
+  if posterior_variance not in get_args(PosteriorVariance):
+    raise ValueError(
+      f"Unknown posterior_variance {posterior_variance!r}; one of "
+      f"{get_args(PosteriorVariance)}."
     )
 
 

@@ -1,6 +1,11 @@
 """dm_control's tasks as environments in the form that agents here expect."""
 
+import importlib
+import logging
+import os
+import sys
 import warnings
+from typing import Any
 
 import dm_env
 import numpy as np
@@ -9,10 +14,38 @@ from acme_qsm.environments import wrappers
 from acme_qsm.environments.tasks import validate_action_repeat
 from acme_qsm.environments.tasks import validate_task
 
-with warnings.catch_warnings():
-  # Without a display, GLFW warns when it is imported; training never renders.
-  warnings.filterwarnings("ignore", message=".*GLFW.*|.*X11.*")
-  from dm_control import suite
+_RENDERER, _NO_RENDERER = "MUJOCO_GL", "disabled"
+
+
+def _import_suite() -> Any:
+  """Imports dm_control, without a renderer if the one asked for is not there.
+
+  Training never renders.
+  """
+  with warnings.catch_warnings():
+    # Without a display, GLFW warns when it is imported.
+    warnings.filterwarnings("ignore", message=".*GLFW.*|.*X11.*")
+    try:
+      return importlib.import_module("dm_control.suite")
+    except Exception as error:  # Of many kinds, by what is wrong with it.
+      renderer = os.environ.get(_RENDERER)
+      if renderer in (None, _NO_RENDERER):
+        raise
+      reason = str(error).partition("\n")[0]
+      for name in [*sys.modules]:
+        # Of some, half is loaded.
+        if name.partition(".")[0] == "dm_control":
+          del sys.modules[name]
+      os.environ[_RENDERER] = _NO_RENDERER
+      suite = importlib.import_module("dm_control.suite")
+  logging.warning(
+    "%s=%s: there is no such renderer, and none is used: %s",
+    *(_RENDERER, renderer, reason),
+  )
+  return suite
+
+
+suite = _import_suite()
 
 
 def make(task: str, seed: int, *, action_repeat: int = 1) -> dm_env.Environment:

@@ -18,6 +18,7 @@ from acme_qsm import methods
 from acme_qsm.agents import acme_agents
 from acme_qsm.agents.builder import DiffusionBuilder
 from acme_qsm.experiments import compilation_cache
+from acme_qsm.experiments import own_modules
 from acme_qsm.experiments.config import CheckpointingConfig
 from acme_qsm.experiments.config import ExperimentConfig
 
@@ -133,9 +134,7 @@ def _import_own(agent: str) -> str:
     raise ValueError(f"agent must be NAME or MODULE:NAME, got {agent!r}.")
   # From where the command is typed, in all processes of the run.
   folder = os.getcwd()
-  sys.path.insert(0, folder)
-  paths = [folder, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-  os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+  own_modules.find_in(folder)
   try:
     importlib.import_module(module)
   except ModuleNotFoundError as error:

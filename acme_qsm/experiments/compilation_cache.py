@@ -7,6 +7,7 @@ import platform
 import sys
 
 from acme_qsm.deferred import jax
+from acme_qsm.experiments import homes
 
 # What takes less to compile takes as long to find and read.
 _LEAST_SECONDS = 0.1
@@ -22,11 +23,21 @@ def use(folder: pathlib.Path | None = None) -> pathlib.Path | None:
     folder: where; None for `default_folder`.
 
   Returns:
-    The folder; None where the environment says it.
+    The folder; None where the environment says it, and where nothing can be
+    kept, which is told in a line.
   """
   if "JAX_COMPILATION_CACHE_DIR" in os.environ:
     return None
-  folder = folder or default_folder()
+  try:
+    folder = folder or default_folder()
+    homes.require_writable(folder)
+  except (OSError, RuntimeError) as error:
+    # RuntimeError: pathlib's, of a user without a home.
+    print(
+      f"Warning: what JAX compiles is not kept for the next start: {error}",
+      file=sys.stderr,
+    )
+    return None
   for name, value in {
     "jax_compilation_cache_dir": str(folder),
     "jax_persistent_cache_min_compile_time_secs": _LEAST_SECONDS,
@@ -43,6 +54,9 @@ def default_folder() -> pathlib.Path:
 
   A home may be shared by machines whose processors differ in what they can do,
   which JAX does not ask for.
+
+  Raises:
+    RuntimeError: if the user has no home.
   """
   base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
   name = f"jax_{platform.machine()}_{_processor()}"

@@ -11,6 +11,7 @@ import numpy as np
 from acme_qsm.experiments.counts import ACTOR_STEPS
 from acme_qsm.experiments.counts import Counts
 from acme_qsm.experiments.environments import Group
+from acme_qsm.replay import values
 
 
 @dataclasses.dataclass
@@ -121,12 +122,13 @@ class Episodes:
     """Takes note of a step that an environment has made."""
     episode = self._episodes[index]
     assert episode is not None
+    reward = values.take_number("reward", timestep.reward, episode.length + 1)
     self._actors[index].observe(action, timestep)
     self._counts.increment(**{ACTOR_STEPS: 1})
     for observer in self._observers:
       observer.observe(self._group.environments[index], timestep, action)
     episode.timestep = timestep
-    episode.episode_return += float(timestep.reward)
+    episode.episode_return += reward
     episode.length += 1
     if timestep.last():
       self._end(index, episode)

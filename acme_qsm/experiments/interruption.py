@@ -1,23 +1,32 @@
 """Stopping at a moment of the run's own choosing."""
 
+import contextlib
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 # Signals so close to each other are one.
 _SAME_SECONDS = 1.0
 
+LAUNCHERS = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+"""Signals that a terminal or a cluster sends to all processes of a run at once,
+and that are for its launcher alone."""
+
 
 class Interruption:
-  """Notes SIGINT and SIGTERM instead of dying of them: a context manager.
+  """Notes signals to end instead of dying of them: a context manager.
+
+  SIGINT (Ctrl-C), SIGTERM, SIGHUP (a terminal that is closed) and SIGUSR1 (a
+  cluster's warning). SIGHUP stays ignored where it was, as under `nohup`.
 
   The second signal has its usual effect, unless it comes with the first: a
   signal to a group of processes may be passed on by one of them as well.
   Outside the main thread, where Python takes no signals, nothing is changed.
   """
 
-  _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+  _SIGNALS = (signal.SIGTERM, *LAUNCHERS)
 
   def __init__(self):
     self._received: int | None = None
@@ -27,7 +36,8 @@ class Interruption:
   def __enter__(self) -> "Interruption":
     if threading.current_thread() is threading.main_thread():
       for number in self._SIGNALS:
-        self._previous[number] = signal.signal(number, self._handle)
+        if not _stays_ignored(number):
+          self._previous[number] = signal.signal(number, self._handle)
     return self
 
   def __exit__(self, *unused_exception) -> None:
@@ -46,6 +56,11 @@ class Interruption:
       self._restore()
       signal.raise_signal(number)
 
+  @property
+  def received(self) -> signal.Signals | None:
+    """The signal that has come, if one has."""
+    return None if self._received is None else signal.Signals(self._received)
+
   def requested(self) -> bool:
     """Whether a signal has come."""
     return self._received is not None
@@ -55,9 +70,41 @@ class Interruption:
 
     Raises:
       KeyboardInterrupt: after SIGINT.
-      SystemExit: after SIGTERM, with the exit code 128 + 15.
+      SystemExit: after another, with the exit code 128 + its number.
     """
     if self._received == signal.SIGINT:
       raise KeyboardInterrupt
     if self._received is not None:
       raise SystemExit(128 + self._received)
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+  """A context in which SIGHUP and SIGUSR1 wait until its end.
+
+  For a launcher while it starts processes: what it starts never gets them.
+  """
+  held = signal.pthread_sigmask(
+    signal.SIG_BLOCK, set(LAUNCHERS) - {signal.SIGINT}
+  )
+  try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, held)
+
+
+def leave_to_launcher() -> None:
+  """Ignores, in a process of a run, what is for the run's launcher."""
+  for number in LAUNCHERS:
+    signal.signal(number, signal.SIG_IGN)
+
+
+def take_as_sigterm() -> None:
+  """Has SIGHUP, unless it is ignored, and SIGUSR1 do what SIGTERM does."""
+  for number in set(LAUNCHERS) - {signal.SIGINT}:
+    if not _stays_ignored(number):
+      signal.signal(number, lambda *unused: signal.raise_signal(signal.SIGTERM))
+
+
+def _stays_ignored(number: int) -> bool:
+  return number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN

@@ -335,6 +335,7 @@ class ManySeeds:
       self._folder,
       {title: [run.records.path for run in self._runs if run.records.path]},
       title,
+      self._runs[0].records.disk,
     )
     self._is_drawn = True
 

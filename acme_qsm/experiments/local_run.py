@@ -10,9 +10,12 @@ from acme_qsm.experiments import native_output
 from acme_qsm.experiments import preparation
 from acme_qsm.experiments.config import ExperimentConfig
 from acme_qsm.experiments.config import ExperimentError
+from acme_qsm.experiments.counts import LEARNER_STEPS
 from acme_qsm.experiments.interruption import Interruption
 from acme_qsm.experiments.progress import Progress
 from acme_qsm.experiments.records import workdir
+from acme_qsm.experiments.records.disk import Disk
+from acme_qsm.experiments.records.disk import SaveError
 from acme_qsm.experiments.seed_run import SeedRun
 from acme_qsm.experiments.seeds import Seeds
 
@@ -35,8 +38,9 @@ def run_experiment(
   action is chosen with the parameters before the newest learner steps; an
   evaluation has the newest. With a work directory (`experiment.checkpointing`),
   the run leaves there its configuration, logs, checkpoints and learning curve,
-  and goes on from its last checkpoint if it was interrupted: by SIGINT or
-  SIGTERM, which first make it save one, or by anything else.
+  and goes on from its last checkpoint if it was interrupted: by SIGINT,
+  SIGTERM, SIGHUP or SIGUSR1, which first make it save one, or by anything else.
+  While the disk is full it goes on without logs and checkpoints.
 
   Args:
     experiment: what to run.
@@ -54,9 +58,12 @@ def run_experiment(
       started.
     CheckpointError: if none of the run's checkpoints can be read, or the other
       kind of replay wrote it.
-    NonFiniteError: if the environment or a loss gives a NaN or an infinity.
+    InvalidValueError: if the environment gives what nobody can use, such as a
+      reward of None, or (a NonFiniteError) it or a loss gives a NaN or an
+      infinity.
+    SaveError: if the last checkpoint cannot be written.
     KeyboardInterrupt: after SIGINT, once a checkpoint is written.
-    SystemExit: after SIGTERM, likewise.
+    SystemExit: after SIGTERM, SIGHUP or SIGUSR1, likewise.
   """
   preparation.require_at_least(1, num_envs=num_envs)
   prepared = preparation.prepare(experiment, eval_every, num_eval_episodes)
@@ -65,7 +72,7 @@ def run_experiment(
       replay, prepared.parts, Seeds(experiment.seed).replay()
     )
   with contextlib.ExitStack() as stack:
-    run = SeedRun(prepared, "", stack)
+    run = SeedRun(prepared, "", Disk(), stack)
 
     def make_agent(note: Callable[[str], None]) -> local_agents.LocalAgent:
       run.start(start_replay)
@@ -116,15 +123,17 @@ def run_seeds(
       directory cannot be used, or the replays do not fit into memory together;
       before anything is started.
     CheckpointError: as `run_experiment` does, for any of the seeds.
-    NonFiniteError: as `run_experiment` does; it names the seed. Nothing is
+    InvalidValueError: as `run_experiment` does; it names the seed. Nothing is
       saved then: every seed stays at its last checkpoint.
+    SaveError: as `run_experiment` does, for any of the seeds.
     KeyboardInterrupt: after SIGINT, once each seed has a checkpoint.
-    SystemExit: after SIGTERM, likewise.
+    SystemExit: after SIGTERM, SIGHUP or SIGUSR1, likewise.
   """
   preparation.require_at_least(1, num_seeds=num_seeds, num_envs=num_envs)
   folder = None
   if experiment.checkpointing is not None:
-    folder = workdir.choose_folder(experiment.checkpointing)
+    with preparation.as_experiment_error():
+      folder = workdir.choose_folder(experiment.checkpointing)
   common = preparation.prepare(experiment, eval_every, num_eval_episodes)
   if not common.parts.trains_seeds():
     raise ExperimentError(
@@ -141,8 +150,11 @@ def run_seeds(
     for index, seed in enumerate(seeds)
   ]
   with contextlib.ExitStack() as stack:
+    # One for all seeds, so that they say it once.
+    disk = Disk()
     runs = [
-      SeedRun(each, f"seed {each.experiment.seed}", stack) for each in prepared
+      SeedRun(each, f"seed {each.experiment.seed}", disk, stack)
+      for each in prepared
     ]
 
     def make_agent(note: Callable[[str], None]) -> local_agents.LocalAgent:
@@ -187,16 +199,26 @@ class _Loop:
     if len(runs) > 1:
       title += f", {len(runs)} seeds"
     self._progress = Progress(self._total_steps, title, self._steps)
+    self._disk = records.disk
+    self._disk.say = self._progress.note
     self._agent = make_agent(self._progress.note)
     stack.enter_context(self._progress)
     start = self._agent.describe_start()
     if start is not None:
       self._progress.note(start)
+    warning = preparation.warn_of_no_learning(experiment)
+    if warning is not None and not self._has_learned:
+      self._progress.note(warning)
 
   @property
   def _steps(self) -> int:
     """Environment steps made by each seed, if not more."""
     return min(run.steps for run in self._runs)
+
+  @property
+  def _has_learned(self) -> bool:
+    """Whether a learner step of any seed was ever made."""
+    return any(run.counts[LEARNER_STEPS] for run in self._runs)
 
   @property
   def _is_over(self) -> bool:
@@ -212,16 +234,27 @@ class _Loop:
       self._step()
       self._evaluate_if_due()
       self._display()
-    if self._interruption.requested() or any(
-      run.saved_steps != run.steps for run in self._runs
-    ):
+    if self._interruption.requested() or self._are_unsaved:
       self._agent.learn()
       self._save()
     self._agent.draw_curves()
+    if self._are_unsaved:
+      raise SaveError(
+        f"The last checkpoint could not be written: {self._disk.error}"
+      )
     self._interruption.raise_if_requested()
     self._progress.note(
       f"Done: {self._steps:,} environment steps{self._where}."
     )
+    if not self._has_learned:
+      self._progress.note(
+        preparation.describe_no_learning(self._runs[0].experiment)
+      )
+
+  @property
+  def _are_unsaved(self) -> bool:
+    """Whether any seed has made steps that are in no checkpoint."""
+    return any(run.saved_steps != run.steps for run in self._runs)
 
   def _step(self) -> None:
     """Makes a step of each environment, and the learner steps that are due."""

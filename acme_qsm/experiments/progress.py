@@ -1,6 +1,7 @@
 """One live display of a run's progress, or plain lines where none can be."""
 
 import collections
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,8 @@ from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+
+from acme_qsm.experiments import output
 
 _REFRESH_SECONDS = 0.2
 _LINE_SECONDS = 30.0
@@ -41,13 +44,16 @@ class Progress:
       total_steps: environment steps of the whole run.
       title: what is running.
       initial_steps: environment steps that a resumed run had done before.
-      console: where to print; standard output if None.
+      console: where to print; standard output if None. What cannot be printed
+        there is dropped.
       clock: tells the time in seconds.
     """
     self._total_steps = total_steps
     self._title = title
     self._steps = initial_steps
-    self._console = console or Console()
+    self._console = console or Console(
+      file=output.forgiving(sys.stdout)  # pyright: ignore[reportArgumentType]
+    )
     self._clock = clock
     self._fields: dict[str, Any] = {}
     self._samples: collections.deque[tuple[float, int]] = collections.deque()

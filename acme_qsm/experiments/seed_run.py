@@ -11,6 +11,7 @@ import numpy as np
 
 from acme_qsm.experiments import environments
 from acme_qsm.experiments import preparation
+from acme_qsm.experiments import time_steps
 from acme_qsm.experiments.counts import ACTOR_STEPS
 from acme_qsm.experiments.counts import Counter
 from acme_qsm.experiments.counts import Counts
@@ -19,9 +20,10 @@ from acme_qsm.experiments.local_replay import Batches
 from acme_qsm.experiments.local_replay import Replay
 from acme_qsm.experiments.records import metrics
 from acme_qsm.experiments.records import run_records
+from acme_qsm.experiments.records.disk import Disk
 from acme_qsm.experiments.records.run_state import RunState
 from acme_qsm.experiments.seeds import Seeds
-from acme_qsm.types import NonFiniteError
+from acme_qsm.types import InvalidValueError
 
 # Learner steps between rows of the learner's log.
 _LEARNER_LOG_PERIOD = 500
@@ -29,7 +31,7 @@ _LEARNER_LOG_PERIOD = 500
 
 @contextlib.contextmanager
 def at_step_of(runs: "Sequence[SeedRun]", name: str = "") -> Iterator[None]:
-  """Says at which environment step a NaN or an infinity turned up.
+  """Says at which environment step a value turned up that nobody can use.
 
   Args:
     runs: the seeds in any of which it may have.
@@ -37,10 +39,10 @@ def at_step_of(runs: "Sequence[SeedRun]", name: str = "") -> Iterator[None]:
   """
   try:
     yield
-  except NonFiniteError as error:
+  except InvalidValueError as error:
     where = f"{name}, at" if name else "At"
     step = min(run.steps for run in runs) + 1
-    raise NonFiniteError(f"{where} environment step {step}: {error}") from error
+    raise type(error)(f"{where} environment step {step}: {error}") from error
 
 
 class SeedRun:
@@ -70,6 +72,7 @@ class SeedRun:
     self,
     prepared: preparation.Prepared,
     name: str,
+    disk: Disk,
     stack: contextlib.ExitStack,
   ):
     """Claims the work directory, and looks what to go on from.
@@ -77,6 +80,7 @@ class SeedRun:
     Args:
       prepared: the experiment.
       name: what the seed is called; "" where it is the only one.
+      disk: says what cannot be written.
       stack: ends what is made here and later.
     """
     self.name = name
@@ -92,6 +96,7 @@ class SeedRun:
       self._workdir.path if self._workdir else None,
       self.experiment.checkpointing,
       self.experiment.logger_factory,
+      disk,
     )
     self.checkpoint = self.records.latest_checkpoint()
     self.state = RunState.of(self.checkpoint)
@@ -114,9 +119,10 @@ class SeedRun:
 
   def start(self, start_replay: Callable[..., Replay]) -> None:
     """Starts replay, and drops what was logged after the checkpoint."""
-    self.replay = start_replay(self._workdir, self.checkpoint)
-    self._stack.callback(self.replay.stop)
-    self.records.rewind(self.checkpoint)
+    with preparation.as_start_error():
+      self.replay = start_replay(self._workdir, self.checkpoint)
+      self._stack.callback(self.replay.stop)
+      self.records.rewind(self.checkpoint)
     self.batches = Batches(self.replay, self.parts)
 
   def make_learner_log(
@@ -186,12 +192,17 @@ class SeedRun:
 
   def make_evaluation_environment(self, actor_steps: int) -> Any:
     """Makes the environment of an evaluation at an environment step."""
-    return self.experiment.environment_factory(
+    environment = self.experiment.environment_factory(
       self.seeds.evaluation_environment(actor_steps)
+    )
+    return time_steps.Checked(
+      environment,
+      self.parts.environment_spec.observations,
+      f"{self.name}, evaluation" if self.name else "Evaluation",
     )
 
   def at_this_step(self) -> contextlib.AbstractContextManager[None]:
-    """Says at which environment step a NaN or an infinity turned up."""
+    """Says at which environment step a value turned up: see `at_step_of`."""
     return at_step_of([self], self.name)
 
   def step(self, actions: Sequence[np.ndarray]) -> None:
@@ -201,7 +212,7 @@ class SeedRun:
       self.batches.prepare()
 
   def save(self, learner: Any, evaluated_at: int) -> None:
-    """Writes a checkpoint, if the run keeps any.
+    """Writes a checkpoint, if the run keeps any and there is room.
 
     Args:
       learner: its state is saved.
@@ -210,9 +221,9 @@ class SeedRun:
     for adder in self.adders:
       if hasattr(adder, "flush"):
         adder.flush()
-    self.records.save(
-      learner,
-      RunState(self.steps, evaluated_at, self.counts.get_counts()),
-      self.replay.save,
-    )
-    self.saved_steps = self.steps
+    state = RunState(self.steps, evaluated_at, self.counts.get_counts())
+    if self.records.disk.attempt(
+      f"a checkpoint in {self.records.path}",
+      lambda: self.records.save(learner, state, self.replay.save),
+    ):
+      self.saved_steps = self.steps

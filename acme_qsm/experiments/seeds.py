@@ -8,10 +8,30 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from acme_qsm.deferred import jax
+
+
+def describe_generator() -> dict[str, Any]:
+  """What JAX makes random numbers by, of which a seed's are no others'.
+
+  Returns:
+    Its settings by their names, as its configuration or, in capitals, its
+    environment variables have them; for JSON.
+  """
+  settings = {
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": True,
+    "jax_random_seed_offset": 0,
+  }
+  # Where a release does not have one any more, nothing else can be.
+  return {
+    name: getattr(jax.config, name, default)
+    for name, default in settings.items()
+  }
 
 
 @dataclasses.dataclass(frozen=True)

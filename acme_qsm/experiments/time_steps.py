@@ -1,4 +1,4 @@
-"""Whether replay that stores time steps as they are can store them."""
+"""Whether time steps can be used: stored as they are, or acted on."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,6 +10,72 @@ import tree
 
 from acme_qsm import specs
 from acme_qsm.environments import wrappers
+from acme_qsm.replay import values
+from acme_qsm.types import InvalidValueError
+
+
+class Checked(wrappers.EnvironmentWrapper):
+  """An environment whose time steps can be used, where replay sees none.
+
+  What an adder finds out of those that it records, such as a reward of None, is
+  found out here, and said in the same words.
+  """
+
+  def __init__(
+    self, environment: dm_env.Environment, observation_spec: Any, where: str
+  ):
+    """Initialises the wrapper.
+
+    Args:
+      environment: the environment inside.
+      observation_spec: what observations are to be: of an array of float32,
+        what is given is turned into one; others are left as they are.
+      where: what errors begin with.
+    """
+    super().__init__(environment)
+    self._where = where
+    self._shape: tuple[int, ...] | None = None
+    if getattr(observation_spec, "dtype", None) == np.float32:
+      self._shape = tuple(observation_spec.shape)
+    self._step = 0
+
+  def reset(self) -> dm_env.TimeStep:
+    """Begins an episode.
+
+    Raises:
+      InvalidValueError: if the observation is none that the spec allows.
+    """
+    self._step = 0
+    try:
+      return self._check(self._environment.reset())
+    except InvalidValueError as error:
+      raise self._say_where(error) from error
+
+  def step(self, action: Any) -> dm_env.TimeStep:
+    """Makes a step; its reward is a float.
+
+    Raises:
+      InvalidValueError: if the reward is no number, or the observation is none
+        that the spec allows.
+    """
+    self._step += 1
+    try:
+      timestep = self._environment.step(action)
+      reward = values.take_number("reward", timestep.reward, self._step)
+      return self._check(timestep._replace(reward=reward))
+    except InvalidValueError as error:
+      raise self._say_where(error) from error
+
+  def _say_where(self, error: InvalidValueError) -> InvalidValueError:
+    return type(error)(f"{self._where}: {error}")
+
+  def _check(self, timestep: dm_env.TimeStep) -> dm_env.TimeStep:
+    if self._shape is None:
+      return timestep
+    observation = values.take_array(
+      "observation", timestep.observation, self._shape, self._step
+    )
+    return timestep._replace(observation=observation)
 
 
 def require_storable(

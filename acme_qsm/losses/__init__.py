@@ -13,7 +13,7 @@ if typing.TYPE_CHECKING:
   from acme_qsm.losses.maximum_entropy import entropy_temperature_loss
   from acme_qsm.losses.maximum_entropy import soft_policy_loss
   from acme_qsm.losses.maximum_entropy import squashed_log_prob
-  from acme_qsm.losses.noised_energy import noised_energy_noise
+  from acme_qsm.losses.noised_energy import noised_energy_action
   from acme_qsm.losses.policy_gradient import diffusion_policy_gradient_loss
   from acme_qsm.losses.score_matching import boltzmann_score_matching_loss
   from acme_qsm.losses.score_matching import q_score_matching_loss
@@ -21,6 +21,7 @@ if typing.TYPE_CHECKING:
   from acme_qsm.losses.value import clipped_double_q_loss
   from acme_qsm.losses.value import hl_gauss_double_q_loss
   from acme_qsm.losses.value import quantile_double_q_loss
+  from acme_qsm.losses.value import smooth_value
   from acme_qsm.losses.value import take_lowest
   from acme_qsm.losses.weighted_noise_matching import effective_sample_size
   from acme_qsm.losses.weighted_noise_matching import exponential_weights
@@ -29,6 +30,7 @@ if typing.TYPE_CHECKING:
     reverse_sampling_score_matching_loss,
   )
   from acme_qsm.losses.weighted_noise_matching import self_normalized_weights
+  from acme_qsm.losses.weighted_noise_matching import standardize
   from acme_qsm.losses.weighted_noise_matching import temperature_loss
   from acme_qsm.losses.weighted_noise_matching import weight_kl
   from acme_qsm.losses.weighted_noise_matching import weighted_denoising_loss
@@ -42,14 +44,16 @@ __all__ = [
   "entropy_temperature_loss",
   "exponential_weights",
   "hl_gauss_double_q_loss",
-  "noised_energy_noise",
+  "noised_energy_action",
   "normalize_q_value",
   "q_score_matching_loss",
   "quantile_double_q_loss",
   "reverse_sampling_score_matching_loss",
   "self_normalized_weights",
+  "smooth_value",
   "soft_policy_loss",
   "squashed_log_prob",
+  "standardize",
   "take_lowest",
   "temperature_loss",
   "weight_kl",
@@ -70,15 +74,17 @@ __getattr__, __dir__ = lazy.attach(
     "entropy_temperature_loss": _ENTROPY,
     "exponential_weights": _WEIGHTED,
     "hl_gauss_double_q_loss": "acme_qsm.losses.value",
-    "noised_energy_noise": "acme_qsm.losses.noised_energy",
+    "noised_energy_action": "acme_qsm.losses.noised_energy",
     "normalize_q_value": _WEIGHTED,
     "q_score_matching_loss": "acme_qsm.losses.score_matching",
     "quantile_double_q_loss": "acme_qsm.losses.value",
     "reverse_sampling_score_matching_loss": _WEIGHTED,
     "self_normalized_weights": _WEIGHTED,
+    "smooth_value": "acme_qsm.losses.value",
     "soft_policy_loss": _ENTROPY,
     "squashed_log_prob": _ENTROPY,
     "take_lowest": "acme_qsm.losses.value",
+    "standardize": _WEIGHTED,
     "temperature_loss": _WEIGHTED,
     "weight_kl": _WEIGHTED,
     "weighted_denoising_loss": _WEIGHTED,

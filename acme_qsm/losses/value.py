@@ -84,8 +84,7 @@ def hl_gauss_double_q_loss(
 
   HL-Gauss (Imani & White, 2018; Farebrother et al., 2024,
   https://arxiv.org/abs/2403.03950, section 3.1): the target y = r + discount
-  min_i Q'_i is a Gaussian around y, of which each atom has the share that falls
-  nearest to it.
+  min_i Q'_i, kept between the end atoms, is smoothed: see `smooth_value`.
 
   Args:
     logits: [N, B, M] of the atoms, by the N online critics.
@@ -103,15 +102,44 @@ def hl_gauss_double_q_loss(
   chex.assert_equal_shape([logits, next_logits])
   next_value = jnp.min(jax.nn.softmax(next_logits) @ atoms, axis=0)
   target_value = jnp.clip(reward + discount * next_value, atoms[0], atoms[-1])
+  return _cross_entropy(logits, smooth_value(target_value, atoms, deviation))
+
+
+def smooth_value(
+  value: jax.Array, atoms: jax.Array, deviation: float
+) -> jax.Array:
+  """A value as a distribution over atoms, of that mean.
+
+  Of a Gaussian around the value each atom has the share that falls nearest to
+  it, and what falls outside of the atoms is left out. Near an end that moves
+  the mean away from it, by 0.37 of a distance between atoms at the end itself
+  where the deviation is 0.75, and a critic that learns from its own means would
+  add it up. So the end atom gets a part of all, which brings the mean back: a
+  value at an end is that atom alone, and far from the ends the part is nothing.
+
+  Args:
+    value: [B] values within the atoms.
+    atoms: [M] ascending, evenly spaced.
+    deviation: the Gaussian's standard deviation, in distances between atoms.
+
+  Returns:
+    Probabilities [B, M] whose means are the values.
+  """
   width = atoms[1] - atoms[0]
   edges = jnp.append(atoms - width / 2, atoms[-1] + width / 2)
-  shares = jax.scipy.stats.norm.cdf(
-    edges, target_value[:, None], deviation * width
+  shares = jax.scipy.stats.norm.cdf(edges, value[:, None], deviation * width)
+  smooth = jnp.diff(shares, axis=1) / (shares[:, -1:] - shares[:, :1])
+  mean = smooth @ atoms
+  below = mean > value
+  end = jnp.where(below, atoms[0], atoms[-1])
+  # The Gaussian's part p of p mean + (1 - p) end = value.
+  part = jnp.clip((value - end) / (mean - end), 0.0, 1.0)[:, None]
+  at_end = jnp.where(
+    below[:, None],
+    jnp.arange(atoms.size) == 0,
+    jnp.arange(atoms.size) == atoms.size - 1,
   )
-  target = jnp.diff(shares, axis=1)
-  # What falls outside of the atoms is left out.
-  target /= shares[:, -1:] - shares[:, :1]
-  return _cross_entropy(logits, target)
+  return part * smooth + (1.0 - part) * at_end
 
 
 def quantile_double_q_loss(

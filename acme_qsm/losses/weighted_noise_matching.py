@@ -92,6 +92,7 @@ def exponential_weights(
   boltzmann_temperature: float | jax.Array,
   *,
   normalize: bool = False,
+  clip: float | None = None,
 ) -> jax.Array:
   """Boltzmann weights without a normaliser: exp(Q / temperature) / K.
 
@@ -103,32 +104,60 @@ def exponential_weights(
       Q where it is normalised.
     normalize: whether Q is first normalised by `normalize_q_value`. A batch of
       equal values has weights 1 / K.
+    clip: see `normalize_q_value`; not read where Q is not normalised.
 
   Returns:
-    The weights [B, K]; infinite where Q / temperature is beyond about 88.
+    The weights [B, K]; infinite where Q / temperature is beyond about 88, as
+    that of one outlier among 4 096 values may be at a temperature of 0.7, whose
+    normalised Q is 64.
   """
   chex.assert_rank(q_value, 2)
   if normalize:
-    q_value = normalize_q_value(q_value)
+    q_value = normalize_q_value(q_value, clip)
   return jnp.exp(q_value / boltzmann_temperature) / q_value.shape[1]
 
 
-def normalize_q_value(q_value: jax.Array) -> jax.Array:
+def normalize_q_value(
+  q_value: jax.Array, clip: float | None = None
+) -> jax.Array:
   """Q less the mean of the whole batch, divided by its standard deviation.
 
   Ma et al. (2025), "numerical stability".
 
   Args:
     q_value: [B, K] Q(s, a_k).
+    clip: see `standardize`.
 
   Returns:
-    The same [B, K], of mean 0 and standard deviation 1; 0 where all are equal.
+    The same [B, K], of mean 0 and standard deviation 1 before the clip; 0 where
+    all are equal.
   """
   q_value = q_value - jnp.mean(q_value)
   # Again: what rounding of the first mean left, which is all that equal values
   # have.
-  q_value = q_value - jnp.mean(q_value)
-  return q_value / jnp.maximum(jnp.std(q_value), 1e-6)
+  return standardize(q_value, jnp.mean(q_value), jnp.std(q_value), clip)
+
+
+def standardize(
+  q_value: jax.Array,
+  mean: jax.Array,
+  deviation: jax.Array,
+  clip: float | None = None,
+) -> jax.Array:
+  """Q less a mean, divided by a standard deviation, within bounds.
+
+  Args:
+    q_value: [B, K] Q(s, a_k).
+    mean: [] a mean of Q.
+    deviation: [] a standard deviation of Q; 1e-6 if it is less.
+    clip: the largest size of the result, which bounds what exp makes of it;
+      None for no bound.
+
+  Returns:
+    The same [B, K].
+  """
+  standard = (q_value - mean) / jnp.maximum(deviation, 1e-6)
+  return standard if clip is None else jnp.clip(standard, -clip, clip)
 
 
 def effective_sample_size(weight: jax.Array) -> jax.Array:
@@ -178,10 +207,12 @@ def temperature_loss(
   posteriori policy optimisation (Abdolmaleki et al., 2018,
   https://arxiv.org/abs/1806.06920): a divergence above the target raises the
   temperature. What it settles at is the same for any affine change of Q, up to
-  the temperature's unit. The caller keeps the temperature positive.
+  the temperature's unit. The caller keeps the temperature positive; or descends
+  its logarithm, given in its place: that settles at the same, by steps that do
+  not depend on the temperature's size.
 
   Args:
-    boltzmann_temperature: [] the temperature, in units of Q.
+    boltzmann_temperature: [] the temperature, in units of Q, or its logarithm.
     weight: [B, K] `self_normalized_weights` at that temperature.
     target_kl: the divergence wanted, in nats, in (0, log K).
 

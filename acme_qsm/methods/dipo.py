@@ -80,7 +80,7 @@ def make_policy_loss(
   ) -> tuple[jax.Array, tuple[tuple, types.Metrics]]:
     observation, action = transitions.observation, transitions.action
 
-    if transitions.has_extras:
+    if types.are_given(transitions.extras):
       moved = transitions.extras
     else:
       moved = move(context.critic_params, observation, action)

@@ -8,7 +8,6 @@ sampler or the critics.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import typing
 from typing import NamedTuple
 
@@ -17,13 +16,14 @@ from acme_qsm import diffusion
 from acme_qsm import losses
 from acme_qsm import types
 from acme_qsm.core import acting
+from acme_qsm.core import normalization
 from acme_qsm.core import policy_samples
 from acme_qsm.core import sampling
+from acme_qsm.core import updates
 from acme_qsm.core import weights
 from acme_qsm.core.method import Context
 from acme_qsm.core.method import Method
 from acme_qsm.core.method import PolicyLoss
-from acme_qsm.core.updates import move_running_mean
 from acme_qsm.deferred import jax
 from acme_qsm.deferred import jnp
 from acme_qsm.methods import presets
@@ -45,8 +45,7 @@ class DPMDConfig(weights.WeightsConfig):
       which is there anyway, and weighs it against those of other observations:
       for weights="normalized_exponential".
     q_statistics_decay: of weights that are normalised, decay per update of the
-      running mean and mean square of Q, in [0, 1).
-    q_value_clip: the largest size of a normalised Q.
+      running mean and variance of Q, in [0, 1).
   """
 
   sampler: diffusion.TransitionName = "posterior"
@@ -55,7 +54,6 @@ class DPMDConfig(weights.WeightsConfig):
   num_policy_samples: int = configuration.positive(4)
   target_kl: float = configuration.positive(0.7)
   q_statistics_decay: float = configuration.unit_interval(0.999, "[)")
-  q_value_clip: float = configuration.positive(3.0)
 
   def __post_init__(self):
     super().__post_init__()
@@ -67,13 +65,13 @@ class DPMDState(NamedTuple):
 
   Attributes:
     temperature: the weights' temperature.
-    q_mean: [] running mean of Q, biased towards its start at 0.
-    q_square: [] running mean of its square, likewise.
+    q_mean: [] running mean of Q, without bias; 0 before the first update.
+    q_variance: [] running variance of Q, likewise.
   """
 
   temperature: weights.Temperature
   q_mean: jax.Array
-  q_square: jax.Array
+  q_variance: jax.Array
 
 
 def make_policy_loss(
@@ -138,7 +136,10 @@ def make_policy_loss(
 
 
 def standardize(
-  config: DPMDConfig, extra: DPMDState, q_value: jax.Array, updates: jax.Array
+  config: DPMDConfig,
+  extra: DPMDState,
+  q_value: jax.Array,
+  num_updates: jax.Array,
 ) -> tuple[jax.Array, DPMDState]:
   """(Q - running mean) / running deviation, clipped, where weights want that.
 
@@ -146,7 +147,7 @@ def standardize(
     config: whether, and how.
     extra: the running moments.
     q_value: [B, K] Q-values, of scaled rewards.
-    updates: [] updates made before this one.
+    num_updates: [] updates made before this one.
 
   Returns:
     The same [B, K], standardised where weights are normalised, and the new
@@ -154,16 +155,16 @@ def standardize(
   """
   if config.weights != "normalized_exponential":
     return q_value, extra
-  move = functools.partial(
-    move_running_mean, decay=config.q_statistics_decay, updates=updates
+  mean, variance = normalization.mix_moments(
+    extra.q_mean,
+    extra.q_variance,
+    jnp.ravel(q_value),
+    updates.newest_share(config.q_statistics_decay, num_updates),
   )
-  q_mean, mean = move(extra.q_mean, jnp.mean(q_value))
-  q_square, square = move(extra.q_square, jnp.mean(jnp.square(q_value)))
-  deviation = jnp.sqrt(jnp.maximum(square - jnp.square(mean), 1e-12))
-  standardized = jnp.clip(
-    (q_value - mean) / deviation, -config.q_value_clip, config.q_value_clip
+  standardized = losses.standardize(
+    q_value, mean, jnp.sqrt(variance), config.q_value_clip
   )
-  return standardized, extra._replace(q_mean=q_mean, q_square=q_square)
+  return standardized, extra._replace(q_mean=mean, q_variance=variance)
 
 
 def noise_scale(config: DPMDConfig, extra: DPMDState) -> jax.Array | None:

@@ -41,6 +41,8 @@ class GaussianConfig(ActorCriticConfig):
       of the action; below log 2, which is the uniform policy's.
     entropy_in_target: whether the critics' target has the entropy of the next
       action, as in soft actor-critic; else it enters the policy's loss alone.
+      Returns have it then too, which a categorical critic's atoms must hold:
+      `critics.require_atoms_hold_returns`.
     evaluate_mode: whether evaluation takes the most likely action before it is
       squashed, not a random one.
   """
@@ -57,6 +59,12 @@ class GaussianConfig(ActorCriticConfig):
   # The policy's own noise explores.
   exploration_noise: float = configuration.non_negative(0.0)
   target_action_noise: float = configuration.non_negative(0.0)
+
+  def largest_bonus(self, action_size: int) -> float:
+    """See `ActorCriticConfig`: no policy has more entropy than the uniform."""
+    if not self.entropy_in_target:
+      return 0.0
+    return self.entropy_temperature * action_size * math.log(2.0)
 
 
 def draw(

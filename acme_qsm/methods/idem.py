@@ -1,17 +1,17 @@
 """Iterated denoising energy matching as a policy (Akhound-Sadegh et al., 2024).
 
 arXiv:2402.06121, with the critics as the energy: the denoiser is matched to the
-score of the noised Boltzmann policy, which the critics' action gradient at
-clean actions gives that a noisy action may have come from. No gradient flows
-through the sampler.
+score of the noised Boltzmann policy, which the critics' values and action
+gradients give at clean actions that a noisy action may have come from. No
+gradient flows through the sampler.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import typing
 from collections.abc import Callable
+from typing import Literal
 
 from acme_qsm import configuration
 from acme_qsm import diffusion
@@ -31,8 +31,7 @@ from acme_qsm.methods import presets
 if typing.TYPE_CHECKING:
   from acme_qsm.networks import DiffusionNetworks
 
-# exp of more is beyond what an entry of the target can be.
-_LARGEST_LOG = 30.0
+Estimator = Literal["least_variance", "gradient"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +39,16 @@ class IDEMConfig(reverse_sampling.ReverseSamplingConfig):
   """Everything that iterated denoising energy matching can be told.
 
   The reverse samples' gradient is that of the lowest of the critics, divided by
-  the temperature. Samples that are "truncated" to the box add what flows
-  through its faces, 2 A evaluations of the critics for each sample of an action
-  of A dimensions.
+  the temperature: E' of `losses.noised_energy_action`.
+
+  Attributes:
+    estimator: what the target is made of. "gradient": the gradients, as
+      published, but for the box: the mean clean action is then as noisy as they
+      are where there is much noise. "least_variance": mixed with the mean
+      noise, `sdac`'s target, in the shares of least variance.
   """
 
+  estimator: Estimator = "least_variance"
   num_reverse_samples: int = configuration.positive(8)
   target_kl: float = configuration.positive(1.0)
 
@@ -85,7 +89,9 @@ def make_policy_loss(
       )
       return q_value / (config.reward_scale * extra.value)
 
-    target, share = noised_energy(config, schedule, energy, samples)
+    target, share, gradient_share = noised_energy(
+      config, schedule, energy, samples
+    )
     noise_prediction = networks.denoise(
       params, observation, samples.noisy_action, samples.steps
     )
@@ -94,6 +100,7 @@ def make_policy_loss(
     metrics = {
       "denoiser_loss": loss,
       "target_size": jnp.sqrt(jnp.mean(jnp.square(target))),
+      "gradient_share": jnp.mean(gradient_share),
       **weights.measure(extra, share, share, samples.steps, schedule.num_steps),
     }
     extra = weights.update_temperature(config, extra, share, context.updates)
@@ -107,17 +114,18 @@ def noised_energy(
   schedule: diffusion.NoiseSchedule,
   energy: Callable[[jax.Array], jax.Array],
   samples: reverse_sampling.ReverseSamples,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array]:
   """The noise prediction of the noised Boltzmann policy at noisy actions.
 
   Args:
-    config: whether the policy is bounded.
+    config: whether the policy is bounded, and the estimator.
     schedule: the noise schedule.
     energy: actions [B, K, A] -> log-densities [B, K] up to a constant.
     samples: the noisy actions and their reverse samples.
 
   Returns:
-    The noise prediction [B, A], and the samples' weights [B, K].
+    The noise prediction [B, A], the samples' weights [B, K], and the share of
+    their gradients in it [B, A].
   """
   clean_action = samples.clean_action
 
@@ -126,54 +134,49 @@ def noised_energy(
     return jnp.sum(log_density), log_density
 
   gradient, log_density = jax.grad(total, has_aux=True)(clean_action)
-  share = losses.self_normalized_weights(log_density, 1.0)
-  alpha_bar = schedule.alpha_bars[samples.steps]
+  weight = losses.self_normalized_weights(log_density, 1.0)
+  noisy_action = samples.noisy_action
   if config.reverse_sampling == "clipped":
-    # Beyond the box, that is flat.
+    # Beyond the box, the density is flat, and does not end.
     gradient *= jnp.abs(clean_action) < 1.0
-  if config.reverse_sampling != "truncated":
-    return losses.noised_energy_noise(gradient, share, alpha_bar), share
-  batch_size, num_samples, size = clean_action.shape
-  # Each sample moved onto each of the box's faces: [B, K, 2, A, A].
-  ends = jnp.array([-1.0, 1.0])[:, None, None]
-  faces = jnp.where(
-    jnp.eye(size, dtype=bool), ends, clean_action[:, :, None, None]
+    clean_action = diffusion.remove_noise(
+      schedule,
+      jnp.broadcast_to(noisy_action[:, None], samples.noise.shape),
+      samples.noise,
+      samples.steps,
+    )
+  bounded = config.reverse_sampling == "truncated"
+  tilt = jnp.einsum("bk,bka->ba", weight, gradient)
+  kernel, tilted_mean = diffusion.stein_kernel(
+    schedule,
+    noisy_action,
+    samples.steps,
+    clean_action,
+    tilt,
+    bound=1.0 if bounded else None,
   )
-  at_faces = energy(faces.reshape(batch_size, -1, size)).reshape(
-    batch_size, num_samples, 2, size
+  action, gradient_share = losses.noised_energy_action(
+    clean_action,
+    gradient,
+    weight,
+    tilt,
+    tilted_mean,
+    kernel,
+    mix=config.estimator == "least_variance",
   )
-  log_face = jax.nn.logsumexp(at_faces, axis=1) - math.log(num_samples)
-  # Normalised by the samples and, as if one more lay on each, by the faces: of
-  # few samples none may be near the face where the density is, whose share by
-  # them alone is then many times what it is.
-  log_total = jnp.logaddexp(
-    jax.nn.logsumexp(log_density, axis=1)[:, None],
-    jax.nn.logsumexp(log_face, axis=1),
-  ) - math.log(num_samples + 2)
-  log_flow = (
-    log_face
-    - log_total[:, None]
-    + diffusion.density_at_bounds(
-      schedule, samples.noisy_action, samples.steps, 1.0
-    ).swapaxes(1, 2)
+  if bounded:
+    action = jnp.clip(action, -1.0, 1.0)
+  alpha_bar = schedule.alpha_bars[samples.steps][:, None]
+  target = (noisy_action - jnp.sqrt(alpha_bar) * action) / jnp.sqrt(
+    1.0 - alpha_bar
   )
-  low, high = jnp.exp(jnp.minimum(log_flow, _LARGEST_LOG)).swapaxes(0, 1)
-  target = losses.noised_energy_noise(gradient, share, alpha_bar, high - low)
-  # It is a mean of noises that leave clean actions within the box.
-  action_scale = jnp.sqrt(alpha_bar)[:, None]
-  noise_scale = jnp.sqrt(1.0 - alpha_bar)[:, None]
-  target = jnp.clip(
-    target,
-    (samples.noisy_action - action_scale) / noise_scale,
-    (samples.noisy_action + action_scale) / noise_scale,
-  )
-  return target, share
+  return target, weight, gradient_share
 
 
 IDEM = Method(
   config=IDEMConfig,
   make_policy_loss=make_policy_loss,
-  metrics=("denoiser_loss", "target_size", *weights.METRICS),
+  metrics=("denoiser_loss", "target_size", "gradient_share", *weights.METRICS),
   init_extra=weights.init_temperature,
   noise_scale=weights.noise_scale,
   presets={
@@ -184,6 +187,7 @@ IDEM = Method(
       noisy_action_source="policy",
       num_reverse_samples=64,
       reverse_sampling="clipped",
+      estimator="gradient",
       # Of the unscaled return: 1 of the scaled one.
       boltzmann_temperature=5.0,
       temperature_update="constant",

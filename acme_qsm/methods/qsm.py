@@ -48,7 +48,9 @@ class QSMConfig(DiffusionConfig):
       `losses.boltzmann_score_matching_loss`. "action_gradient": the
       critic's gradient alone, as published.
     q_score_scale: scale of the critic's action gradient: alpha of the paper
-      (M_q in the official implementation), kappa of the Boltzmann policy.
+      (M_q in the official implementation), kappa of the Boltzmann policy. With
+      many steps, either sampler draws from a density proportional to
+      exp(2 kappa Q), times N(0, I) where score_target is "boltzmann".
     normalize_action_gradient: whether to divide the action gradient by a
       running root mean square of itself, which makes q_score_scale independent
       of the rewards' scale, of the discount and of the task.
@@ -61,7 +63,9 @@ class QSMConfig(DiffusionConfig):
     langevin: whether actions are drawn by Langevin dynamics
       (`sampling.make_langevin_sampler`), whose score is then matched at
       replay's actions without noise; there is no noise schedule, and no choice
-      of `sampler`.
+      of `sampler`. The score is made of twice the scaled gradient, of which
+      Langevin steps take half: as in eq. 6 of the paper, and the same policy as
+      the reverse process'.
   """
 
   score_target: ScoreTarget = "boltzmann"
@@ -107,7 +111,10 @@ def make_policy_loss(
   ) -> tuple[jax.Array, tuple[QSMState, types.Metrics]]:
     step_key, noise_key = keys
     observation, action = transitions.observation, transitions.action
+    scale = 1.0
     if config.langevin:
+      # Half of it is in a Langevin step, all of it in a denoising step.
+      scale = 2.0
       # The score of clean actions, as if it were of pure noise: not shrunk.
       noisy_action = action
       steps = jnp.zeros(action.shape[:1], jnp.int32)
@@ -135,7 +142,7 @@ def make_policy_loss(
     )
     if config.score_target == "action_gradient":
       loss = losses.q_score_matching_loss(
-        noise_prediction, scaled_gradient, scale=1.0
+        noise_prediction, scaled_gradient, scale
       )
     else:
       loss = losses.boltzmann_score_matching_loss(
@@ -143,7 +150,7 @@ def make_policy_loss(
         scaled_gradient,
         noisy_action,
         alpha_bar,
-        scale=1.0,
+        scale,
       )
     loss = jnp.mean(loss)
     return loss, (extra, {"denoiser_loss": loss, "action_gradient_size": size})
@@ -227,7 +234,8 @@ QSM = Method(
       **presets.LEARNING,
       langevin=True,
       score_target="action_gradient",
-      q_score_scale=1.0,
+      # exp(Q): see q_score_scale.
+      q_score_scale=0.5,
       action_gradient_critic="lowest",
       action_gradient_clip=None,
       reward_scale=0.2,

@@ -161,7 +161,8 @@ def check_output(
   Raises:
     ValueError: if it has another.
   """
-  params = jax.eval_shape(init, jax.ShapeDtypeStruct((2,), jnp.uint32))
+  # Of whatever kind of keys JAX makes.
+  params = jax.eval_shape(init, jax.eval_shape(lambda: jax.random.PRNGKey(0)))
   # Two examples, so that an output without a batch axis cannot pass for one.
   batch = [jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype) for x in inputs]
   output = jax.eval_shape(apply, params, *batch)

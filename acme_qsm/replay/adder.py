@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from acme_qsm import types
 from acme_qsm.replay.codec import TransitionCodec
 from acme_qsm.replay.embedded import EmbeddedReplay
 from acme_qsm.replay.n_step import NStepTransitions
@@ -26,7 +27,12 @@ class TransitionAdder(abc.ABC):
       discount: the agent's discount per environment step.
     """
     self._codec = codec
-    self._transitions = NStepTransitions(n_step, discount)
+    self._transitions = NStepTransitions(
+      n_step,
+      discount,
+      observation_shape=codec.observation_shape,
+      action_shape=codec.action_shape,
+    )
 
   def add_first(self, timestep: Any) -> None:
     """Starts an episode.
@@ -36,7 +42,8 @@ class TransitionAdder(abc.ABC):
 
     Raises:
       ValueError: if it is not a first time step.
-      NonFiniteError: if the observation has a NaN or an infinity.
+      InvalidValueError: if the observation is not of the spec's shape, or (a
+        NonFiniteError) has a NaN, an infinity or a number beyond float32.
     """
     if not timestep.first():
       raise ValueError(f"add_first wants a first time step, got {timestep}.")
@@ -49,15 +56,22 @@ class TransitionAdder(abc.ABC):
 
     Args:
       action: [A] the action taken.
-      next_timestep: the time step that the environment answered.
-      extras: ignored.
+      next_timestep: the time step that the environment answered; its reward
+        and discount are numbers, or arrays of one. What it holds is copied.
+      extras: what the policy says beside the action: nothing.
 
     Raises:
-      ValueError: if `add_first` was not called before.
-      NonFiniteError: if the action, the reward, the discount or the observation
-        has a NaN or an infinity; nothing of the step is written.
+      ValueError: if `add_first` was not called before, or if there are extras,
+        which have no place in replay.
+      InvalidValueError: if the action, the reward, the discount or the
+        observation is none that the spec allows, or (a NonFiniteError) has a
+        NaN, an infinity or a number beyond float32; nothing of the step is
+        written.
     """
-    del extras
+    if types.are_given(extras):
+      raise ValueError(
+        f"A step's extras have no place in replay, got {extras!r}."
+      )
     if not self._transitions.in_episode:
       raise ValueError("add_first must be called before add.")
     transitions = self._transitions.add(

@@ -14,6 +14,7 @@ import numpy as np
 
 from acme_qsm.deferred import jax
 from acme_qsm.deferred import jnp
+from acme_qsm.types import are_given
 from acme_qsm.types import Transition
 
 
@@ -22,6 +23,8 @@ class TransitionCodec:
 
   Attributes:
     size: D, the numbers of a packed transition.
+    observation_shape: an observation's.
+    action_shape: an action's, [A].
     extras_size: those at its end that are its extras.
   """
 
@@ -43,18 +46,36 @@ class TransitionCodec:
         "observations must be float32 to be stored in replay, got dtype "
         f"{np.dtype(observations.dtype)}."
       )
-    self._observation_shape = tuple(observations.shape)
-    observation_size = int(np.prod(self._observation_shape))
-    (action_size,) = environment_spec.actions.shape
+    self.observation_shape = tuple(observations.shape)
+    self.action_shape = tuple(environment_spec.actions.shape)
+    observation_size = int(np.prod(self.observation_shape))
+    (action_size,) = self.action_shape
     self.extras_size = action_size if has_extras else 0
     sizes = (observation_size, action_size, 1, 1, observation_size)
     self._ends = np.cumsum((*sizes, self.extras_size))
     self.size = int(self._ends[-1])
 
   def pack(self, transition: Transition) -> np.ndarray:
-    """Packs one transition (without a batch axis) into a float32 vector."""
-    if self.extras_size:
-      transition = transition._replace(extras=transition.action)
+    """Packs one transition (without a batch axis) into a float32 vector.
+
+    Args:
+      transition: the transition, without extras: what the codec has a place for
+        is the executed action at first.
+
+    Returns:
+      The vector [D].
+
+    Raises:
+      ValueError: if it has extras, which have no place in a vector.
+    """
+    if are_given(transition.extras):
+      raise ValueError(
+        "A transition's extras have no place in replay, got "
+        f"{transition.extras!r}."
+      )
+    transition = transition._replace(
+      extras=transition.action if self.extras_size else ()
+    )
     return np.concatenate(
       [np.ravel(np.asarray(part, np.float32)) for part in transition]
     )
@@ -64,7 +85,7 @@ class TransitionCodec:
     observation, action, reward, discount, next_observation, extras = jnp.split(
       packed, self._ends[:-1], axis=1
     )
-    shape = (packed.shape[0], *self._observation_shape)
+    shape = (packed.shape[0], *self.observation_shape)
     return Transition(
       observation=observation.reshape(shape),
       action=action,

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from acme_qsm.replay import values
 from acme_qsm.types import NonFiniteError
 from acme_qsm.types import Transition
 
@@ -19,14 +20,25 @@ class NStepTransitions:
   discount^(steps - 1).
   """
 
-  def __init__(self, n_step: int, discount: float):
+  def __init__(
+    self,
+    n_step: int,
+    discount: float,
+    *,
+    observation_shape: tuple[int, ...] | None = None,
+    action_shape: tuple[int, ...] | None = None,
+  ):
     """Initialises it; `start` comes before the first step.
 
     Args:
       n_step: n, the most environment steps a transition spans, at least 1.
       discount: the agent's discount per environment step.
+      observation_shape: what an observation's shape is to be; None for any.
+      action_shape: what an action's shape is to be; None for any.
     """
     self._discount = discount
+    self._observation_shape = observation_shape
+    self._action_shape = action_shape
     self._episode_step = 0
     # Of the last n steps: (observation, action, reward, discount).
     self._window: collections.deque = collections.deque(maxlen=n_step)
@@ -44,12 +56,11 @@ class NStepTransitions:
       observation: the episode's first.
 
     Raises:
-      NonFiniteError: if it has a NaN or an infinity; no episode has started
-        then.
+      InvalidValueError: if it has another shape, or (a NonFiniteError) a NaN,
+        an infinity or a number beyond float32; no episode has started then.
     """
     self.reset()
-    self._require_finite(observation=observation)
-    self._observation = observation
+    self._observation = self._take_observation(observation)
 
   def add(
     self,
@@ -63,9 +74,9 @@ class NStepTransitions:
 
     Args:
       action: [A] the action taken.
-      reward: what it gave.
-      discount: the environment's own; 0 where nothing follows.
-      observation: what is seen after it.
+      reward: what it gave: a number, or an array of one.
+      discount: the environment's own in [0, 1]; 0 where nothing follows.
+      observation: what is seen after it. Arrays are copied.
       last: whether it ends the episode.
 
     Returns:
@@ -73,19 +84,25 @@ class NStepTransitions:
 
     Raises:
       ValueError: if no episode has been started.
-      NonFiniteError: if an argument has a NaN or an infinity; the step is then
-        not added.
+      InvalidValueError: if an argument is none that replay can hold, or (a
+        NonFiniteError) has a NaN, an infinity or a number beyond float32; the
+        step is then not added.
+      NonFiniteError: if a sum of rewards is beyond float32; the episode is then
+        forgotten.
     """
     if not self.in_episode:
       raise ValueError("There is no episode to add a step to.")
     self._episode_step += 1
-    self._require_finite(
-      action=action, reward=reward, discount=discount, observation=observation
+    step = (
+      self._observation,
+      values.take_array(
+        "action", action, self._action_shape, self._episode_step
+      ),
+      values.take_number("reward", reward, self._episode_step),
+      values.take_discount(discount, self._episode_step),
     )
-    self._window.append(
-      (self._observation, action, float(reward), float(discount))
-    )
-    self._observation = observation
+    self._observation = self._take_observation(observation)
+    self._window.append(step)
     transitions = [self._make_transition()]
     if last:
       self._window.popleft()
@@ -101,13 +118,10 @@ class NStepTransitions:
     self._episode_step = 0
     self._observation = None
 
-  def _require_finite(self, **values: Any) -> None:
-    for name, value in values.items():
-      if not np.all(np.isfinite(value)):
-        raise NonFiniteError(
-          f"{name} is not finite at step {self._episode_step} of the episode: "
-          f"{value}."
-        )
+  def _take_observation(self, observation: Any) -> np.ndarray:
+    return values.take_array(
+      "observation", observation, self._observation_shape, self._episode_step
+    )
 
   def _make_transition(self) -> Transition:
     """Makes the transition from the window's start to the observation."""
@@ -117,6 +131,15 @@ class NStepTransitions:
       total_discount *= self._discount
       n_step_return += total_discount * reward
       total_discount *= discount
+    try:
+      values.require_representable(
+        f"reward, summed over {len(self._window)} steps,",
+        n_step_return,
+        self._episode_step,
+      )
+    except NonFiniteError:
+      self.reset()
+      raise
     return Transition(
       observation, action, n_step_return, total_discount, self._observation
     )

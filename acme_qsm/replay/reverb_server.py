@@ -188,11 +188,15 @@ def save(
     folder: where to, on the same file system.
 
   Raises:
-    OSError: if it cannot be moved there.
-    RuntimeError: if the server cannot write it.
+    OSError: if the server cannot write it, or it cannot be moved there.
   """
   try:
-    os.rename(client.checkpoint(), folder)
+    try:
+      written = client.checkpoint()
+    except Exception as error:
+      # Reverb raises RuntimeError, or, for want of room, IndexError.
+      raise OSError(f"Reverb cannot write replay: {error}") from error
+    os.rename(written, folder)
   except BaseException:
     # Reverb leaves what it had written before the disk was full.
     for half in staging.glob("*"):

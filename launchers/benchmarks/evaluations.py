@@ -64,8 +64,8 @@ def _count_sdac(config: Any, action_size: int) -> int:
 
 
 def _count_idem(config: Any, action_size: int) -> int:
-  faces = 2 * action_size if config.reverse_sampling == "truncated" else 0
-  return _count_reverse_samples(config, 2 + faces)
+  del action_size
+  return _count_reverse_samples(config, 2)
 
 
 def _count_dpmd(config: Any, action_size: int) -> int:

@@ -104,6 +104,9 @@ def plot(
     )
   if not panels:
     return False
+  homes = importlib.import_module("acme_qsm.experiments.homes")
+  with homes.matplotlib_folder():
+    importlib.import_module("matplotlib.pyplot")
   matplotlib = importlib.import_module("matplotlib")
   matplotlib.use("Agg")
   plt = importlib.import_module("matplotlib.pyplot")

@@ -200,6 +200,35 @@ def test_a_restored_seed_leaves_the_others_as_they_are(learner_core, codec):
   )
 
 
+def test_a_seed_s_state_is_all_that_is_fetched_or_sent(
+  learner_core, codec, monkeypatch
+):
+  together = seeds_learner.SeedsLearner(
+    learner_core, _records(codec), codec.unpack
+  )
+  together.step([True] * 3)
+  expected = [seed.save() for seed in together.seeds]
+  size = sum(leaf.nbytes for leaf in jax.tree.leaves(expected[0]))
+  moved = []
+
+  def watch(function):
+    def watched(state, *others):
+      moved.append(sum(x.nbytes for x in jax.tree.leaves(state)))
+      return function(state, *others)
+
+    return watched
+
+  for name in ("to_numpy", "from_numpy"):
+    monkeypatch.setattr(learning, name, watch(getattr(learning, name)))
+  for seed, state in zip(together.seeds, expected, strict=True):
+    jax.tree.map(np.testing.assert_array_equal, seed.save(), state)
+  together.seeds[1].restore(expected[2])
+  jax.tree.map(
+    np.testing.assert_array_equal, together.seeds[1].save(), expected[2]
+  )
+  assert moved == [size] * 5
+
+
 def test_a_nan_names_its_seed(learner_core, codec):
   together = seeds_learner.SeedsLearner(
     learner_core, _records(codec, bad_at=1), codec.unpack

@@ -1,6 +1,7 @@
 """Acting, with denoisers and critics whose actions are known."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -85,7 +86,20 @@ def test_real_networks_compile(networks, config):
   assert jnp.isfinite(actions).all()
 
 
-def test_evaluation_is_the_reverse_process_alone(config):
+@pytest.mark.parametrize(
+  ("fields", "sample"),
+  [
+    ({}, diffusion.sample),
+    ({"sampler": "posterior"}, diffusion.sample_posterior),
+    (
+      {"sampler": "posterior", "posterior_variance": "fixed_large"},
+      functools.partial(diffusion.sample_posterior, variance="fixed_large"),
+    ),
+  ],
+)
+def test_evaluation_is_the_reverse_process_alone(config, fields, sample):
+  config = dataclasses.replace(config, **fields)
+
   def denoise(o, a, t):
     return 0.5 * (a - 0.2)
 
@@ -98,7 +112,7 @@ def test_evaluation_is_the_reverse_process_alone(config):
   np.testing.assert_array_equal(
     actions, policy(PARAMS, key, jnp.zeros((size, 3)))
   )
-  direct = diffusion.sample(
+  direct = sample(
     jax.random.key(2),
     lambda a, t: denoise(None, a, t),
     diffusion.make_schedule("vp", 3),

@@ -100,6 +100,67 @@ def test_what_fits_or_has_no_known_bound_is_taken(
   )
 
 
+def gaussian_with_atoms(maximum, **fields):
+  return acme_qsm.GaussianConfig(
+    policy_hidden_sizes=(4,),
+    critic_hidden_sizes=(4,),
+    critic_head="categorical",
+    min_value=0.0,
+    max_value=maximum,
+    **{"entropy_temperature": 1.0, "n_step": 1, **fields},
+  )
+
+
+@pytest.mark.parametrize(
+  ("size", "fields", "most"),
+  [
+    # (1 + 0.99 * 6 log 2) / (1 - 0.99).
+    (6, {}, 511.733),
+    (1, {}, 168.622),
+    # Of the last of three actions alone: 1 / (1 - 0.99) and 0.99^3 6 log 2 / (1
+    # - 0.99^3).
+    (6, {"n_step": 3}, 235.866),
+    (6, {"entropy_temperature": 0.1}, 141.173),
+    # Rewards are scaled, the bonus is not.
+    (6, {"reward_scale": 0.1}, 421.733),
+    (6, {"discount": 0.5}, 6.15888),
+  ],
+)
+def test_soft_returns_have_the_entropy(make_spec, size, fields, most):
+  spec = make_spec(shape=(size,))
+  spec = acme_qsm.EnvironmentSpec(
+    spec.observations,
+    spec.actions,
+    acme_qsm.ArraySpec((), np.float32, 0.0, 1.0),
+  )
+  # That most is the fixed point of a uniform policy's soft value, step by step.
+  config = gaussian_with_atoms(0.999 * most, **fields)
+  gamma, value = config.discount, 0.0
+  bonus = config.entropy_temperature * np.log(2.0**size)
+  for _ in range(5_000):
+    value = gamma**config.n_step * (value + bonus)
+    for k in reversed(range(config.n_step)):
+      value += gamma**k * config.reward_scale
+  assert value == pytest.approx(most, rel=1e-5)
+  with pytest.raises(
+    ValueError, match=r"^GaussianConfig\.max_value must be at least .* bonus of"
+  ) as raised:
+    acme_qsm.make_networks(spec, config)
+  assert f"at least {most:.5g}"[:-1] in str(raised.value)
+  critics.require_atoms_hold_returns(
+    spec, gaussian_with_atoms(1.001 * most, **fields)
+  )
+  # Without the entropy, or with critics that have no atoms, nothing is new.
+  plain = config.reward_scale / (1 - gamma)
+  critics.require_atoms_hold_returns(
+    spec,
+    gaussian_with_atoms(1.001 * plain, entropy_in_target=False, **fields),
+  )
+  critics.require_atoms_hold_returns(
+    spec, dataclasses.replace(config, critic_head="scalar")
+  )
+
+
 def test_a_spec_without_rewards_is_not_checked(environment_spec, config):
   acme_qsm.make_networks(environment_spec, with_atoms(config, 0.0, 0.1))
   critics.require_atoms_hold_returns(

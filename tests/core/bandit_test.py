@@ -68,7 +68,12 @@ def train(networks, loss_fn):
   def run(params, keys):
     return jax.lax.scan(step, (params, optimizer.init(params)), keys)[0][0]
 
-  return run(params, jax.random.split(jax.random.key(1), 3000))
+  # Unlike elsewhere in tests, running it takes longer than to compile it.
+  jax.config.update("jax_disable_most_optimizations", False)
+  try:
+    return run(params, jax.random.split(jax.random.key(1), 3000))
+  finally:
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 def sample(networks, params, size):

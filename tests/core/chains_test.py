@@ -13,6 +13,7 @@ SAMPLERS = {
   "noise_mean": diffusion.sample,
   "posterior": diffusion.sample_posterior,
 }
+WIDE = {"sampler": "posterior", "posterior_variance": "fixed_large"}
 
 
 def linear_denoiser(action, step):
@@ -96,6 +97,27 @@ def test_without_a_floor_it_is_the_sampler(sampler):
   actions = SAMPLERS[sampler](key, linear_denoiser, schedule, shape, **kwargs)
   # The last step's noise: five times the floor.
   np.testing.assert_allclose(jnp.clip(chain[0], -0.8, 0.8), actions, atol=1e-5)
+
+
+def test_a_chain_of_the_large_variance_is_that_sampler_s():
+  schedule = diffusion.make_schedule("vp", 4)
+  key, shape = jax.random.key(1), (16, 2)
+  chain, log_prob = diffusion.sample_chain(
+    key, linear_denoiser, schedule, shape, min_std=1e-6, **WIDE
+  )
+  actions = diffusion.sample_posterior(
+    key, linear_denoiser, schedule, shape, variance="fixed_large"
+  )
+  np.testing.assert_allclose(jnp.clip(chain[0], -1, 1), actions, atol=1e-5)
+  again = diffusion.chain_log_prob(
+    linear_denoiser, schedule, chain, min_std=1e-6, **WIDE
+  )
+  # The last step's density is that of its floor, which magnifies rounding.
+  np.testing.assert_allclose(again[:, 1:], log_prob[:, 1:], rtol=1e-4)
+  with pytest.raises(ValueError, match="'learned'"):
+    diffusion.sample_chain(
+      key, linear_denoiser, schedule, shape, posterior_variance="learned"
+    )
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -4,6 +4,8 @@ import dataclasses
 import inspect
 import math
 import re
+from typing import Any
+from typing import Literal
 
 import jax
 import numpy as np
@@ -176,6 +178,7 @@ CHOICES = {
   "sdac": [
     {"critic_head": "categorical", "temperature_update": "reference_decay"},
     {"critic_head": "quantile", "noisy_action_source": "uniform"},
+    {"weights": "normalized_exponential", "temperature_update": "constant"},
   ],
   "idem": [
     {"critic_head": "categorical", "temperature_update": "reference_decay"},
@@ -238,7 +241,7 @@ def test_every_field_of_the_core_is_read(
     all_read |= read
   fields = {field.name for field in dataclasses.fields(config_type)}
   if agent == "idem":  # It takes one kind alone, and refuses others.
-    fields.remove("weights")
+    fields -= {"weights", "q_value_clip"}
   assert fields - all_read == {
     "batch_size",
     "num_sgd_steps_per_step",
@@ -251,3 +254,53 @@ def test_every_field_of_the_core_is_read(
     "transitions_per_item",
     "variable_update_period",
   }
+
+
+@dataclasses.dataclass(frozen=True)
+class _OfEachType(configuration.Configuration):
+  """Has fields of types that no method of today has."""
+
+  name: Literal["a", "b"] | None = None
+  flag: Literal[1, 2] = 1
+  pair: tuple[int, float] = (1, 0.5)
+  many: tuple[float, ...] | None = None
+  nested: tuple[Literal["a"] | None, ...] = ()
+  either: int | bool = 1
+  anything: Any = None
+
+
+@pytest.mark.parametrize(
+  ("field", "value", "message"),
+  [
+    ("name", "c", r"name must be in \('a', 'b'\) or None, got 'c'"),
+    ("name", 1, r"name must be in \('a', 'b'\) or None, got 1"),
+    ("name", ["a"], r"name must be in \('a', 'b'\) or None, got \['a'\]"),
+    ("flag", True, r"flag must be in \(1, 2\), got True"),
+    ("flag", None, r"flag must be in \(1, 2\), got None"),
+    ("pair", (1, 0.5, 2), r"pair must be a tuple of 2, got \(1, 0.5, 2\)"),
+    ("pair", [1, 0.5], r"pair must be a tuple, got \[1, 0.5\]"),
+    ("pair", (1.0, 0.5), "pair must be a tuple whose part 0 is an integer"),
+    ("pair", (1, "x"), "pair must be a tuple whose part 1 is a number"),
+    ("many", (0.5, math.nan), "many .* whose part 1 is finite or None, got"),
+    ("many", 0.5, "many must be a tuple or None, got 0.5"),
+    ("nested", ("a", "b"), r"nested .* part 1 is in \('a',\) or None, got"),
+    ("either", 0.5, "either must be an integer or True or False, got 0.5"),
+  ],
+)
+def test_every_type_of_a_field_is_checked(field, value, message):
+  with pytest.raises(ValueError, match=rf"^_OfEachType\.{message}"):
+    _OfEachType(**{field: value})
+
+
+def test_values_of_every_type_are_taken():
+  config = _OfEachType(
+    name="b",
+    flag=2,
+    pair=(3, 1),
+    many=(1, np.float32(2.5)),
+    nested=("a", None),
+    either=False,
+    anything=object(),
+  )
+  assert config.pair == (3, 1)
+  assert _OfEachType(many=()).many == ()

@@ -90,6 +90,73 @@ def test_hl_gauss_on_paper():
   )
 
 
+def hl_gauss_target(atoms, reward, discount=None, next_logits=None):
+  """What critics are matched to: the loss's gradient is softmax less that."""
+  size = len(reward)
+  logits = jnp.zeros((1, size, len(atoms)))
+  gradient = jax.grad(
+    lambda logits: jnp.sum(
+      losses.hl_gauss_double_q_loss(
+        logits,
+        jnp.asarray(atoms, jnp.float32),
+        jnp.asarray(reward, jnp.float32),
+        jnp.zeros(size) if discount is None else jnp.full(size, discount),
+        logits if next_logits is None else next_logits,
+      )
+    )
+  )(logits)
+  return np.asarray(1 / len(atoms) - gradient[0], np.float64)
+
+
+@pytest.mark.parametrize(
+  ("low", "high", "num_atoms"),
+  [(0.0, 200.0, 101), (0.0, 100.0, 101), (-10.0, 110.0, 121), (-1.0, 1.0, 2)],
+)
+def test_smoothing_keeps_the_value(low, high, num_atoms):
+  atoms = np.linspace(low, high, num_atoms)
+  width = atoms[1] - atoms[0]
+  values = np.concatenate(
+    [
+      # At the ends, near them, and anywhere else.
+      low + width * np.array([0.0, 0.01, 0.3, 0.5, 1.0, 2.2]),
+      high - width * np.array([0.0, 0.01, 0.3, 0.5, 1.0, 2.2]),
+      np.linspace(low, high, 37),
+    ]
+  )
+  values = values[(values >= low) & (values <= high)]
+  target = hl_gauss_target(atoms, values)
+  # To float32's digits of the atoms.
+  np.testing.assert_allclose(
+    target @ atoms, values, atol=2e-6 * max(abs(low), abs(high))
+  )
+  assert np.all(target > -1e-6)
+  np.testing.assert_allclose(target.sum(axis=1), 1.0, atol=1e-5)
+  # Four deviations from the ends it is the Gaussian that it was.
+  inside = (values > low + 3 * width) & (values < high - 3 * width)
+  gaussian = scipy.stats.norm(values[inside, None], 0.75 * width)
+  expected = gaussian.cdf(atoms + width / 2) - gaussian.cdf(atoms - width / 2)
+  np.testing.assert_allclose(target[inside], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+  ("reward", "value"), [(0.0, 0.0), (2.0, 200.0), (1.0, 100.0)]
+)
+def test_smoothing_does_not_add_up(reward, value):
+  # A critic that is its target at every step: from either end to r / (1 - g).
+  atoms = jnp.linspace(0.0, 200.0, 101)
+
+  @jax.jit
+  def learn(value):
+    def step(value, _):
+      y = jnp.clip(reward + 0.99 * value, 0.0, 200.0)
+      return losses.smooth_value(y, atoms, 0.75) @ atoms, None
+
+    return jax.lax.scan(step, value, length=1_500)[0]
+
+  # 0.99^1500 of the way is left; rounding by 1e-5 adds up to 1e-3.
+  np.testing.assert_allclose(learn(jnp.array([0.0, 200.0])), value, atol=5e-3)
+
+
 def test_quantile_loss_on_paper():
   quantiles = np.array([[[0.0, 1.0]], [[0.5, 0.5]]])
   next_quantiles = np.array([[[3.0, 5.0]], [[2.0, 4.0]]])  # The second's.
@@ -294,6 +361,33 @@ def test_a_constant_observation_stays_finite():
     normalization.init_statistics((1,)), jnp.full((10, 1), 7.0)
   )
   assert normalization.normalize(statistics, jnp.full((1, 1), 7.0)) == 0.0
+
+
+def test_a_feature_that_hardly_ever_changed_is_bounded():
+  # It was always 3: its deviation is 0, which is taken for a thousandth.
+  seen = jnp.array([[3.0, x] for x in (-1.0, 1.0) * 50])
+  statistics = normalization.update_statistics(
+    normalization.init_statistics((2,)), seen
+  )
+  found = normalization.normalize(
+    statistics, jnp.array([[4.0, 0.5], [-1e6, 1e6], [3.001, -2.0]])
+  )
+  np.testing.assert_allclose(
+    found, [[10.0, 0.5], [-10.0, 10.0], [1.0, -2.0]], rtol=2e-3
+  )
+
+
+def test_moments_keep_a_variance_that_is_small_beside_the_mean():
+  # |mean| is 1 000 deviations. The batch's share is a tenth.
+  rng = np.random.default_rng(0)
+  old, new = rng.normal(100.0, 0.1, (2, 900)).astype(np.float32)
+  new = new[:100] + np.float32(0.05)
+  together = np.concatenate([old, new]).astype(np.float64)
+  mean, variance = normalization.mix_moments(
+    jnp.mean(old), jnp.var(old), jnp.asarray(new), 0.1
+  )
+  np.testing.assert_allclose(mean, together.mean(), rtol=1e-6)
+  np.testing.assert_allclose(variance, together.var(), rtol=1e-3)
 
 
 def test_normalised_training_does_not_see_the_scale(

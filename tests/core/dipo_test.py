@@ -107,6 +107,35 @@ def test_moved_actions_go_on_from_where_they_are_kept(
   assert float(metrics["q_value"]) == pytest.approx(0.5 - 1.8, abs=1e-4)
 
 
+def test_extras_that_a_method_has_no_place_for_are_refused(
+  make_constant_networks, make_flat_batch
+):
+  networks = make_constant_networks([[1.0], [1.0]])
+  fields = {"num_denoising_steps": 3, "num_action_moves": 2}
+
+  def step(config, extras):
+    core = acme_qsm.make_learner_core(networks, config)
+    batch = make_flat_batch(4)._replace(extras=extras)
+    return jax.eval_shape(core.step, core.init(jax.random.key(0)), batch)
+
+  extras = jnp.zeros((4, 1))
+  for config in (
+    acme_qsm.DIPOConfig(keep_moved_actions=False, **fields),
+    acme_qsm.QSMConfig(num_denoising_steps=3),
+  ):
+    for given in (extras, (extras, extras), {"moved": extras}):
+      with pytest.raises(ValueError, match=r"extras, for which .*Config as"):
+        step(config, given)
+    for nothing in ((), None, {}):
+      step(config, nothing)
+  # A method that keeps an action takes nothing else for one.
+  config = acme_qsm.DIPOConfig(**fields)
+  step(config, extras)
+  for given in ((extras, extras), {"moved": extras}, jnp.zeros((4,))):
+    with pytest.raises(ValueError, match=r"actions' shape \(4, 1\), got"):
+      step(config, given)
+
+
 def test_a_stateless_method_keeps_nothing(make_constant_networks):
   networks = make_constant_networks([[1.0], [1.0]])
   for config in (

@@ -13,10 +13,10 @@ from acme_qsm.core import weights
 from acme_qsm.methods import dpmd
 
 
-def make_state(mean=0.0, square=0.0, temperature=1.0):
+def make_state(mean=0.0, variance=0.0, temperature=1.0):
   log_value = jnp.log(jnp.float32(temperature))
   return dpmd.DPMDState(
-    weights.Temperature(log_value, ()), jnp.float32(mean), jnp.float32(square)
+    weights.Temperature(log_value, ()), jnp.float32(mean), jnp.float32(variance)
   )
 
 
@@ -29,15 +29,21 @@ STANDARDIZED = acme_qsm.DPMDConfig(
 )
 
 
-def test_q_is_standardized_by_running_moments():
+@pytest.mark.parametrize(
+  # The last one's mean is 1 000 deviations: a mean square less the square of
+  # the mean, in single precision, would be rounding alone.
+  ("center", "scale"),
+  [(40.0, 3.0), (95.0, 0.1), (-100.0, 0.1)],
+)
+def test_q_is_standardized_by_running_moments(center, scale):
   rng = np.random.default_rng(0)
   state, means, squares = make_state(), 0.0, 0.0
-  for updates in range(5):
-    q_value = rng.normal(40.0, 3.0, size=(64, 1)).astype(np.float32)
+  for updates in range(200):
+    q_value = rng.normal(center, scale, size=(64, 1)).astype(np.float32)
     found, state = dpmd.standardize(
       STANDARDIZED, state, jnp.asarray(q_value), jnp.int32(updates)
     )
-    means = 0.9 * means + 0.1 * q_value.mean()
+    means = 0.9 * means + 0.1 * q_value.mean(dtype=np.float64)
     squares = 0.9 * squares + 0.1 * (q_value.astype(np.float64) ** 2).mean()
     present = 1 - 0.9 ** (updates + 1)
     mean = means / present
@@ -45,10 +51,11 @@ def test_q_is_standardized_by_running_moments():
     # (Q - mean) / deviation: not Q - mean / deviation.
     expected = np.clip((q_value - mean) / deviation, -2.0, 2.0)
     np.testing.assert_allclose(found, expected, atol=5e-3)
+    np.testing.assert_allclose(state.q_variance, deviation**2, rtol=1e-2)
   assert np.max(np.abs(found)) == 2.0
 
 
-@pytest.mark.parametrize(("factor", "offset"), [(10.0, 0.0), (1.0, -30.0)])
+@pytest.mark.parametrize(("factor", "offset"), [(10.0, 0.0), (1.0, -1000.0)])
 def test_standardized_q_knows_neither_unit_nor_origin(factor, offset):
   q_value = np.random.default_rng(0).normal(size=(64, 1)).astype(np.float32)
   plain, moved = (
@@ -183,10 +190,8 @@ def test_the_action_of_the_critics_target_is_taken(
   )
   assert np.isfinite(metrics["denoiser_loss"])
   # The moments of 3 a of the policy's own actions, within the box.
-  present = 1 - config.q_statistics_decay
-  mean, square = state.extra.q_mean / present, state.extra.q_square / present
-  assert abs(mean) < 3.0
-  assert 0.0 < square <= 9.0
+  assert abs(state.extra.q_mean) < 3.0
+  assert 0.0 < state.extra.q_variance <= 9.0
 
 
 def test_samples_and_weights_that_do_not_go_together():

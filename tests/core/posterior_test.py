@@ -85,12 +85,41 @@ def test_transition_of_one_step_is_that_of_equal_steps():
       np.testing.assert_allclose(np.broadcast_to(a, b.shape), b, rtol=1e-6)
 
 
+def test_the_large_variance_is_the_forward_step_s():
+  schedule = diffusion.make_schedule("vp", 5)
+  arrays = np.random.default_rng(1).normal(size=(2, 5, 3)).astype(np.float32)
+  (small_mean, small_std), (mean, std) = (
+    diffusion.transition(
+      schedule,
+      *arrays,
+      jnp.arange(5),
+      name="posterior",
+      posterior_variance=variance,
+    )
+    for variance in ("fixed_small", "fixed_large")
+  )
+  np.testing.assert_array_equal(mean, small_mean)
+  betas = 1 - np.exp(-0.1 / 5 - 4.95 * (2 * np.arange(1, 6) - 1) / 25)
+  np.testing.assert_allclose(std[1:, 0], np.sqrt(betas[1:]), rtol=1e-5)
+  assert std[0, 0] == 0
+  assert np.all(std[1:] > small_std[1:])
+
+
 def test_transition_must_be_known():
   zeros = jnp.zeros((1, 1))
+  schedule = diffusion.make_schedule("vp", 2)
   with pytest.raises(ValueError, match=r"'ddim'.*'posterior'"):
-    diffusion.transition(
-      diffusion.make_schedule("vp", 2), zeros, zeros, jnp.int32(0), name="ddim"
-    )
+    diffusion.transition(schedule, zeros, zeros, jnp.int32(0), name="ddim")
+  for refuse in (
+    lambda: diffusion.transition(
+      schedule, zeros, zeros, jnp.int32(0), posterior_variance="learned"
+    ),
+    lambda: diffusion.sample_posterior(
+      jax.random.key(0), linear_denoiser, schedule, (1, 1), variance="learned"
+    ),
+  ):
+    with pytest.raises(ValueError, match=r"'learned'.*'fixed_large'"):
+      refuse()
 
 
 # The last has more denoising steps than the sampler unrolls.
@@ -207,27 +236,113 @@ def test_arguments_out_of_range_are_named():
 
 
 @pytest.mark.parametrize(
-  ("num_steps", "at_most"), [(10, 0.45), (20, 0.6), (40, 0.8)]
+  ("num_steps", "deviation", "small", "large"),
+  [
+    (10, 0.1, 0.129, 0.372),
+    (10, 0.3, 0.422, 1.005),
+    (10, 0.5, 0.531, 1.036),
+    (40, 0.3, 0.731, 1.075),
+  ],
 )
-def test_a_gaussian_is_drawn_too_narrow(num_steps, at_most):
+@pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
+def test_how_wide_a_gaussian_is_drawn(
+  num_steps, deviation, small, large, variance
+):
   # Given the score of N(0, s^2) noised, each step is linear, and the variance
-  # drawn is known: below s^2, as the posterior is of one clean action. A policy
-  # that learned nothing but its own samples would shrink.
-  deviation = 0.3
+  # drawn is known: by the small variance below s^2, as the posterior is of one
+  # clean action. A policy that learned nothing but its own samples would
+  # shrink.
   schedule = diffusion.make_schedule("vp", num_steps)
-  alpha_bars = np.cumprod(1 - np.asarray(schedule.betas, np.float64))
+  betas = np.asarray(schedule.betas, np.float64)
+  alpha_bars = np.cumprod(1 - betas)
   gains = np.sqrt(1 - alpha_bars) / (1 - alpha_bars * (1 - deviation**2))
-  variance = 1.0
+  drawn_variance = 1.0
   for t in reversed(range(num_steps)):
     mean, std = posterior_by_bayes(schedule, gains[t], 1.0, t, clip=None)
-    variance = mean**2 * variance + std**2
+    if variance == "fixed_large" and t:
+      std = np.sqrt(betas[t])
+    drawn_variance = mean**2 * drawn_variance + std**2
   drawn = diffusion.sample_posterior(
     jax.random.key(0),
     lambda action, step: jnp.asarray(gains, jnp.float32)[step] * action,
     schedule,
     (50_000, 1),
     clip=None,
+    variance=variance,
   )
   # Five standard errors of a normal's variance.
-  assert np.var(drawn) == pytest.approx(variance, rel=5 * np.sqrt(2 / 50_000))
-  assert variance < at_most * deviation**2
+  assert np.var(drawn) == pytest.approx(
+    drawn_variance, rel=5 * np.sqrt(2 / 50_000)
+  )
+  share = small if variance == "fixed_small" else large
+  assert drawn_variance == pytest.approx(share * deviation**2, rel=2e-3)
+
+
+def draw_exactly(log_density, variance, size):
+  """Ten steps with the exact denoiser of a density on the box, in numpy.
+
+  Returns the samples, and the density's mean and deviation.
+  """
+  grid = np.linspace(-1, 1, 801)
+  density = np.exp(log_density(grid) - log_density(grid).max())
+  u = np.arange(1, 11) / 10
+  alpha_bars = np.exp(-(0.1 * u + 9.9 * u**2 / 2))
+  rng = np.random.default_rng(0)
+  action = rng.normal(size=size)
+  for t in reversed(range(10)):
+    mean, scale = np.sqrt(alpha_bars[t]) * grid, np.sqrt(1 - alpha_bars[t])
+    at = np.linspace(-6, 6, 1_201)
+    weight = density * np.exp(-(((at[:, None] - mean) / scale) ** 2) / 2)
+    clean = np.interp(action, at, weight @ grid / weight.sum(axis=1))
+    before = alpha_bars[t - 1] if t else 1.0
+    beta = 1 - alpha_bars[t] / before
+    action = (
+      beta * np.sqrt(before) * clean + (1 - before) * np.sqrt(1 - beta) * action
+    ) / scale**2
+    if t:
+      small = beta * (1 - before) / scale**2
+      deviation = np.sqrt(beta if variance == "fixed_large" else small)
+      action += deviation * rng.normal(size=size)
+  mean = np.average(grid, weights=density)
+  return action, mean, np.sqrt(np.average((grid - mean) ** 2, weights=density))
+
+
+@pytest.mark.parametrize(
+  ("slope", "curvature", "small", "large"),
+  [(3.0, 0.0, 0.205, 0.324), (4.8, 8.0, 0.152, 0.237)],
+)
+@pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
+def test_how_wide_policies_on_the_box_are_drawn(
+  slope, curvature, small, large, variance
+):
+  # exp(3 a) and exp(-8 (a - 0.3)^2), with exact denoisers: by the small
+  # variance, two thirds of the deviation; by the large one, what it is, at a
+  # mean that is nearer to 0.
+  def log_density(action):
+    return slope * action - curvature * action**2
+
+  size = 40_000
+  expected, mean, deviation = draw_exactly(log_density, variance, size)
+  seen = small if variance == "fixed_small" else large
+  assert np.std(expected) == pytest.approx(seen, abs=0.004)
+  assert (abs(seen / deviation - 1) < 0.05) == (variance == "fixed_large")
+  assert np.mean(expected) == pytest.approx(mean, abs=0.06)
+
+  grid, noisy = jnp.linspace(-1, 1, 401), jnp.linspace(-6, 6, 801)
+
+  def denoise(action, step):
+    alpha_bar = schedule.alpha_bars[step]
+    noise = (noisy[:, None] - jnp.sqrt(alpha_bar) * grid) / jnp.sqrt(
+      1 - alpha_bar
+    )
+    weight = jax.nn.softmax(log_density(grid) - noise**2 / 2)
+    return jnp.interp(action, noisy, jnp.sum(weight * noise, axis=1))
+
+  schedule = diffusion.make_schedule("vp", 10)
+  drawn = diffusion.sample_posterior(
+    jax.random.key(0), denoise, schedule, (size, 1), variance=variance
+  )
+  # Five standard errors of the difference of two such samples.
+  error = 5 * np.std(expected) * np.sqrt(2 / size)
+  assert np.mean(drawn) == pytest.approx(np.mean(expected), abs=error)
+  assert np.std(drawn) == pytest.approx(np.std(expected), abs=error)

@@ -10,6 +10,8 @@ import pytest
 import acme_qsm
 from acme_qsm import diffusion
 from acme_qsm import methods
+from acme_qsm.core.method import Context
+from acme_qsm.methods import qsm
 
 
 @pytest.mark.parametrize(
@@ -117,6 +119,8 @@ def test_denoiser_gradient_derived_anew(
     # Some are clipped here, and some are not.
     assert 0 < np.sum(np.abs(target) > clip) < target.size
     target = np.minimum(np.maximum(target, -clip), clip)
+  if config.langevin:
+    target = 2 * target
   # All steps are drawn from, and no others.
   assert 0 <= steps.min() <= steps.max() < num_steps
   alpha_bars = np.asarray(diffusion.make_schedule("vp", 3).alpha_bars)
@@ -277,3 +281,70 @@ def test_langevin_dynamics_of_the_denoiser_at_step_0(
     acme_qsm.make_policy(
       networks, dataclasses.replace(config, num_denoising_steps=5)
     )
+
+
+@pytest.mark.parametrize(
+  ("score_target", "mean", "variance"),
+  [
+    # exp(2 kappa Q), and the same times N(0, 1), of Q = -(a - m)^2 / 2.
+    ("action_gradient", 0.1, 1 / 12),
+    ("boltzmann", 12 * 0.1 / 13, 1 / 13),
+  ],
+)
+def test_langevin_dynamics_draw_what_the_reverse_process_does(
+  make_constant_networks, make_flat_batch, score_target, mean, variance
+):
+  # See test_boltzmann_target_samples_the_density_of_twice_kappa.
+  kappa, goal, size = 6.0, 0.1, 20_000
+  config = acme_qsm.QSMConfig(
+    num_denoising_steps=400,
+    langevin=True,
+    score_target=score_target,
+    q_score_scale=kappa,
+    action_gradient_clip=None,
+    exploration_noise=0.0,
+  )
+  networks = dataclasses.replace(
+    make_constant_networks([[0.0]], [0.0]),
+    num_denoising_steps=400,
+    criticize=lambda params, observation, action: -0.5 * (action - goal).T ** 2,
+    denoise=lambda params, observation, action, step: (
+      params[0] * action + params[1]
+    ),
+  )
+  batch = make_flat_batch(256)
+  batch = batch._replace(
+    action=jnp.linspace(-1, 1, 256)[:, None].astype(jnp.float32)
+  )
+  policy_loss = qsm.make_policy_loss(networks, config)
+
+  def loss(params):
+    context = Context((), (), (), batch.action, jnp.int32(0))
+    value, _ = policy_loss(
+      params,
+      qsm.QSMState(jnp.zeros(())),
+      batch,
+      jax.random.split(jax.random.key(0)),
+      context,
+    )
+    return value
+
+  # Quadratic in a linear denoiser's parameters.
+  start = jnp.zeros(2)
+  params = -jnp.linalg.solve(jax.hessian(loss)(start), jax.grad(loss)(start))
+  actions = jax.jit(qsm.make_sampler(networks, config))(
+    params, jax.random.key(1), jnp.zeros((size, 1))
+  )
+  # Five standard errors, and what is left of the steps' size: they fall to 1 /
+  # 400, which is small beside the variance.
+  np.testing.assert_allclose(
+    jnp.mean(actions), mean, atol=5 * np.sqrt(variance / size)
+  )
+  np.testing.assert_allclose(
+    jnp.var(actions), variance, rtol=5 * np.sqrt(2 / size) + 0.04
+  )
+
+
+def test_the_langevin_preset_is_of_q_itself():
+  config = methods.METHODS["qsm"].preset("langevin")
+  assert 2 * config.q_score_scale == 1.0

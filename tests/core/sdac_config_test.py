@@ -50,6 +50,43 @@ def test_invalid_values(field, value, others):
 
 
 @pytest.mark.parametrize(
+  ("fields", "most"),
+  [
+    ({"boltzmann_temperature": 0.05}, 2.0),
+    ({"boltzmann_temperature": 0.01, "q_value_clip": 0.5}, 0.4),
+    # It falls to 0.0984 / exploration_noise, but not below its least.
+    (
+      {"temperature_update": "reference_decay", "exploration_noise": 2.0},
+      1.968,
+    ),
+    (
+      {
+        "temperature_update": "reference_decay",
+        "exploration_noise": 2.0,
+        "min_temperature": 0.07,
+      },
+      2.8,
+    ),
+  ],
+)
+def test_weights_that_would_be_beyond_single_precision(fields, most):
+  # Of Adam, which squares a gradient that has the weight for a factor.
+  fields = {
+    "weights": "normalized_exponential",
+    "temperature_update": "constant",
+    **fields,
+  }
+  with pytest.raises(
+    ValueError, match=rf"^SDACConfig\.q_value_clip must be at most {most:.4g}, "
+  ):
+    acme_qsm.SDACConfig(**fields)
+  acme_qsm.SDACConfig(**{**fields, "q_value_clip": most - 1e-3})
+  acme_qsm.SDACConfig(
+    **{**fields, "weights": "exponential", "q_value_clip": 9.0}
+  )
+
+
+@pytest.mark.parametrize(
   "fields",
   [
     {"num_reverse_samples": 1, "weights": "exponential"},

@@ -6,9 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.optimize
+import scipy.special
 
 import acme_qsm
 from acme_qsm import diffusion
+from acme_qsm import losses
 from acme_qsm import methods
 from acme_qsm.core import reverse_sampling
 from acme_qsm.core import weights
@@ -150,6 +153,30 @@ def test_weights(config):
   )
 
 
+@pytest.mark.parametrize("clip", [3.0, 8.0])
+def test_an_outlier_s_normalised_weight_is_finite(config, clip):
+  # One among 256 x 16 is 64 deviations from the mean: exp(64 / 0.5) is beyond
+  # single precision.
+  q_value = np.zeros((256, 16), np.float32)
+  q_value[3, 7] = 1.0
+  config = dataclasses.replace(
+    config,
+    weights="normalized_exponential",
+    temperature_update="constant",
+    boltzmann_temperature=0.5,
+    q_value_clip=clip,
+  )
+  args = (config, jnp.asarray(q_value), jnp.float32(0.5))
+  expected = np.full((256, 16), np.exp(-1 / 64 / 0.5) / 16)
+  expected[3, 7] = np.exp(clip / 0.5) / 16
+  np.testing.assert_allclose(weights.weigh(*args), expected, rtol=1e-3)
+  np.testing.assert_allclose(
+    weights.shares(*args),
+    expected / expected.sum(axis=1, keepdims=True),
+    rtol=1e-3,
+  )
+
+
 @pytest.mark.parametrize("kind", ["exponential", "normalized_exponential"])
 @pytest.mark.parametrize("offset", [0.0, -1e3, 1e3])
 def test_shares_are_finite_where_weights_are_not(config, kind, offset):
@@ -235,6 +262,55 @@ def test_the_target_kl_is_met_whatever_the_scale_of_q(
     share /= share.sum(axis=1, keepdims=True)
     divergences.append(np.log(16) + np.sum(share * np.log(share + 1e-30), 1))
   assert np.mean(divergences) == pytest.approx(0.7, abs=0.03)
+
+
+def test_the_temperature_follows_q_s_scale_at_one_pace(config):
+  # 16 samples of a normal Q; by quadrature in numpy, where 2 nats are.
+  noise = np.random.default_rng(0).normal(size=(20_000, 16))
+
+  def divergence(temperature):
+    share = scipy.special.softmax(noise / temperature, axis=1)
+    return np.log(16) + np.mean(scipy.special.xlogy(share, share).sum(axis=1))
+
+  settled = scipy.optimize.root_scalar(
+    lambda t: divergence(t) - 2.0, bracket=(0.05, 2.0)
+  ).root
+  config = dataclasses.replace(
+    config,
+    temperature_update="target_kl",
+    target_kl=2.0,
+    temperature_learning_rate=3e-3,
+    num_reverse_samples=16,
+  )
+
+  @jax.jit
+  def run(start, scales):
+    def update(temperature, inputs):
+      i, scale = inputs
+      key = jax.random.fold_in(jax.random.key(0), i)
+      share = losses.self_normalized_weights(
+        scale * jax.random.normal(key, (64, 16)), temperature.value
+      )
+      after = weights.update_temperature(config, temperature, share, i)
+      return after, after.value
+
+    start = weights.start_temperature(start, config.temperature_learning_rate)
+    steps = jnp.arange(len(scales))
+    return jax.lax.scan(update, start, (steps, scales))[1]
+
+  def updates_until_settled(found, goal):
+    return np.flatnonzero(np.abs(np.log(found / goal)) < 0.05)[0]
+
+  # Adam's steps of 3e-3 in the logarithm take 1 260 from 44 times as much and
+  # 1 040 from a 23rd at the least, and they are the smaller the nearer it is.
+  # With the temperature for a factor of the gradient it was 6 300 and 760.
+  one = jnp.ones(3_000)
+  assert updates_until_settled(run(10.0, one), settled) < 2_500
+  assert updates_until_settled(run(0.01, one), settled) < 1_700
+  # Where Q's scale falls 100 times, the divergence is what it was soon.
+  found = run(settled, jnp.concatenate([one, 0.01 * one]))
+  np.testing.assert_allclose(found[2_999], settled, rtol=0.05)
+  np.testing.assert_allclose(found[-1], 0.01 * settled, rtol=0.05)
 
 
 def test_the_temperature_has_a_floor(

@@ -69,6 +69,30 @@ def test_a_gradient_step_by_itself():
   assert (float(update.loss), update.aux) == (4.0, "more")
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.9, 0.999, 1 - 1e-7, 1 - 1e-8])
+def test_a_running_mean_is_not_biased(decay):
+  # Of a constant it is that; of others, numpy's in double precision.
+  values = np.concatenate([np.ones(5), np.linspace(-1.0, 4.0, 20)])
+  mean, exact = jnp.zeros(()), 0.0
+  for i, value in enumerate(values):
+    mean, found = updates.move_running_mean(
+      mean, jnp.float32(value), decay, jnp.int32(i)
+    )
+    weights = decay ** np.arange(i, -1.0, -1.0)
+    exact = np.sum(weights * values[: i + 1]) / np.sum(weights)
+    np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-6)
+    share = updates.newest_share(decay, jnp.int32(i))
+    np.testing.assert_allclose(share, 1 / np.sum(weights), rtol=1e-5)
+  # After many updates too.
+  _, found = updates.move_running_mean(
+    jnp.float32(-np.expm1(1e6 * np.log(decay)) if decay else 1.0),
+    jnp.float32(1.0),
+    decay,
+    jnp.int32(1_000_000),
+  )
+  np.testing.assert_allclose(found, 1.0, rtol=1e-5)
+
+
 def test_a_delayed_policy_moves_at_every_third_step(
   networks, config, make_batch
 ):
@@ -155,6 +179,81 @@ def test_metrics_must_be_those_that_the_method_names(
   )
   core = acme_qsm.make_learner_core(networks, config)
   with pytest.raises(ValueError, match="action_gradient_size"):
+    jax.eval_shape(core.step, core.init(jax.random.key(0)), make_batch(0, 8))
+
+
+def with_metric(monkeypatch, name, value, of_critics):
+  """Has Q-score matching report one more metric: of either loss."""
+  qsm = methods.METHODS["qsm"]
+
+  def add_to_policy_loss(networks, config):
+    policy_loss = qsm.make_policy_loss(networks, config)
+
+    def more(*args):
+      loss, (extra, metrics) = policy_loss(*args)
+      return loss, (extra, {**metrics, name: value})
+
+    return more
+
+  def add_to_critic_loss(networks, config):
+    critic_loss = qsm.make_critic_loss(networks, config)
+
+    def more(*args):
+      loss, metrics = critic_loss(*args)
+      return loss, {**metrics, name: value}
+
+    return more
+
+  changes = (
+    {"make_critic_loss": add_to_critic_loss}
+    if of_critics
+    else {
+      "make_policy_loss": add_to_policy_loss,
+      "metrics": (*qsm.metrics, name),
+    }
+  )
+  monkeypatch.setitem(
+    methods.METHODS, "qsm", dataclasses.replace(qsm, **changes)
+  )
+
+
+@pytest.mark.parametrize("period", [1, 2])
+@pytest.mark.parametrize("of_critics", [False, True])
+def test_a_whole_number_is_a_metric(
+  networks, config, make_batch, monkeypatch, period, of_critics
+):
+  for value in (3, jnp.int32(3), jnp.array(True), np.float64(0.5)):
+    with_metric(monkeypatch, "number", value, of_critics)
+    core = acme_qsm.make_learner_core(
+      networks, dataclasses.replace(config, policy_update_period=period)
+    )
+    _, metrics = jax.eval_shape(
+      core.step, core.init(jax.random.key(0)), make_batch(0, 8)
+    )
+    for metric in metrics.values():
+      assert (metric.shape, metric.dtype) == ((), np.float32)
+    monkeypatch.undo()
+  # And it is the number.
+  with_metric(monkeypatch, "number", 3, of_critics)
+  core = acme_qsm.make_learner_core(
+    networks, dataclasses.replace(config, policy_update_period=period)
+  )
+  _, metrics = jax.jit(core.step)(
+    core.init(jax.random.key(0)), make_batch(0, 8)
+  )
+  assert metrics["number"] == 3.0
+
+
+@pytest.mark.parametrize("period", [1, 2])
+@pytest.mark.parametrize("of_critics", [False, True])
+def test_a_metric_that_is_no_scalar_is_refused(
+  networks, config, make_batch, monkeypatch, period, of_critics
+):
+  with_metric(monkeypatch, "sizes", jnp.ones((8,)), of_critics)
+  core = acme_qsm.make_learner_core(
+    networks, dataclasses.replace(config, policy_update_period=period)
+  )
+  with pytest.raises(ValueError, match=r"'sizes' of shape \(8,\).* scalar"):
     jax.eval_shape(core.step, core.init(jax.random.key(0)), make_batch(0, 8))
 
 

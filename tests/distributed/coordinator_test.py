@@ -223,6 +223,27 @@ def test_the_steps_of_an_actor_that_is_lost_are_made_by_others():
   assert "any actor" in coordinator.status()["reason"]
 
 
+@pytest.mark.parametrize("done", [False, True])
+def test_an_evaluator_that_is_not_heard_of_any_more_is_done_without(done):
+  clock = Clock()
+  coordinator = make_coordinator(1, 10, clock=clock)
+  for name in ("replay", "learner", "evaluator"):
+    coordinator.report(Report(name, name, "starting"))
+  act(coordinator, 0, 10)
+  coordinator.done("learner")
+  if done:
+    coordinator.done("evaluator")
+  for _ in range(2):
+    clock.now += 200.0
+    for name in ("replay", "learner"):
+      coordinator.report(Report(name, name, "serving"))
+    coordinator.notice_silence()
+  status = coordinator.status()
+  assert status["phase"] == "finished"
+  told = "evaluator died: nothing was heard of it for 400 seconds."
+  assert status["events"] == ([] if done else [f"{told} It is given up."])
+
+
 def test_who_never_reports_is_done_without():
   clock = Clock()
   coordinator = make_coordinator(2, 100, clock=clock, start_seconds=30.0)

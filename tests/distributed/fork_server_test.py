@@ -1,8 +1,10 @@
 """Real fork servers, and the processes that they fork."""
 
 import contextlib
+import itertools
 import os
 import pathlib
+import resource
 import signal
 import subprocess
 import sys
@@ -131,19 +133,21 @@ fork_server.require_forkable()
   assert "JAX has a backend" in done.stderr
 
 
-def test_a_fork_heeds_its_own_environment():
+def test_a_fork_heeds_its_own_environment(tmp_path):
   """Though JAX, TensorFlow and numpy were loaded before it was set."""
   code = """
 import os, sys
 import jax, numpy as np
 from acme_qsm.distributed.processes import fork_server
+from acme_qsm.distributed.processes import process
 np.random.seed(0)
 sys.stdout.flush()
 if os.fork() == 0:
   fork_server._become(
     "actor_0",
     {
-      "JAX_PLATFORMS": "cpu",
+      "JAX_PLATFORM_NAME": os.environ["JAX_PLATFORM_NAME"],
+      **process.environment_variables("actor_0"),
       "XLA_FLAGS": "--xla_force_host_platform_device_count=3",
       "JAX_COMPILATION_CACHE_DIR": "a folder",
       "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.25",
@@ -175,9 +179,11 @@ os.wait()
     env={
       **os.environ,
       "JAX_PLATFORMS": "cuda",
+      "JAX_PLATFORM_NAME": "gpu",
       "NOT_HERS": "",
       **process.ONE_THREAD,
     },
+    cwd=tmp_path,
   )
   expected = "3 cpu a folder 0.25 float64 a value False False actor_0\n"
   assert done.stdout == expected, done.stderr
@@ -311,3 +317,98 @@ def test_a_fork_server_with_threads_is_done_without(
   it.process.kill()
   it.process.wait()
   assert server.wait() == 1
+
+
+FAILS_ONCE = """
+import errno
+import os
+
+fork, num_forks = os.fork, 0
+
+
+def failing():
+  global num_forks
+  num_forks += 1
+  if num_forks == 2:
+    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+  return fork()
+
+
+os.fork = failing
+"""
+
+
+def test_a_machine_without_room_for_a_process_ends_no_other(
+  tmp_path, run_file, monkeypatch
+):
+  monkeypatch.setenv(fork_server.SOCKET_VARIABLE, "")
+  module = tmp_path / "module_whose_second_fork_fails.py"
+  module.write_text(FAILS_ONCE)
+  monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+  server = fork_server.start(modules=(module.stem,))
+  first, second, third = (Started(tmp_path, run_file) for _ in range(3))
+  assert isinstance(second.process, subprocess.Popen)
+  assert isinstance(third.process, fork_server.ForkedProcess)
+  third.wait_for_beat()
+  assert first.process.poll() is None
+  for it in (first, second, third):
+    it.process.kill()
+    it.process.wait()
+  # It is told how they ended: the server has not ended before.
+  assert server.poll() is None
+  server.kill()
+  server.wait()
+
+
+@pytest.mark.parametrize("first", ["dies", "is killed"])
+def test_a_process_that_dies_while_it_is_killed_ends_no_other(
+  first, server, tmp_path, run_file
+):
+  other, it = (Started(tmp_path, run_file) for _ in range(2))
+  it.wait_for_beat()
+  _, child = sorted(children(server), key=lambda each: each.pid)
+  # Of both, the server hears at once.
+  server.send_signal(signal.SIGSTOP)
+  acts = [lambda: child.send_signal(signal.SIGTERM), it.process.kill]
+  for act in acts if first == "dies" else reversed(acts):
+    act()
+  wait_until(lambda: child.status() == psutil.STATUS_ZOMBIE)
+  server.send_signal(signal.SIGCONT)
+  assert it.process.wait() == -signal.SIGTERM
+  other.wait_for_beat()
+  assert other.process.poll() is None
+  assert isinstance(
+    Started(tmp_path, run_file).process, fork_server.ForkedProcess
+  )
+  assert server.poll() is None
+
+
+def test_a_server_without_descriptors_ends_no_process(
+  server, tmp_path, run_file
+):
+  first = Started(tmp_path, run_file)
+  first.wait_for_beat()
+  _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+  opened = {int(name) for name in os.listdir(f"/proc/{server.pid}/fd")}
+
+  def leave(spare):
+    free = (number for number in range(most) if number not in opened)
+    limit = next(itertools.islice(free, spare, None))
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (limit, most))
+
+  # Enough to hear who asks, but for no more.
+  for spare in (1, 2, 3):
+    leave(spare)
+    it = Started(tmp_path, run_file)
+    assert isinstance(it.process, subprocess.Popen)
+    it.process.kill()
+    it.process.wait()
+  assert psutil.Process(server.pid).num_fds() == len(opened)
+  # Too few for that: who asks waits until there are.
+  leave(0)
+  later = threading.Timer(0.3, leave, (100,))
+  later.start()
+  it = Started(tmp_path, run_file)
+  later.join()
+  assert isinstance(it.process, fork_server.ForkedProcess)
+  assert first.process.poll() is None

@@ -1,6 +1,8 @@
 """A run of many processes that a test starts, and then does things to."""
 
 import contextlib
+import functools
+import inspect
 import json
 import os
 import pathlib
@@ -11,8 +13,10 @@ import time
 from typing import Any
 
 import psutil
+import pytest
 
 from acme_qsm.distributed.coordination import rpc
+from acme_qsm.distributed.processes import fork_server
 from acme_qsm.experiments.records import checkpointing
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -45,6 +49,25 @@ _MAIN = {
 }
 
 
+@functools.cache
+def shared_fork_server():
+  """Environment variables: a fork server that ends with this test process.
+
+  It loads Reverb, TensorFlow and JAX once for all runs that it is given to;
+  else each run's launcher starts one of its own.
+  """
+  name = fork_server.SOCKET_VARIABLE
+  with pytest.MonkeyPatch.context() as patch:
+    # What `start` sets would be for all that is started from here.
+    patch.setenv(name, "")
+    fork_server.start()
+    return {name: os.environ[name]}
+
+
+class WaitedInVainError(AssertionError):
+  """Says what was waited for, and how the run does."""
+
+
 class Launched:
   """A launcher that was started, and all that it started.
 
@@ -55,7 +78,7 @@ class Launched:
     process: the launcher's.
   """
 
-  def __init__(self, command, workdir, folder):
+  def __init__(self, command, workdir, folder, environment=None):
     self.workdir = workdir
     self.checkpoints = checkpointing.Checkpointer(workdir / "checkpoints")
     self.output = folder / f"{workdir.name}.output"
@@ -64,7 +87,11 @@ class Launched:
         list(map(str, command)),
         cwd=ROOT,
         # These networks need none, and the compiler is what takes time.
-        env={**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+        env={
+          **os.environ,
+          "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+          **(environment or {}),
+        },
         stdout=output,
         stderr=subprocess.STDOUT,
         start_new_session=True,
@@ -76,11 +103,23 @@ class Launched:
     except FileNotFoundError:
       return {"phase": "acting", "counts": {}, "nodes": {}}
 
+  def latest(self):
+    """The newest checkpoint, which may be replaced while it is looked at."""
+    for _ in range(10):
+      with contextlib.suppress(OSError, checkpointing.CheckpointError):
+        return self.checkpoints.latest()
+    return self.checkpoints.latest()
+
   def count(self, name="actor_steps"):
     return self.status()["counts"].get(name, 0)
 
   def node(self, name):
     return self.status()["nodes"][name]
+
+  def restarts(self):
+    """How often each process was started again."""
+    nodes = self.status()["nodes"]
+    return {name: node["restarts"] for name, node in nodes.items()}
 
   def log(self, name):
     return (self.workdir / "logs" / f"{name}.log").read_text()
@@ -98,20 +137,54 @@ class Launched:
         found[log.stem] = process
     return found
 
-  def wait_until(self, condition, seconds=600, *, running=True):
+  def wait_until(self, condition, seconds=500, *, running=True):
     end = time.monotonic() + seconds
     while not condition():
-      assert time.monotonic() < end, self.describe()
-      if running and self.process.poll() is not None:
-        assert condition(), self.describe()
+      ended = running and self.process.poll() is not None
+      if time.monotonic() > end or (ended and not condition()):
+        why = "the run has ended" if ended else f"{seconds} seconds have passed"
+        raise WaitedInVainError(
+          f"{why}, but this did not come:\n{inspect.getsource(condition)}"
+          f"{self.describe()}"
+        )
       time.sleep(0.1)
 
-  def wait(self, seconds=600):
+  def wait_for_event(self, event, times=1):
+    """Waits until something has happened to a process so many times."""
+    self.wait_until(lambda: self.status()["events"].count(event) >= times)
+    assert self.status()["events"].count(event) == times, self.describe()
+
+  def goes_on(self, steps=50, learnt=50):
+    """Waits until so many more steps of both kinds are made."""
+    # A new learner does not say at once where it goes on from.
+    self.wait_until(lambda: self.count("learner_steps") > 0)
+    acted, learned = self.count(), self.count("learner_steps")
+    self.wait_until(lambda: self.count() > acted + steps)
+    self.wait_until(lambda: self.count("learner_steps") > learned + learnt)
+
+  @contextlib.contextmanager
+  def fault(self, name):
+    """Whatever fails within is said to be of this fault."""
+    start, ended = time.monotonic(), "not survived"
+    try:
+      yield
+      ended = "survived"
+    except WaitedInVainError as error:
+      raise AssertionError(f"{name}: {error}") from error
+    except Exception as error:
+      text = f"{name}: {error}\n{self.describe()}"
+      raise AssertionError(text) from error
+    finally:
+      print(f"{time.monotonic() - start:6.1f} s  {name}: {ended}")
+
+  def wait(self, seconds=500):
     """Waits for the launcher's end; returns its exit code."""
     try:
       return self.process.wait(seconds)
     except subprocess.TimeoutExpired:
-      raise AssertionError(self.describe()) from None
+      raise WaitedInVainError(
+        f"the launcher has not ended in {seconds} s:\n{self.describe()}"
+      ) from None
 
   def describe(self):
     logs = [self.output, *sorted((self.workdir / "logs").glob("*.log"))]
@@ -150,6 +223,7 @@ class LaunchedPlan(Launched):
       [sys.executable, "-c", LAUNCHER, plan_file, self._address],
       workdir,
       folder,
+      shared_fork_server(),
     )
 
   def call(self, *args):

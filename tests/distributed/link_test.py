@@ -1,6 +1,7 @@
 """A process's link to a real coordinator, and what it does when cut off."""
 
 import contextlib
+import io
 import threading
 import time
 
@@ -114,6 +115,20 @@ def test_an_environment_that_hangs_ends_the_process(capfd):
   assert "link_test.py" in error
 
 
+def test_an_environment_that_hangs_ends_the_process_that_cannot_say_where(
+  monkeypatch,
+):
+  ended = Ended()
+  with serving(Coordinator(1, 100)) as server:
+    link = make_link(server, end_process=ended)
+    # As in a notebook: no file, so that nothing can be dumped there.
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    with link.calling_environment(0.1):
+      assert ended.event.wait(30)
+    assert ended.codes[0] == ExitCode.HUNG
+    link.close()
+
+
 def test_a_coordinator_that_is_gone_ends_the_process():
   ended = Ended()
   coordinator = Coordinator(1, 100)
@@ -138,6 +153,70 @@ def test_a_short_cut_is_survived(monkeypatch):
   with serving(coordinator, server.port):
     wait_until(lambda: coordinator.status()["counts"] == {"actor_steps": 7.0})
     assert not ended.codes
+    link.close()
+
+
+class Failing(Coordinator):
+  """Raises an error at reports, while it is told to."""
+
+  fails = False
+
+  def report(self, report):
+    if self.fails:
+      raise KeyError("a fault of the coordinator")
+    return super().report(report)
+
+
+def test_an_error_of_the_coordinator_is_outlived_and_told(caplog):
+  ended = Ended()
+  coordinator = Failing(1, 100)
+  with serving(coordinator) as server:
+    link = make_link(server, end_process=ended)
+    coordinator.fails = True
+    wait_until(lambda: "a fault of the coordinator" in caplog.text)
+    coordinator.fails = False
+    link.totals = {"actor_steps": 7.0}
+    wait_until(lambda: coordinator.status()["counts"] == {"actor_steps": 7.0})
+    assert not ended.codes
+    link.close()
+
+
+def test_what_cannot_be_reported_is_told_and_ends_no_thread(caplog):
+  coordinator = Coordinator(1, 100)
+  with serving(coordinator) as server:
+    link = make_link(server)
+    link.metrics = {"lock": threading.Lock()}
+    wait_until(lambda: "cannot pickle" in caplog.text)
+    link.metrics = {"value": 1.0}
+    wait_until(
+      lambda: (
+        coordinator.status()["nodes"]["actor_0"]["metrics"] == {"value": 1.0}
+      )
+    )
+    link.close()
+
+
+def test_a_coordinator_of_errors_alone_ends_the_process(monkeypatch):
+  monkeypatch.setattr(link_lib, "_CUT_SECONDS", 0.2)
+  ended = Ended()
+  coordinator = Failing(1, 100)
+  with serving(coordinator) as server:
+    link = make_link(server, end_process=ended)
+    coordinator.fails = True
+    assert ended.event.wait(30)
+    assert ended.codes == [ExitCode.CUT_OFF]
+    assert link.over
+    link.close()
+
+
+def test_who_loses_replay_ends_whatever_the_coordinator_says():
+  ended = Ended()
+  coordinator = Failing(1, 100)
+  with serving(coordinator) as server:
+    link = make_link(server, end_process=ended)
+    coordinator.fails = True
+    link.lose_replay()
+    assert ended.codes == [ExitCode.REPLAY_MOVED]
     link.close()
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import pathlib
 import shutil
-import signal
 import sys
 import time
 
@@ -15,8 +14,11 @@ import jax
 import numpy as np
 import pytest
 
+from acme_qsm import environments
 from acme_qsm import QSMBuilder
 from acme_qsm.distributed import program
+from acme_qsm.distributed.coordination import link
+from acme_qsm.distributed.coordination import run_coordinator
 from acme_qsm.distributed.nodes import batches
 from acme_qsm.distributed.nodes import learner
 from acme_qsm.distributed.nodes import variables
@@ -33,8 +35,13 @@ NUM_ITEMS = 60
 
 
 @pytest.fixture
-def start_run(request, make_experiment, tmp_path):
+def start_run(request, make_experiment, tmp_path, monkeypatch):
   """A function that starts the coordinator of a run."""
+  # All hear soon of what there is to hear of: so nobody need wait for them.
+  monkeypatch.setattr(link, "_PERIOD_SECONDS", 0.2)
+  monkeypatch.setattr(run_coordinator, "_STATUS_SECONDS", 0.1)
+  monkeypatch.setattr(run_coordinator, "_LEAST_END_SECONDS", 0.6)
+  monkeypatch.setattr(run_coordinator, "_END_SECONDS", 3.0)
   modules = [
     sys.modules[PointEnvironmentModule]
     for PointEnvironmentModule in (
@@ -116,6 +123,38 @@ def test_a_nan_at_the_last_save_fails_the_run(
   assert reason.startswith("The learner stopped: ")
   assert "not finite; nothing was saved" in reason
   assert run.checkpoint() is None
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(
+  start_run, make_experiment, point_environment, disturbed, tmp_path
+):
+  high = tmp_path / "high"
+
+  def raise_rewards(unused_step, timestep):
+    reward = np.float32(1e30) if high.exists() else timestep.reward
+    return timestep._replace(reward=reward)
+
+  run = start_run(
+    make_experiment(
+      1_000_000,
+      environment_factory=lambda seed: disturbed(
+        point_environment(seed), raise_rewards
+      ),
+      minutes=0.01,
+    )
+  )
+  for name in ("replay", "learner", "actor_0"):
+    run.start(name)
+  run.wait_until(lambda: run.checkpoint() is not None)
+  high.touch()
+  assert run.wait() == "failed"
+  reason = json.loads((run.run.path / "run_status.json").read_text())["reason"]
+  assert reason.startswith("The learner stopped: ")
+  assert "critic_loss" in reason
+  # The last one stays as it was.
+  (state,) = run.checkpoint().path.glob("learner*")
+  with np.load(state) as arrays:
+    assert all(np.all(np.isfinite(array)) for array in arrays.values())
 
 
 def test_without_replay_an_interrupted_run_says_that_nothing_is_saved(
@@ -206,14 +245,14 @@ def test_a_cut_while_the_last_steps_are_made_loses_none(held_run):
   run.wait_until(
     lambda: run.node("learner")["state"] == "waiting for transitions"
   )
-  replay.send_signal(signal.SIGSTOP)
+  replay.suspend()
   run.act(NUM_ITEMS, "done")
   run.wait_until(lambda: run.status()["phase"] == "learning")
   held.unlink()
   # What was fetched before is learned from; then it waits.
   run.wait_until(lambda: run.node("learner")["state"] == "learning")
   assert not run.comes(lambda: run.node("learner")["state"] != "learning", 5.0)
-  replay.send_signal(signal.SIGCONT)
+  replay.resume()
   assert run.wait() == "finished"
   counts = run.checkpoint().metadata["counter"]["counts"]
   assert counts["learner_steps"] == NUM_ITEMS
@@ -253,13 +292,13 @@ def test_an_evaluation_waits_for_parameters_of_its_step(
   run.start("evaluator")
   run.act(10)
   run.wait_until(log.exists)
-  learner.send_signal(signal.SIGSTOP)
+  learner.suspend()
   run.act(20)
   run.wait_until(lambda: run.node("evaluator")["state"] == "evaluating")
   run.act(30)
   # With the parameters of ten steps, it would show those of twenty.
   assert not run.comes(lambda: len(read_csv(log)["actor_steps"]) > 1, 5.0)
-  learner.send_signal(signal.SIGCONT)
+  learner.resume()
   run.wait_until(lambda: len(read_csv(log)["actor_steps"]) == 2)
   # As far as the run was when they came.
   np.testing.assert_array_equal(read_csv(log)["actor_steps"], [10, 30])
@@ -315,6 +354,49 @@ def test_environments_are_closed(start_run, make_experiment, point_environment):
     thread.join(30)
   assert made[0].num_made >= 3
   assert made[0].num_closed == made[0].num_made
+
+
+@pytest.mark.parametrize("wrap", [lambda made: made, environments.adapt])
+def test_an_environment_that_gives_what_nobody_can_use_is_replaced(
+  start_run, make_experiment, point_environment, disturbed, caplog, wrap
+):
+  odd = [
+    ({"reward": None}, "reward is None at step 7"),
+    ({"reward": np.zeros(3)}, "reward has shape (3,) at step 7"),
+    ({"reward": 1e39}, "reward is not finite in float32 at step 7"),
+    # In whose words depends on who sees it first.
+    ({"observation": np.zeros(3)}, "shape (3,) at step 7 of the episode; the"),
+  ]
+  made = []
+
+  def make_environment(seed):
+    number = len(made)
+    made.append(seed)
+
+    def disturb(step, timestep):
+      if step == 7 and number < len(odd):
+        return timestep._replace(**odd[number][0])
+      return timestep
+
+    return wrap(disturbed(point_environment(seed), disturb, endless=False))
+
+  experiment = make_experiment(60, environment_factory=make_environment)
+  run = start_run(experiment)
+  made.clear()
+  run.run = dataclasses.replace(run.run, experiment=experiment)
+  for name in ("replay", "learner", "actor_0"):
+    run.start(name)
+  assert run.wait() == "finished"
+  assert len(made) == len(odd) + 1
+  errors = [
+    str(record.exc_info[1])
+    for record in caplog.records
+    if record.message == "Making a new environment."
+  ]
+  assert len(errors) == len(odd)
+  for error, (_, message) in zip(errors, odd, strict=True):
+    assert message in error
+    assert "\n" not in error
 
 
 def test_returns_that_do_not_fit_are_warned_of(

@@ -1,97 +1,317 @@
-"""What each process asks of Ray, without any Ray."""
+"""What a run asks of Ray, and who coordinates it: a cluster that only places.
+
+How Ray itself runs such a run is `launchers/ray_test.py`'s to show.
+"""
 
 import dataclasses
+import math
 import pickle
+import sys
+import threading
+import types
 
 import pytest
 
 from acme_qsm.distributed import program
+from acme_qsm.distributed.coordination import rpc
+from acme_qsm.distributed.coordination import run_coordinator
 from acme_qsm.distributed.coordination.run_coordinator import CoordinatorConfig
 from acme_qsm.distributed.engines import ray_engine
 from acme_qsm.distributed.plan import Plan
+from acme_qsm.experiments import CheckpointingConfig
 from acme_qsm.experiments.config import ExperimentError
+from acme_qsm.experiments.records import workdir
+
+KEY = b"key"
+# Ray counts in these.
+UNITS = 10_000
+NEEDS = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
 
 
-def make_plan(num_actors=2, *, evaluates=True):
-  return Plan(
-    coordinator=CoordinatorConfig(
-      num_actors=num_actors,
-      max_actor_steps=10,
-      evaluates=evaluates,
-      key=b"key",
-      host="127.0.0.1",
-      checkpointing=None,
-      description={},
-    ),
-    run=b"",
-    log_folder=None,
-  )
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """As much of a run as an engine looks at."""
+
+  bytes_of_replay: int
+
+  def replay_bytes(self):
+    return self.bytes_of_replay
+
+
+@dataclasses.dataclass
+class Asked:
+  """A process that was asked for."""
+
+  options: dict
+  arguments: tuple = ()
+  where: int | None = None
+
+  @property
+  def run(self):
+    return self
+
+  def remote(self, *arguments, **kwargs):
+    self.arguments = arguments
+    return self
+
+  def __hash__(self):
+    return id(self)
+
+
+class Cluster(types.ModuleType):
+  """Stands for Ray: finds each process a machine that has room for it."""
+
+  class RayError(Exception):
+    """That of a process which Ray cannot run."""
+
+  def __init__(self, *machines, own_address="127.0.0.1", room=math.inf):
+    super().__init__("ray")
+    self._machines = machines
+    self._free = [
+      {name: round(amount * UNITS) for name, amount in machine.items()}
+      for machine in machines
+    ]
+    self._room = room
+    self.asked = []
+    self.ended = []
+    self.killed = []
+    self.is_shut_down = False
+    self.exceptions = types.SimpleNamespace(RayError=self.RayError)
+    self.util = types.SimpleNamespace(get_node_ip_address=lambda: own_address)
+
+  def init(self, **unused):
+    pass
+
+  def shutdown(self):
+    self.is_shut_down = True
+
+  def nodes(self):
+    return [{"Resources": each, "Alive": True} for each in self._machines]
+
+  def remote(self, unused_class):
+    return self
+
+  def options(self, **options):
+    if len(self.asked) == self._room:
+      raise self.RayError("no more")
+    self.asked.append(Asked(options))
+    return types.SimpleNamespace(remote=lambda: self._place(self.asked[-1]))
+
+  def _place(self, asked):
+    needs = {
+      NEEDS[name]: round(amount * UNITS)
+      for name, amount in asked.options.items()
+      if name in NEEDS
+    }
+    fitting = [
+      index
+      for index, free in enumerate(self._free)
+      if all(free.get(name, 0) >= amount for name, amount in needs.items())
+    ]
+    if fitting:
+      # Where the most is free.
+      asked.where = max(fitting, key=lambda i: self._free[i]["CPU"])
+      for name, amount in needs.items():
+        if amount:
+          self._free[asked.where][name] -= amount
+    return asked
+
+  def wait(self, work, *, num_returns, timeout):
+    return self.ended, [each for each in work if each not in self.ended]
+
+  def get(self, work):
+    raise self.RayError("its machine is gone")
+
+  def kill(self, asked, no_restart=True):
+    self.killed.append((asked, no_restart))
+
+  def by_name(self):
+    return {asked.arguments[0]: asked for asked in self.asked}
 
 
 def make_machine(cpus, gpus=0.0, memory=10**9):
   return {"CPU": cpus, "GPU": gpus, "memory": memory}
 
 
-def test_only_the_learner_asks_for_a_gpu_and_only_where_there_is_one():
-  machines = [make_machine(8.0, 1.0), make_machine(8.0)]
-  options = ray_engine._share_out(make_plan(), 10**6, machines)
-  assert set(options) == {
+def make_plan(num_actors=2, replay_bytes=10**6, **changes):
+  return Plan(
+    coordinator=CoordinatorConfig(
+      **{
+        "num_actors": num_actors,
+        "max_actor_steps": 10,
+        "evaluates": True,
+        "key": KEY,
+        "host": "127.0.0.1",
+        "checkpointing": None,
+        "description": workdir.Description({}),
+        **changes,
+      }
+    ),
+    run=pickle.dumps(Run(replay_bytes)),
+    log_folder=None,
+  )
+
+
+@pytest.fixture
+def start(monkeypatch):
+  """A function that starts a run on a cluster of machines."""
+  monkeypatch.setattr(run_coordinator, "_STATUS_SECONDS", 0.01)
+  monkeypatch.setattr(run_coordinator, "_LEAST_END_SECONDS", 0.0)
+  for name in ray_engine._SETTINGS:
+    monkeypatch.setenv(name, "0")
+  runs = []
+
+  def start(plan, cluster):
+    monkeypatch.setitem(sys.modules, "ray", cluster)
+    runs.append(ray_engine.RayRun(plan, "auto"))
+    return runs[-1]
+
+  yield start
+  for run in runs:
+    run.client.call("fail", "the test is over")
+    run.wait()
+
+
+@pytest.mark.parametrize("gpus", [0, 1, 2])
+def test_only_the_learner_gets_a_gpu_and_only_where_there_is_one(start, gpus):
+  cluster = Cluster(make_machine(8), make_machine(4, gpus), make_machine(8))
+  start(make_plan(), cluster)
+  processes = cluster.by_name()
+  assert set(processes) == {
     *("replay", "learner", "evaluator"),
     *("actor_0", "actor_1"),
   }
-  gpus = {name: asked.get("num_gpus", 0) for name, asked in options.items()}
-  assert gpus.pop("learner") == 1
-  assert set(gpus.values()) == {0}
-  assert {asked["num_cpus"] for asked in options.values()} == {1}
-  options = ray_engine._share_out(make_plan(), 10**6, machines[1:])
-  assert options["learner"]["num_gpus"] == 0
+  asked = {
+    name: each.options["num_gpus"]
+    for name, each in processes.items()
+    if each.options.get("num_gpus")
+  }
+  assert asked == ({"learner": 1} if gpus else {})
+  if gpus:
+    assert processes["learner"].where == 1
+  # A core each, since there are enough.
+  assert {each.options["num_cpus"] for each in processes.values()} == {1.0}
+  # The others do not see it, whoever they share a machine with.
+  for name, each in processes.items():
+    variables = each.options["runtime_env"]["env_vars"]
+    sees_none = variables.get("CUDA_VISIBLE_DEVICES") == ""
+    assert sees_none == (name != "learner")
+
+
+def test_replay_gets_a_machine_with_memory_for_it(start):
+  cluster = Cluster(
+    make_machine(8, memory=10**9), make_machine(2, memory=6 * 10**9)
+  )
+  start(make_plan(replay_bytes=5 * 10**9), cluster)
+  assert cluster.by_name()["replay"].where == 1
 
 
 @pytest.mark.acme
 def test_replay_asks_for_the_memory_that_it_takes_when_full(
-  make_experiment, small_config
+  start, make_experiment, small_config
 ):
   num_transitions = 100_000
   config = dataclasses.replace(small_config, max_replay_size=num_transitions)
   plan = program.plan_experiment(
     make_experiment(config=config), 1, num_eval_episodes=0
   )
-  options = ray_engine._share_out(
-    plan, pickle.loads(plan.run).replay_bytes(), [make_machine(8.0)]
-  )
+  cluster = Cluster(make_machine(8))
+  start(plan, cluster)
+  processes = cluster.by_name()
   # A transition is 28 bytes of data; what Reverb takes for it was measured, as
   # `replay/reverb_server_test.py` does.
-  assert 1_500 < options["replay"]["memory"] / num_transitions < 1_700
-  assert "evaluator" not in options
-
-
-def test_replay_that_fits_on_no_machine_is_an_error():
-  with pytest.raises(ExperimentError, match=r"5\.0 GB .* than 1\.0 GB"):
-    ray_engine._share_out(
-      make_plan(),
-      5 * 10**9,
-      [make_machine(8.0), make_machine(1.0, memory=10**6)],
-    )
+  per_transition = processes["replay"].options["memory"] / num_transitions
+  assert 1_500 < per_transition < 1_700
+  assert "evaluator" not in processes
 
 
 @pytest.mark.parametrize(
-  ("num_processes", "cores", "share"),
+  ("num_actors", "cores", "share"),
   [
-    (5, [8.0], 1.0),
-    (5, [2.0], 1 / 3),
-    (5, [2.0, 2.0, 2.0], 1.0),
+    (2, [8.0], 1.0),
+    (2, [2.0], 1 / 3),
+    (2, [2.0, 2.0, 2.0], 1.0),
     # Six cores, but five and a half of them cannot be used by six.
-    (6, [1.5, 1.5, 1.5, 1.5], 1 / 2),
-    (7, [0.0, 1.0], 1 / 7),
+    (3, [1.5, 1.5, 1.5, 1.5], 1 / 2),
+    (4, [0.0, 1.0], 1 / 7),
+    (297, [7.0, 0.5], 1 / 40),
   ],
 )
-def test_processes_share_the_cores_that_there_are(num_processes, cores, share):
-  asked = ray_engine._largest_share(num_processes, cores)
-  assert share - 1e-4 < asked <= share
-  # As Ray will count: whole processes on each machine.
-  assert sum(int(core / asked + 1e-9) for core in cores) >= num_processes
+def test_processes_share_the_cores_that_there_are(
+  start, num_actors, cores, share
+):
+  cluster = Cluster(*map(make_machine, cores))
+  start(make_plan(num_actors), cluster)
+  assert len(cluster.asked) == num_actors + 3
+  (asked,) = {each.options["num_cpus"] for each in cluster.asked}
+  assert share - 1 / UNITS <= asked <= share
+  assert all(each.where is not None for each in cluster.asked)
+  # An equal part that is larger is too large for some.
+  parts = round(1 / share) - 1
+  if parts:
+    assert sum(int(core * parts) for core in cores) < num_actors + 3
 
 
-def test_a_cluster_without_cores_is_an_error():
-  with pytest.raises(ExperimentError, match="no CPUs"):
-    ray_engine._share_out(make_plan(), 10**6, [make_machine(0.0)])
+@pytest.mark.parametrize(
+  ("cluster", "message"),
+  [
+    (
+      Cluster(make_machine(8), make_machine(1, memory=10**6)),
+      r"5\.0 GB .* than 1\.0 GB",
+    ),
+    (Cluster(make_machine(0, memory=10**10)), "no CPUs"),
+    # An address that is kept for documentation (RFC 5737): not this machine's.
+    (
+      Cluster(make_machine(8, memory=10**10), own_address="192.0.2.1"),
+      r"coordinator cannot listen on 192\.0\.2\.1: ",
+    ),
+  ],
+)
+def test_what_cannot_run_is_an_error(start, cluster, message):
+  with pytest.raises(ExperimentError, match=message):
+    start(make_plan(replay_bytes=5 * 10**9), cluster)
+  assert cluster.is_shut_down
+  assert not cluster.asked
+
+
+def test_processes_are_told_of_a_coordinator_that_answers(start, monkeypatch):
+  # A port that is chosen before it is bound may be taken by then.
+  taken = rpc.Server({}, b"another's", "127.0.0.1")
+  monkeypatch.setattr(rpc, "free_port", lambda host: taken.port)
+  cluster = Cluster(make_machine(8))
+  run = start(make_plan(), cluster)
+  for asked in cluster.asked:
+    _, _, key, address = asked.arguments
+    assert address == run.client.address
+    assert rpc.Client(address, key).call("status")["phase"] == "acting"
+  taken.stop()
+
+
+def test_a_start_that_fails_frees_the_work_directory(start, tmp_path):
+  config = CheckpointingConfig(directory=str(tmp_path), add_uid=False)
+  plan = make_plan(
+    checkpointing=config, description=workdir.Description({"task": "point"})
+  )
+  with pytest.raises(Cluster.RayError):
+    start(plan, Cluster(make_machine(8), room=3))
+  for thread in threading.enumerate():
+    if thread.name == "coordinator":
+      thread.join(30)
+  run = start(plan, Cluster(make_machine(8)))
+  assert run.client.call("status")["phase"] == "acting"
+
+
+def test_who_cannot_be_run_is_given_up_and_who_is_silent_killed(start):
+  cluster = Cluster(make_machine(8))
+  run = start(make_plan(), cluster)
+  processes = cluster.by_name()
+  cluster.ended = [processes["actor_1"]]
+  status = run.client.call("status")
+  status["nodes"]["learner"] |= {"state": "learning", "silent_seconds": 61.0}
+  status["nodes"]["replay"] |= {"state": "serving", "silent_seconds": 59.0}
+  status["nodes"]["actor_0"] |= {"state": "done", "silent_seconds": 61.0}
+  run.tend(status)
+  run.tend(status)  # It is not killed again before it could start.
+  assert cluster.killed == [(processes["learner"], False)]
+  nodes = run.client.call("status")["nodes"]
+  assert nodes["actor_1"]["state"] == "given up"

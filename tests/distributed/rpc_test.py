@@ -1,8 +1,10 @@
 """Calls between processes: real sockets, and whoever is at the other end."""
 
 import contextlib
+import errno
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
@@ -51,6 +53,54 @@ def test_errors_come_back_and_the_connection_stays():
       client.call("fail")
     with pytest.raises(rpc.RemoteError, match="no function 'other'"):
       client.call("other")
+    assert client.call("one") == 1
+
+
+def test_what_cannot_be_pickled_is_told_and_the_connection_stays():
+  functions = {"lock": threading.Lock, "one": lambda: 1, "take": lambda x: x}
+  with serving(functions) as server:
+    client = make_client(server.port)
+    assert client.call("one") == 1
+    connection = client._connection
+    with pytest.raises(rpc.RemoteError, match="cannot pickle"):
+      client.call("lock")
+    with pytest.raises(TypeError, match="cannot pickle"):
+      client.call("take", threading.Lock())
+    # And what cannot be unpickled there.
+    with pytest.raises(rpc.RemoteError, match="ZeroDivisionError"):
+      client.call("take", Unreadable())
+    assert client.call("one") == 1
+    assert client._connection is connection
+
+
+class Unreadable:
+  """Cannot be unpickled."""
+
+  def __reduce__(self):
+    return divmod, (1, 0)
+
+
+def test_a_call_that_is_broken_off_is_not_answered_by_the_next():
+  release, entered = threading.Event(), threading.Event()
+
+  def wait():
+    entered.set()
+    release.wait(30)
+    return "late"
+
+  with serving({"wait": wait, "one": lambda: 1}) as server:
+    client = make_client(server.port)
+
+    def interrupt():
+      entered.wait(30)
+      signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+      client.call("wait")
+    thread.join()
+    release.set()
     assert client.call("one") == 1
 
 
@@ -146,6 +196,55 @@ def test_clients_find_a_server_that_was_started_again():
     assert client.call("name") == "second"
 
 
+def test_a_server_outlives_a_lack_of_descriptors(monkeypatch):
+  # An error of `accept` comes from the kernel; its limits are the process's.
+  with serving({"one": lambda: 1}) as server:
+    accept, errors = server._socket.accept, [errno.EMFILE, errno.ECONNABORTED]
+
+    class Socket:
+      """The server's, which fails now and then."""
+
+      def accept(self):
+        if errors:
+          code = errors.pop()
+          raise OSError(code, os.strerror(code))
+        return accept()
+
+      def __getattr__(self, name):
+        return getattr(socket_, name)
+
+    socket_, server._socket = server._socket, Socket()
+    for _ in range(4):
+      assert make_client(server.port).call("one") == 1
+    assert not errors
+
+
+def test_who_is_connected_sees_that_a_server_stops():
+  with serving({"one": lambda: 1}) as server:
+    client = make_client(server.port, timeout=1.0)
+    assert client.call("one") == 1
+    cut = threading.Event()
+    rpc.Tie(server.address, KEY).call_when_cut(cut.set)
+  assert cut.wait(5)
+  with pytest.raises(rpc.UnavailableError):
+    client.call("one")
+
+
+def test_a_tie_that_is_closed_calls_nobody():
+  called = []
+  with serving({}) as server:
+    tie, other = (rpc.Tie(server.address, KEY) for _ in range(2))
+    tie.call_when_cut(lambda: called.append("closed"))
+    tie.close()
+    assert tie.cut.wait(5)
+    tie.close()  # Once more does no harm.
+    assert not other.cut.is_set()
+  assert other.cut.wait(5)
+  # Who comes late is told at once.
+  other.call_when_cut(lambda: called.append("cut"))
+  assert called == ["cut"]
+
+
 def test_nobody_there():
   with serving({}) as server:
     port = server.port
@@ -191,7 +290,8 @@ def test_a_tie_is_cut_when_the_process_dies():
     try:
       port = int(process.stdout.readline())
       cut = threading.Event()
-      tie = rpc.Tie(f"{HOST}:{port}", KEY, cut.set)
+      tie = rpc.Tie(f"{HOST}:{port}", KEY)
+      tie.call_when_cut(cut.set)
       with pytest.raises(rpc.StrangerError):
         rpc.Tie(f"{HOST}:{port}", b"another")
       assert not tie.cut.wait(0.2)

@@ -10,8 +10,9 @@ import psutil
 import pytest
 
 from tests.distributed.launched import Launched
+from tests.distributed.launched import shared_fork_server
 
-pytestmark = pytest.mark.acme
+pytestmark = [pytest.mark.acme, pytest.mark.launchpad, pytest.mark.slow]
 
 SCRIPT = """
 import json
@@ -75,11 +76,12 @@ def launch_script(tmp_path):
   """Starts the script; sees to it that nothing of it is left."""
   runs = []
 
-  def launch(launch_type):
+  def launch(launch_type, environment=None):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     command = [sys.executable, script, tmp_path, launch_type]
-    runs.append(Launched(command, tmp_path / "run", tmp_path))
+    workdir = tmp_path / "run"
+    runs.append(Launched(command, workdir, tmp_path, environment))
     return runs[-1]
 
   yield launch
@@ -138,13 +140,15 @@ def test_ctrl_c_in_a_script_saves(launch_script, tmp_path, monkeypatch):
   assert run.processes() == {}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("launch_type", ["local_mp", "local_mt"])
-def test_sigterm_to_a_script_saves(launch_type, launch_script):
-  run = launch_script(launch_type)
+@pytest.mark.parametrize(
+  ("launch_type", "number"),
+  [("local_mp", signal.SIGTERM), ("local_mt", signal.SIGUSR1)],
+)
+def test_a_signal_to_a_script_saves(launch_type, number, launch_script):
+  run = launch_script(launch_type, shared_fork_server())
   run.wait_until(lambda: run.count("learner_steps") > 20)
   steps = run.count()
-  run.process.send_signal(signal.SIGTERM)
+  run.process.send_signal(number)
   run.wait(120)
   assert_saved(run, steps)
   assert run.processes() == {}

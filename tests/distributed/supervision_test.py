@@ -1,5 +1,6 @@
 """Real processes that die, hang, or outlive the one that watches them."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -104,6 +105,41 @@ def test_a_process_that_keeps_failing_is_given_up(watch):
   assert it.result is False
   assert it.deaths == [("exit code 3", False)] * 2 + [("exit code 3", True)]
   assert it.log.read_text() == "no\n" * 3
+
+
+def test_a_process_that_cannot_be_started_is_tried_again(tmp_path):
+  deaths, errors = [], [OSError(errno.EAGAIN, "no room"), OSError("nor now")]
+  start = supervision.starter([sys.executable, "-c", ""])
+
+  def start_later(*args):
+    if errors:
+      raise errors.pop(0)
+    return start(*args)
+
+  is_open = psutil.Process().num_fds()
+  assert supervision.supervise(
+    start_later,
+    tmp_path / "log",
+    lambda *death: deaths.append(death),
+    lambda: False,
+    backoff_seconds=0.0,
+  )
+  assert deaths == [
+    (f"it could not be started: {why}", False)
+    for why in (f"[Errno {errno.EAGAIN}] no room", "nor now")
+  ]
+  assert psutil.Process().num_fds() == is_open
+  # Nor does where its output goes end who watches over it.
+  folder = tmp_path / "no such folder"
+  assert not supervision.supervise(
+    start,
+    folder / "log",
+    lambda *death: deaths.append(death),
+    lambda: False,
+    backoff_seconds=0.0,
+  )
+  assert [given_up for _, given_up in deaths[2:]] == [False, False, True]
+  assert psutil.Process().num_fds() == is_open
 
 
 def test_failures_long_after_the_start_are_not_in_a_row(watch):

@@ -1,20 +1,25 @@
 """A run whose processes are mostly threads of a test."""
 
 import contextlib
+import inspect
 import os
 import pickle
-import signal
-import subprocess
-import sys
 import threading
 import time
+
+import psutil
+import pytest
 
 from acme_qsm.distributed import nodes
 from acme_qsm.distributed.coordination import link as link_lib
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.run_coordinator import run_coordinator
+from acme_qsm.distributed.processes import fork_server
+from acme_qsm.distributed.processes import supervision
 from acme_qsm.distributed.processes.process import write_run_file
 from acme_qsm.experiments.records import checkpointing
+from tests.distributed.launched import shared_fork_server
+from tests.distributed.launched import WaitedInVainError
 
 _MAX_FAILURES = 3
 
@@ -37,7 +42,8 @@ class ThreadedRun:
     self._address = f"{self.run.host}:{port}"
     self.client = rpc.Client(self._address, self.run.key)
     self.phase = None
-    self.processes = []
+    self._started = []
+    self._processes = []
     self._coordinator = self._start_thread(
       "coordinator", lambda: self._coordinate(port)
     )
@@ -78,13 +84,25 @@ class ThreadedRun:
 
   def start_process(self, name):
     """Starts one in a process of its own, which can be stopped."""
-    module = "acme_qsm.distributed.processes.process"
-    process = subprocess.Popen(
-      [sys.executable, "-m", module, self._run_file, name, self._address],
-      env={**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
-    )
-    self.processes.append(process)
-    return process
+    beats, end = os.pipe()
+    with pytest.MonkeyPatch.context() as patch, open(os.devnull, "wb") as log:
+      for variable, value in shared_fork_server().items():
+        patch.setenv(variable, value)
+      start = fork_server.starter(str(self._run_file), name, self._address)
+      started = start(
+        log,
+        end,
+        {
+          "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+          supervision.HEARTBEAT_VARIABLE: str(end),
+        },
+      )
+    os.close(end)
+    os.close(beats)  # Nobody watches over it.
+    self._started.append(started)
+    self.wait_until(lambda: self.node(name)["pid"])
+    self._processes.append(psutil.Process(self.node(name)["pid"]))
+    return self._processes[-1]
 
   def act(self, steps, state="acting"):
     """Reports as an actor that has made so many steps."""
@@ -116,7 +134,11 @@ class ThreadedRun:
   def wait_until(self, condition, seconds=120):
     end = time.monotonic() + seconds
     while not condition():
-      assert time.monotonic() < end
+      if time.monotonic() > end:
+        raise WaitedInVainError(
+          f"{seconds} seconds have passed, but this did not come:\n"
+          f"{inspect.getsource(condition)}{self.status()}"
+        )
       time.sleep(0.05)
 
   def wait(self, seconds=120):
@@ -131,8 +153,10 @@ class ThreadedRun:
     """Whatever happened, leaves nothing behind."""
     with contextlib.suppress(ConnectionError):
       self.client.call("fail", "the test is over")
-    for process in self.processes:
-      process.send_signal(signal.SIGCONT)
+    for process in self._processes:
+      with contextlib.suppress(psutil.NoSuchProcess):
+        process.resume()
+    for process in self._started:
       process.kill()
       process.wait()
     if self._actor is not None:

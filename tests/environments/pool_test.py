@@ -11,6 +11,7 @@ from acme_qsm import environments
 from acme_qsm.environments import dm_control
 from acme_qsm.environments import pool
 from acme_qsm.specs import make_environment_spec
+from tests.environments.transitions import run_and_compare
 
 TASKS = [task for task in environments.TASKS if not task.startswith("lqr:")]
 STEPS = 50
@@ -144,6 +145,14 @@ def test_an_episode_ends_and_another_begins(make):
   # The other waits for its own.
   assert ours.reset(0).first()
   assert all(step.mid() for step in ours.step(actions))
+  # As dm_control's do after the last step, whatever is to be repeated.
+  for _ in range(333):
+    timesteps = ours.step(actions)
+  assert all(step.last() for step in timesteps)
+  timesteps = ours.step(actions)
+  assert all(step.first() for step in timesteps)
+  assert {step.reward for step in timesteps} == {None}
+  assert all(step.mid() for step in ours.step(actions))
 
 
 def test_those_that_are_not_stepped_stay_where_they_are(make):
@@ -173,6 +182,36 @@ def test_a_seed_gives_the_same_wherever_it_stands(make):
   ]
   np.testing.assert_array_equal(starts[0], starts[1][::-1])
   assert len(np.unique(starts[0], axis=0)) == 3
+
+
+@pytest.mark.parametrize("n_step", [2, 5])
+def test_its_transitions_are_those_of_its_episodes(tmp_path, make, n_step):
+  # 1,000 frames: steps of 400, 400 and 200, then a time limit.
+  repeat = {"action_repeat": 400}
+  ours, theirs = (
+    run_and_compare(
+      tmp_path / name,
+      lambda seed: dm_control.make("cartpole:swingup", seed, **repeat),
+      make_group,
+      num_envs=2,
+      n_step=n_step,
+      num_steps=8,
+    )
+    for name, make_group in (
+      ("envpool", lambda seeds: make("cartpole:swingup", seeds, **repeat)),
+      ("dm_control", None),
+    )
+  )
+  ends = [
+    [[(step[2], step[4]) for step in episode[1:]] for episode in of_one]
+    for of_one in ours
+  ]
+  going, last = (1.0, False), (1.0, True)
+  assert ends == [[[going, going, last]] * 2 + [[going, going]]] * 2
+  assert ends == [
+    [[(step[2], step[4]) for step in episode[1:]] for episode in of_one]
+    for of_one in theirs
+  ]
 
 
 def test_a_run_in_one_process(tmp_path):

@@ -30,7 +30,8 @@ class Fading(dm_env.Environment):
 
   def step(self, action):
     self.num_steps += 1
-    reward = self.num_steps * 0.1 + float(np.sum(action))
+    # Acme's wrapper gives another precision than the spec says.
+    reward = self.num_steps * 0.1 + float(np.sum(action, dtype=np.float64))
     if self.num_steps == 3:
       return dm_env.truncation(reward, self._observe(), discount=0.25)
     return dm_env.transition(reward, self._observe(), discount=0.5)

@@ -335,6 +335,65 @@ def test_a_broken_checkpoint_is_skipped(tmp_path, caplog, damage, reason):
     _latest(tmp_path)
 
 
+def _make_a_folder(file):
+  file.unlink()
+  file.mkdir()
+
+
+def _have_reads_fail(file):
+  # A file whose start cannot be read: EIO, as of a bad disk.
+  file.unlink()
+  file.symlink_to("/proc/self/mem")
+
+
+@pytest.mark.parametrize(
+  ("damage", "reason"),
+  [
+    (_make_a_folder, "Is a directory"),
+    (_have_reads_fail, "Input/output error"),
+  ],
+)
+@pytest.mark.parametrize("name", ["item.npz", "metadata.json"])
+def test_what_cannot_be_read_now_is_not_taken_for_broken(
+  tmp_path, name, damage, reason
+):
+  checkpointer = checkpointing.Checkpointer(tmp_path, max_to_keep=3)
+  paths = [_save(checkpointer, step) for step in (1, 2)]
+  content = (paths[1] / name).read_bytes()
+  damage(paths[1] / name)
+  # An older one is not gone on from.
+  with pytest.raises(
+    checkpointing.CheckpointError, match=f"{paths[1]} cannot be read.*{reason}"
+  ):
+    checkpointer.latest()
+  assert [tmp_path / each for each in _names(tmp_path)] == paths
+  if (paths[1] / name).is_symlink():
+    (paths[1] / name).unlink()
+  else:
+    (paths[1] / name).rmdir()
+  (paths[1] / name).write_bytes(content)
+  assert _latest(tmp_path).step == 2
+
+
+def test_a_folder_of_checkpoints_that_cannot_be_read_is_not_empty(tmp_path):
+  (tmp_path / "checkpoints").write_text("")
+  checkpointer = checkpointing.Checkpointer(tmp_path / "checkpoints")
+  with pytest.raises(
+    checkpointing.CheckpointError, match=r"cannot be read: .*Not a directory"
+  ):
+    checkpointer.latest()
+
+
+def test_a_save_does_without_links_to_what_cannot_be_read(tmp_path):
+  """It could not tell whether what it links has gone bad since."""
+  checkpointer = checkpointing.Checkpointer(tmp_path, max_to_keep=2)
+  first = checkpointer.save(1, {}, {}, _link_or_write)
+  _have_reads_fail(first / "metadata.json")
+  with pytest.raises(OSError, match="Input/output error"):
+    checkpointer.save(2, {}, {}, _link_or_write)
+  assert _names(tmp_path) == [first.name]
+
+
 @pytest.mark.parametrize(
   ("template", "message"),
   [

@@ -55,6 +55,9 @@ def test_programs_are_kept_in_the_user_s_cache_folder(tmp_path):
   # Found again: it is kept once.
   assert run("compile", **variables) == [folder]
   assert list(pathlib.Path(folder).glob("jit_program-*-cache")) == files
+  # Whoever was killed while it wrote has left a part: it is compiled anew.
+  files[0].write_bytes(files[0].read_bytes()[:100])
+  assert run("compile", **variables) == [folder]
 
 
 def test_processes_that_are_started_keep_theirs_there(tmp_path):

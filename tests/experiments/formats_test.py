@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import shutil
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -112,6 +113,43 @@ def test_old_parameters_get_todays_names():
   # What today's state does not have stays what it was, to be refused by name.
   assert today(".denoiser_params['b']") == ".denoiser_params['b']"
   assert formats.leaf_names(2, wanted)(old[0]) == old[0]
+
+
+class _OldExtra(NamedTuple):
+  q_mean: np.ndarray
+  q_square: np.ndarray
+
+
+class _OldState(NamedTuple):
+  extra: _OldExtra
+
+
+class _Extra(NamedTuple):
+  q_mean: np.ndarray
+  q_variance: np.ndarray
+
+
+class _State(NamedTuple):
+  extra: _Extra
+
+
+@pytest.mark.parametrize(("mean", "deviation"), [(0.0, 0.0), (-7.0, 3.0)])
+def test_a_mean_square_becomes_a_variance(tmp_path, mean, deviation):
+  # `dpmd`'s, whose state has neither where its weights are not normalised.
+  square = np.float32(mean**2 + deviation**2)
+  checkpointer = checkpointing.Checkpointer(tmp_path)
+  checkpointer.save(
+    1, {"learner": _OldState(_OldExtra(np.float32(mean), square))}, {}
+  )
+  template = _State(_Extra(np.float32(0), np.float32(0)))
+  checkpoint = checkpointer.latest()
+  assert checkpoint is not None
+  found = checkpoint.load("learner", template).extra
+  assert found.q_mean == mean
+  np.testing.assert_allclose(found.q_variance, deviation**2, rtol=1e-5)
+  # And what is saved today is what comes back.
+  checkpointer.save(2, {"learner": template}, {})
+  assert checkpointer.latest().load("learner", template) == template
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ import dataclasses
 import functools
 import json
 import os
+import shutil
 import signal
+import types
 
 import dm_env
 import numpy as np
@@ -42,8 +44,103 @@ def run_experiment(replay):
   return functools.partial(run_on_any_replay, replay=replay)
 
 
+class _Environments:
+  """Makes environments.
+
+  Attributes:
+    seeds: of those that were made.
+    num_open: how many of them are not closed.
+    most_open: how many at once were not.
+  """
+
+  def __init__(self, factory):
+    self._factory = factory
+    self.seeds = []
+    self.num_open = self.most_open = 0
+
+  def __call__(self, seed):
+    self.seeds.append(seed)
+    self.num_open += 1
+    self.most_open = max(self.most_open, self.num_open)
+    environment = self._factory(seed)
+    environment.close = self._close
+    return environment
+
+  def _close(self):
+    self.num_open -= 1
+
+
+def _finish(replay, make_experiment_in, folder):
+  """Runs an experiment at once, and again in parts.
+
+  Returns:
+    The work directories `whole` and `halves`, the environments that were made
+    for the first and for the last part of the second, the checkpoint's path and
+    the learner's arrays before that part.
+  """
+  factory = make_experiment_in(folder).environment_factory
+
+  def run(name, num_steps, num_eval_episodes=2):
+    made = _Environments(factory)
+    run_on_any_replay(
+      make_experiment_in(folder / name, num_steps, environment_factory=made),
+      eval_every=40,
+      num_eval_episodes=num_eval_episodes,
+      replay=replay,
+    )
+    return made
+
+  whole, halves = folder / "whole", folder / "halves"
+  made_for_whole = run("whole", 100)
+  run("halves", 45)
+  middle = _latest(halves).metadata
+  before = dict(np.load(_latest(halves).path / "learner.npz"))
+  # Nothing is left to do: this only loads and saves what there is.
+  run("halves", 45, num_eval_episodes=0)
+  after = dict(np.load(_latest(halves).path / "learner.npz"))
+  return types.SimpleNamespace(
+    whole=whole,
+    halves=halves,
+    middle=middle,
+    before=before,
+    after=after,
+    made_for_whole=made_for_whole,
+    made_for_last_half=run("halves", 100),
+  )
+
+
+@pytest.fixture(scope="module")
+def finished_embedded(make_experiment_in, tmp_path_factory):
+  """What has been run with embedded replay."""
+  folder = tmp_path_factory.mktemp("embedded")
+  return _finish("embedded", make_experiment_in, folder)
+
+
+@pytest.fixture(scope="module")
+def finished_reverb(make_experiment_in, tmp_path_factory):
+  """What has been run with Reverb."""
+  folder = tmp_path_factory.mktemp("reverb")
+  return _finish("reverb", make_experiment_in, folder)
+
+
+@pytest.fixture
+def finished(request, replay):
+  """What has been run with each kind of replay, to be looked at."""
+  return request.getfixturevalue(f"finished_{replay}")
+
+
+@pytest.fixture
+def begun(finished, tmp_path):
+  """A run of 100 steps, to be gone on with in tmp_path / "run"."""
+  return shutil.copytree(finished.whole, tmp_path / "run")
+
+
 def _latest(path):
   return checkpointing.Checkpointer(path / "checkpoints").latest()
+
+
+def _learner_steps(path):
+  return _latest(path).metadata["counter"]["counts"]["learner_steps"]
 
 
 def _expected_learner_steps(num_items, min_replay_size=32):
@@ -51,12 +148,8 @@ def _expected_learner_steps(num_items, min_replay_size=32):
   return num_items - min_replay_size + 1
 
 
-def test_leaves_everything_in_the_work_directory(
-  tmp_path, make_experiment, run_experiment
-):
-  run_experiment(make_experiment(100), eval_every=40, num_eval_episodes=2)
-  path = tmp_path / "run"
-
+def test_leaves_everything_in_the_work_directory(finished):
+  path = finished.whole
   config = json.loads((path / "config.json").read_text())
   assert config["seed"] == 0
   assert config["config"]["batch_size"] == 8
@@ -69,19 +162,13 @@ def test_leaves_everything_in_the_work_directory(
   np.testing.assert_array_equal(episodes["actor_episodes"], np.arange(1, 6))
   assert (path / "learning_curve.png").read_bytes()[:4] == b"\x89PNG"
   assert list((path / "tensorboard").glob("*tfevents*"))
-  metadata = _latest(path).metadata
-  assert metadata["actor_steps"] == 100
+  assert _latest(path).metadata["actor_steps"] == 100
 
 
-def test_makes_the_learner_steps_that_samples_per_insert_call_for(
-  tmp_path, make_experiment, run_experiment
-):
-  run_experiment(make_experiment(100), eval_every=100, num_eval_episodes=0)
-  metadata = _latest(tmp_path / "run").metadata
+def test_makes_the_learner_steps_that_samples_per_insert_call_for(finished):
   # The last items may still have been on their way to replay.
-  steps = metadata["counter"]["counts"]["learner_steps"]
   expected = _expected_learner_steps(5 * ITEMS_PER_EPISODE)
-  assert expected - 10 <= steps <= expected
+  assert expected - 10 <= _learner_steps(finished.whole) <= expected
 
 
 def test_items_of_several_transitions_change_no_count(
@@ -126,56 +213,32 @@ def test_what_restarts_lose_does_not_add_up(
   assert 0 <= ahead <= 4 * config.batch_size
 
 
-def test_resumed_run_counts_as_an_uninterrupted_one(
-  tmp_path, make_experiment, run_experiment
-):
-  whole, halves = tmp_path / "whole", tmp_path / "halves"
-  kwargs = {"eval_every": 20, "num_eval_episodes": 1}
-  run_experiment(make_experiment(200, directory=whole), **kwargs)
-  run_experiment(make_experiment(90, directory=halves), **kwargs)
-  middle = _latest(halves)
-  run_experiment(make_experiment(200, directory=halves), **kwargs)
-
-  assert middle.metadata["actor_steps"] == 90
+def test_resumed_run_counts_as_an_uninterrupted_one(finished):
+  whole, halves = finished.whole, finished.halves
+  assert finished.middle["actor_steps"] == 45
   # The second half begins with an episode of its own: in between lies one of
-  # 10 steps, which is not counted among the episodes.
+  # 5 steps, which is not counted among the episodes.
   episodes = read_csv(halves / "logs" / "actor.csv")["actor_steps"]
-  np.testing.assert_array_equal(
-    episodes, [20, 40, 60, 80, 110, 130, 150, 170, 190]
-  )
+  np.testing.assert_array_equal(episodes, [20, 40, 65, 85])
   for path in (whole, halves):
     # Of each process, from its first row on.
     learner = read_csv(path / "logs" / "learner.csv")
     assert len(learner["action_spread"]) == (1 if path == whole else 2)
     assert np.all(learner["action_spread"] > 0)
     evaluations = read_csv(path / "logs" / "evaluator.csv")["actor_steps"]
-    expected = sorted({*range(20, 201, 20), *([90] if path == halves else [])})
+    expected = sorted([40, 80, 100, *([45] if path == halves else [])])
     np.testing.assert_array_equal(evaluations, expected)
-  learner_steps = [
-    _latest(path).metadata["counter"]["counts"]["learner_steps"]
-    for path in (whole, halves)
-  ]
-  assert abs(learner_steps[0] - learner_steps[1]) <= 12
+  # With an empty replay, the second half would have called for 31 fewer.
+  assert abs(_learner_steps(whole) - _learner_steps(halves)) <= 12
 
 
-def test_resumed_run_goes_on_with_its_own_learner_and_replay(
-  tmp_path, make_experiment, run_experiment
-):
-  path = tmp_path / "run"
-  run_experiment(make_experiment(90), eval_every=90, num_eval_episodes=0)
-  before = dict(np.load(_latest(path).path / "learner.npz"))
-  # Nothing is left to do: the second run only loads and shows what there is.
-  run_experiment(make_experiment(90), eval_every=90, num_eval_episodes=0)
-  after = dict(np.load(_latest(path).path / "learner.npz"))
+def test_resumed_run_goes_on_with_its_own_learner(finished):
+  before, after = finished.before, finished.after
   assert before.keys() == after.keys()
   for name, array in before.items():
     np.testing.assert_array_equal(array, after[name])
-
-  run_experiment(make_experiment(110), eval_every=110, num_eval_episodes=0)
-  metadata = _latest(path).metadata
-  # With an empty replay, twenty more steps would have called for no learner
-  # step.
-  assert metadata["counter"]["counts"]["learner_steps"] > before[".steps"]
+  now = dict(np.load(_latest(finished.halves).path / "learner.npz"))
+  assert now[".steps"] == _learner_steps(finished.halves)
 
 
 class _Interrupting:
@@ -198,8 +261,13 @@ class _Interrupting:
 
 
 @pytest.mark.parametrize(
-  ("number", "error"),
-  [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)],
+  ("number", "error", "replay"),
+  [
+    (signal.SIGINT, KeyboardInterrupt, "embedded"),
+    pytest.param(
+      *(signal.SIGTERM, SystemExit, "reverb"), marks=pytest.mark.acme
+    ),
+  ],
 )
 def test_a_signal_saves_a_checkpoint_and_the_run_goes_on(
   tmp_path, make_experiment, number, error, run_experiment
@@ -221,7 +289,7 @@ def test_a_signal_saves_a_checkpoint_and_the_run_goes_on(
 
 
 def test_an_evaluation_that_was_interrupted_is_made_up_for(
-  tmp_path, make_experiment, run_experiment
+  tmp_path, make_experiment
 ):
   class InterruptedEvaluation(dm_env.Environment):
     """Sends SIGTERM at the first step of the environment made third.
@@ -262,46 +330,44 @@ def test_an_evaluation_that_was_interrupted_is_made_up_for(
     ),
   )
   with pytest.raises(SystemExit):
-    run_experiment(experiment, eval_every=30, num_eval_episodes=1)
+    run_on_any_replay(experiment, eval_every=30, num_eval_episodes=1)
   path = tmp_path / "run"
   assert _latest(path).metadata["actor_steps"] == 30
-  run_experiment(normal, eval_every=30, num_eval_episodes=1)
+  run_on_any_replay(normal, eval_every=30, num_eval_episodes=1)
   evaluations = read_csv(path / "logs" / "evaluator.csv")["actor_steps"]
   np.testing.assert_array_equal(evaluations, [30, 60])
 
 
-@pytest.mark.parametrize("bad_reward", [np.nan, np.inf])
+@pytest.mark.parametrize(
+  ("bad_reward", "replay"),
+  [
+    (np.nan, "embedded"),
+    pytest.param(np.inf, "reverb", marks=pytest.mark.acme),
+  ],
+)
 def test_a_reward_that_is_not_finite_stops_the_run(
-  tmp_path, make_experiment, bad_reward, run_experiment
+  make_experiment, bad_reward, begun, run_experiment
 ):
-  path = tmp_path / "run"
-  run_experiment(make_experiment(50), eval_every=50, num_eval_episodes=0)
-  good = _latest(path)
-
   def make_environment(seed):
     environment = make_experiment().environment_factory(seed)
     environment.__init__(seed, bad_step=13, bad_reward=bad_reward)
     return environment
 
   with pytest.raises(
-    NonFiniteError, match=r"environment step 63: reward is not finite"
+    NonFiniteError, match=r"environment step 113: reward is not finite"
   ):
     run_experiment(
-      make_experiment(100, environment_factory=make_environment, minutes=1e-9),
+      make_experiment(200, environment_factory=make_environment, minutes=1e-9),
       eval_every=100,
       num_eval_episodes=0,
     )
   # The steps before it were saved, the bad one was not.
-  assert good.metadata["actor_steps"] == 50
-  assert _latest(path).metadata["actor_steps"] == 62
+  assert _latest(begun).metadata["actor_steps"] == 112
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(
-  tmp_path, make_experiment, run_experiment
+  make_experiment, begun, run_experiment
 ):
-  path = tmp_path / "run"
-  run_experiment(make_experiment(50), eval_every=50, num_eval_episodes=0)
-
   def make_environment(seed):
     environment = make_experiment().environment_factory(seed)
     # Finite itself, but its square is not.
@@ -310,21 +376,21 @@ def test_a_loss_that_is_not_finite_stops_the_run(
 
   with pytest.raises(NonFiniteError, match=r"loss is .* after learner step"):
     run_experiment(
-      make_experiment(500, environment_factory=make_environment),
+      make_experiment(600, environment_factory=make_environment),
       eval_every=500,
       num_eval_episodes=0,
     )
-  assert _latest(path).metadata["actor_steps"] == 50
+  assert _latest(begun).metadata["actor_steps"] == 100
 
 
 def test_returns_that_do_not_fit_are_warned_of(
-  make_experiment, small_config, capsys, run_experiment
+  make_experiment, small_config, capsys
 ):
   # Its rewards, up to 1 each, have no bounds that are stated.
   config = dataclasses.replace(
     small_config, critic_head="categorical", num_atoms=11, max_value=0.1
   )
-  run_experiment(
+  run_on_any_replay(
     make_experiment(100, config), eval_every=100, num_eval_episodes=0
   )
   output = capsys.readouterr().out
@@ -333,65 +399,18 @@ def test_returns_that_do_not_fit_are_warned_of(
   assert "min_value or raise max_value" in line
 
 
-def test_evaluation_has_its_own_environment(make_experiment, run_experiment):
-  seeds = []
-
-  def make_environment(seed):
-    seeds.append(seed)
-    return make_experiment().environment_factory(seed)
-
-  run_experiment(
-    make_experiment(40, environment_factory=make_environment),
-    eval_every=20,
-    num_eval_episodes=1,
-  )
-  # One is asked for its spec, one is acted in.
-  assert len(set(seeds)) == len(seeds) == 4
+def test_evaluation_has_its_own_environment(finished):
+  seeds = finished.made_for_whole.seeds
+  # One is asked for its spec, one is acted in, and one for each evaluation.
+  assert len(set(seeds)) == len(seeds) == 2 + 3
 
 
-class _Counted(dm_env.Environment):
-  """Counts those that are open."""
-
-  num_open = 0
-
-  def __init__(self, environment, maximum):
-    self._environment = environment
-    _Counted.num_open += 1
-    maximum.append(_Counted.num_open)
-
-  def close(self):
-    _Counted.num_open -= 1
-    self._environment.close()
-
-  def reset(self):
-    return self._environment.reset()
-
-  def step(self, action):
-    return self._environment.step(action)
-
-  def observation_spec(self):
-    return self._environment.observation_spec()
-
-  def action_spec(self):
-    return self._environment.action_spec()
-
-
-def test_environments_are_closed(make_experiment, run_experiment):
-  numbers = []
-
-  def make_environment(seed):
-    return _Counted(make_experiment().environment_factory(seed), numbers)
-
-  for num_steps in (60, 100):
-    run_experiment(
-      make_experiment(num_steps, environment_factory=make_environment),
-      eval_every=20,
-      num_eval_episodes=1,
-    )
-    assert _Counted.num_open == 0
-  # One to act in, and one for each of five evaluations.
-  assert max(numbers) == 2
-  assert len(numbers) == 2 + 3 + 2 + 2
+def test_environments_are_closed(finished):
+  made = finished.made_for_last_half
+  assert made.num_open == finished.made_for_whole.num_open == 0
+  # One to act in, and one to evaluate in.
+  assert made.most_open == finished.made_for_whole.most_open == 2
+  assert len(made.seeds) == 2 + 2
 
 
 def test_without_a_work_directory_nothing_is_written(
@@ -472,98 +491,96 @@ def test_unbounded_actions_cannot_be_chosen(
   assert not (tmp_path / "run").exists()
 
 
-def test_no_evaluators_is_no_evaluation(
-  tmp_path, make_experiment, run_experiment
-):
-  run_experiment(make_experiment(40, evaluator_factories=[]), eval_every=20)
+def test_no_evaluators_is_no_evaluation(tmp_path, make_experiment):
+  run_on_any_replay(make_experiment(40, evaluator_factories=[]), eval_every=20)
   assert not (tmp_path / "run" / "logs" / "evaluator.csv").exists()
 
 
-@pytest.mark.parametrize(
-  ("replay", "name"),
-  [
-    ("embedded", "embedded_replay.json"),
-    pytest.param("reverb", "DONE", marks=pytest.mark.acme),
-  ],
-)
 def test_checkpoints_that_cannot_be_read_are_an_error(
-  tmp_path, make_experiment, run_experiment, name
+  make_experiment, run_experiment, begun, replay
 ):
-  run_experiment(make_experiment(40), eval_every=40, num_eval_episodes=0)
-  checkpoint = _latest(tmp_path / "run")
-  (checkpoint.path / "replay" / name).unlink()
+  name = {"embedded": "embedded_replay.json", "reverb": "DONE"}[replay]
+  (_latest(begun).path / "replay" / name).unlink()
   with pytest.raises(checkpointing.CheckpointError, match=name):
-    run_experiment(make_experiment(80), eval_every=40, num_eval_episodes=0)
+    run_experiment(make_experiment(120), eval_every=40, num_eval_episodes=0)
 
 
-def test_a_damaged_replay_is_passed_over(tmp_path, make_experiment):
+@pytest.mark.parametrize("replay", ["embedded"])
+def test_a_damaged_replay_is_passed_over(make_experiment, begun):
   run = functools.partial(run_on_any_replay, num_eval_episodes=0)
-  for num_steps in (40, 60):
-    run(make_experiment(num_steps, max_to_keep=2))
-  file = next((_latest(tmp_path / "run").path / "replay").glob("*.npy"))
+  run(make_experiment(120, max_to_keep=2))
+  file = next((_latest(begun).path / "replay").glob("*.npy"))
   content = bytearray(file.read_bytes())
   content[-1] ^= 1
   file.unlink()  # It may have a second name in the checkpoint before.
   file.write_bytes(content)
-  assert _latest(tmp_path / "run").metadata["actor_steps"] == 40
-  run(make_experiment(80, max_to_keep=2))
-  assert _latest(tmp_path / "run").metadata["actor_steps"] == 80
+  assert _latest(begun).metadata["actor_steps"] == 100
+  run(make_experiment(140, max_to_keep=2))
+  assert _latest(begun).metadata["actor_steps"] == 140
 
 
-def test_embedded_replay_loses_nothing_between_runs(tmp_path, make_experiment):
-  for num_steps in (45, 90):
-    run_on_any_replay(make_experiment(num_steps), num_eval_episodes=0)
-  # Two episodes and 5 steps of one, and again.
-  num_transitions = 2 * (2 * ITEMS_PER_EPISODE + 5)
-  content = embedded.read(_latest(tmp_path / "run").path / "replay")
+def test_embedded_replay_loses_nothing_between_runs(finished_embedded):
+  path = finished_embedded.halves
+  # Two episodes and 5 steps of one, two more and 15 steps of one.
+  num_transitions = 2 * (2 * ITEMS_PER_EPISODE) + 5 + 15
+  content = embedded.read(_latest(path).path / "replay")
   assert len(content.rows) == content.num_inserts == num_transitions
-  counts = _latest(tmp_path / "run").metadata["counter"]["counts"]
   steps = _expected_learner_steps(num_transitions)
-  assert counts["learner_steps"] == steps
+  assert _learner_steps(path) == steps
   assert content.num_samples == 8 * steps
 
 
-@pytest.mark.parametrize("agent", ["qsm", "dipo"])
+def _learner(path):
+  return dict(np.load(_latest(path).path / "learner.npz"))
+
+
 def test_a_seed_reproduces_a_run_bit_by_bit(
-  tmp_path, make_experiment, make_config, agent
+  tmp_path, make_experiment, finished_embedded
 ):
-  found = []
+  one = _learner(finished_embedded.whole)
   # However often it saves.
-  for name, seed, minutes in (
-    ("one", 3, 60.0),
-    ("same", 3, 1e-9),
-    ("other", 4, 60.0),
-  ):
-    directory = tmp_path / name
+  for seed, minutes in ((0, 1e-9), (1, 60.0)):
+    directory = tmp_path / str(seed)
     run_on_any_replay(
-      make_experiment(
-        100,
-        make_config(agent),
-        seed,
-        directory=directory,
-        minutes=minutes,
-        make_builder=DiffusionBuilder,
-      ),
+      make_experiment(100, seed=seed, directory=directory, minutes=minutes),
       eval_every=40,
-      num_eval_episodes=1,
+      num_eval_episodes=2,
     )
-    found.append(dict(np.load(_latest(directory).path / "learner.npz")))
-  one, same, other = found
+  same, other = _learner(tmp_path / "0"), _learner(tmp_path / "1")
   for key, array in one.items():
     np.testing.assert_array_equal(array, same[key])
   key = next(key for key in one if "policy_params" in key)
   assert not np.array_equal(one[key], other[key])
 
 
-@pytest.mark.acme
-def test_a_run_is_told_that_reverb_keeps_no_moved_actions(
-  make_experiment, make_config, capsys
+def test_a_seed_reproduces_what_learning_writes_to_replay(
+  tmp_path, make_experiment, make_config
 ):
-  message = "without what learning kept beside the transitions"
-  for num_steps, replay, told in (
-    (50, "embedded", False),
-    (60, "reverb", True),
-  ):
+  found = []
+  for name, minutes in (("one", 60.0), ("same", 1e-9)):
+    directory = tmp_path / name
+    run_on_any_replay(
+      make_experiment(
+        60,
+        make_config("dipo"),
+        directory=directory,
+        minutes=minutes,
+        make_builder=DiffusionBuilder,
+      ),
+      num_eval_episodes=0,
+    )
+    content = embedded.read(_latest(directory).path / "replay")
+    found.append({**_learner(directory), "rows": content.rows})
+  one, same = found
+  for key, array in one.items():
+    np.testing.assert_array_equal(array, same[key])
+
+
+@pytest.mark.acme
+def test_a_run_goes_on_in_reverb(
+  tmp_path, make_experiment, make_config, capsys
+):
+  def run(num_steps, replay):
     run_on_any_replay(
       make_experiment(
         num_steps, make_config("dipo"), make_builder=DiffusionBuilder
@@ -571,33 +588,24 @@ def test_a_run_is_told_that_reverb_keeps_no_moved_actions(
       num_eval_episodes=0,
       replay=replay,
     )
-    assert (message in capsys.readouterr().out) == told
+    return capsys.readouterr().out
 
-
-@pytest.mark.acme
-def test_a_run_goes_on_in_reverb(tmp_path, make_experiment):
-  run = functools.partial(run_on_any_replay, num_eval_episodes=0)
-  run(make_experiment(50))
-  run(make_experiment(60), replay="reverb")
-  # From a checkpoint of Reverb's whose counts are not those of the run.
-  run(make_experiment(100), replay="reverb")
-  counts = _latest(tmp_path / "run").metadata["counter"]["counts"]
+  # Reverb keeps no moved actions.
+  lost = "without what learning kept beside the transitions"
+  assert lost not in run(50, "embedded")
+  assert lost in run(60, "reverb")
+  with pytest.raises(checkpointing.CheckpointError, match="--replay reverb"):
+    run(100, "embedded")
+  # The same command goes on, from a checkpoint of Reverb's whose counts are not
+  # those of the run.
+  assert lost not in run(100, "auto")
+  assert (_latest(tmp_path / "run").path / "replay" / "DONE").exists()
   # Five episodes of 20, and two that were cut off after 10.
   expected = _expected_learner_steps(
-    2 * ITEMS_PER_EPISODE + 10 + 10 + 2 * ITEMS_PER_EPISODE
+    2 * ITEMS_PER_EPISODE + 10 + 10 + 2 * ITEMS_PER_EPISODE, min_replay_size=16
   )
-  assert expected - 15 <= counts["learner_steps"] <= expected + 4
-
-
-@pytest.mark.acme
-def test_a_run_in_reverb_says_how_it_goes_on(tmp_path, make_experiment):
-  run = functools.partial(run_on_any_replay, num_eval_episodes=0)
-  run(make_experiment(40), replay="reverb")
-  with pytest.raises(checkpointing.CheckpointError, match="--replay reverb"):
-    run(make_experiment(80), replay="embedded")
-  # The same command goes on.
-  run(make_experiment(80))
-  assert (_latest(tmp_path / "run").path / "replay" / "DONE").exists()
+  steps = _learner_steps(tmp_path / "run")
+  assert expected - 15 <= steps <= expected + 4
 
 
 @pytest.mark.parametrize(

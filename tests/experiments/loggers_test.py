@@ -6,6 +6,7 @@ import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
 from acme_qsm.experiments.records import loggers
+from acme_qsm.experiments.records.disk import Disk
 
 
 def _text(directory, label):
@@ -225,27 +226,50 @@ class _FullDisk:
       raise OSError("No space left on device")
 
 
-def test_rows_that_cannot_be_written_are_dropped(caplog):
-  disk = _FullDisk()
-  logger = loggers.LossyLogger(disk.make_logger)
+def test_rows_that_cannot_be_written_are_dropped():
+  disk, said = _FullDisk(), []
+  logger = loggers.LossyLogger("a.csv", disk.make_logger, Disk(said.append))
   for step in range(3):
     logger.write({"steps": step})
   logger.close()
-  disk.full = False
-  logger.write({"steps": 3})
-  disk.full = True
-  logger.write({"steps": 4})
-  logger.close()
-  assert disk.rows == [{"steps": 3}]
-  # Once per interval.
-  assert [record.message for record in caplog.records] == [
-    "1 rows of logs were dropped so far: No space left on device"
+  assert said == [
+    "Warning: a.csv cannot be written: No space left on device. The run goes "
+    "on without logs and checkpoints; the last checkpoint stays."
   ]
+  disk.full = False
+  for step in (3, 4):
+    logger.write({"steps": step})
+  assert disk.rows == [{"steps": 3}, {"steps": 4}]
+  assert said[1:] == ["Logs and checkpoints can be written again."]
+  disk.full = True
+  logger.write({"steps": 5})
+  logger.close()
+  assert len(said) == 3
+
+
+def test_what_is_said_of_several_files(caplog):
+  disk = Disk()
+
+  def fail():
+    raise OSError("No space left on device")
+
+  assert not disk.attempt("a", fail)
+  assert not disk.attempt("b", fail)
+  # There is room for one, but not for all.
+  assert disk.attempt("a", list)
+  assert not disk.attempt("b", fail)
+  assert len(caplog.records) == 1
+  assert disk.attempt("b", list)
+  assert [record.message[:24] for record in caplog.records] == [
+    "Warning: a cannot be wri",
+    "Logs and checkpoints can",
+  ]
+  assert str(disk.error) == "No space left on device"
 
 
 def test_a_wrong_row_is_still_an_error(tmp_path):
   logger = loggers.LossyLogger(
-    lambda: loggers.make_logger_factory(tmp_path)("actor")
+    "actor", lambda: loggers.make_logger_factory(tmp_path)("actor"), Disk()
   )
   with pytest.raises(ValueError, match="must be one number"):
     logger.write({"steps": "many"})

@@ -127,8 +127,8 @@ def test_what_is_wrong_is_said_in_one_line():
     require_storable(Typed(rewards=(SINGLE, DOUBLE)))
   assert str(raised.value) == (
     "rewards must be float32 of shape () as the specs say, got float64 of "
-    "shape (); wrap the environment in "
-    "acme_qsm.environments.wrappers.SinglePrecision or "
+    "shape (); give the environment to acme_qsm.environments.adapt, or wrap "
+    "the environment in acme_qsm.environments.wrappers.SinglePrecision or "
     "acme.wrappers.SinglePrecisionWrapper, around all other wrappers."
   )
 

@@ -137,6 +137,18 @@ def test_a_config_file_that_is_not_json(tmp_path):
     _open(tmp_path, {})
 
 
+@pytest.mark.parametrize("name", ["config.json", "run_id"])
+def test_a_file_that_cannot_be_read_is_no_other_run_s(tmp_path, name):
+  _open(tmp_path, {"task": "x"}).close()
+  (tmp_path / name).unlink()
+  (tmp_path / name).symlink_to("/proc/self/mem")
+  with pytest.raises(
+    workdir.WorkdirError, match=r"cannot be read or written to: .*Input/output"
+  ):
+    _open(tmp_path, {"task": "x"})
+  assert (tmp_path / name).is_symlink()
+
+
 @dataclasses.dataclass
 class _Config:
   sizes: tuple[int, ...] = (1, 2)

@@ -1,6 +1,7 @@
 """The distributed launcher: real processes, and what happens to them."""
 
 import contextlib
+import os
 import signal
 import time
 
@@ -8,131 +9,185 @@ import numpy as np
 import psutil
 import pytest
 
-from acme_qsm.experiments.records import checkpointing
 from acme_qsm.experiments.records.loggers import read_csv
 from launchers import distributed
+from launchers import local
 from launchers.benchmarks import program
+from tests.distributed.launched import shared_fork_server
 
-pytestmark = pytest.mark.acme
+pytestmark = [pytest.mark.acme, pytest.mark.launchpad]
 
 
-def test_a_run_survives_its_processes(launch, tmp_path):
-  num_steps = 4_000
+def learner_steps(checkpoint):
+  return checkpoint.metadata["counter"]["counts"]["learner_steps"]
+
+
+def find_node(run, label):
+  """Launchpad's process of a node, such as "coordinator/0"."""
+  for process in psutil.Process(run.process.pid).children(recursive=True):
+    command = process.cmdline()
+    wrapper = process.parent().cmdline()
+    if "--data_file" in command and "sed" not in command and label in wrapper:
+      return process
+  raise AssertionError(f"There is no {label}.")
+
+
+def test_sigterm_to_one_process_is_for_that_one_and_to_the_launcher_for_all(
+  launch, tmp_path
+):
   run = launch(
-    tmp_path / "run", "--num_actors", "2", "--num_steps", str(num_steps)
+    tmp_path / "run",
+    *("--num_actors", "1", "--num_steps", "1000000"),
+    forks_alone=False,
   )
-  checkpoints = checkpointing.Checkpointer(run.workdir / "checkpoints")
-  run.wait_until(lambda: run.count() > 500 and checkpoints.latest() is not None)
-  before = run.processes()
-  assert set(before) == {
-    *("replay", "learner", "evaluator"),
-    *("actor_0", "actor_1"),
-  }
-  for name in ("actor_1", "learner", "replay"):
+  with run.fault("none"):
+    measured = program.watch(run.process, run.workdir, 3.0, time.monotonic())
+    assert measured["environment_steps_per_second"] > 0
+    assert measured["learner_steps_per_second"] > 0
+    assert 0 <= measured["learner_wait_share"] <= 1
+    assert set(measured["processes"]) == {
+      *("replay", "learner", "actor_0", "evaluator"),
+      "launcher and supervisors",
+    }
+    for taken in measured["processes"].values():
+      assert taken["memory_bytes"] > 2**20
+    run.wait_until(lambda: run.node("evaluator")["metrics"])
+
+  for name in ("actor_0", "evaluator", "learner", "replay"):
+    with run.fault(f"SIGTERM to {name}"):
+      learnt, before = run.count("learner_steps"), run.restarts()
+      psutil.Process(run.node(name)["pid"]).terminate()
+      run.wait_for_event(
+        f"{name} died: it was told to end. It is started again."
+      )
+      if name == "learner":
+        # It has saved first.
+        assert learner_steps(run.latest()) >= learnt
+      # The others go on; but actors cannot go to another replay.
+      again = {name, "actor_0"} if name == "replay" else {name}
+      after = {node: n + (node in again) for node, n in before.items()}
+      run.wait_until(lambda after=after: run.restarts() == after)
+      run.goes_on()
+  assert run.status()["phase"] == "acting"
+
+  with run.fault("SIGTERM to who only watches over a process"):
+    watching = find_node(run, "learner/0")
+    watching.terminate()
+    run.goes_on()
+    assert watching.is_running()
+    assert watching.status() != psutil.STATUS_ZOMBIE
+
+  with run.fault("a terminal that is closed, which tells all at once"):
     steps = run.count()
-    before[name].kill()
-    run.wait_until(
-      lambda name=name: run.status()["nodes"][name]["restarts"] == 1
-    )
-    # And it goes on.
-    run.wait_until(lambda steps=steps: run.count() > steps + 200)
+    os.killpg(run.process.pid, signal.SIGHUP)
+    assert run.wait(120) == 128 + signal.SIGHUP
+    assert run.status()["phase"] == "interrupted"
+    assert run.status()["reason"] == "SIGHUP"
+    assert run.processes() == {}
+    assert run.latest().metadata["actor_steps"] >= steps
+    assert learner_steps(run.latest()) > 100
+
+
+def test_a_run_goes_on_from_one_process_to_many_and_back(
+  launch, small_arguments, tmp_path
+):
+  path = tmp_path / "run"
+
+  def run_locally(num_steps):
+    arguments = ["--workdir", str(path), "--num_steps", str(num_steps)]
+    assert local.main([*small_arguments(), *arguments]) == 0
+
+  run_locally(600)
+  run = launch(
+    path, *("--num_actors", "1", "--num_steps", "900"), forks_alone=False
+  )
+  # One learner step per transition, from the 200th on.
+  before = learner_steps(run.latest())
+  assert before == 600 - 200 + 1
   assert run.wait() == 0, run.describe()
+  assert run.status()["phase"] == "finished"
+  assert run.status()["counts"]["actor_steps"] == 900
+  # What the embedded replay held is in Reverb's.
+  assert 890 <= run.status()["nodes"]["replay"]["metrics"]["size"] <= 902
+  assert run.latest().metadata["actor_steps"] == 900
+  # As many as if it had been one run, but for what was on its way at the end;
+  # in many processes, sampling may be a tenth of 200 inserts ahead.
+  learnt = learner_steps(run.latest())
+  assert 280 <= learnt - before <= 302 + 20
+
+  run_locally(950)
+  assert run.latest().metadata["actor_steps"] == 950
+  # Of those that it was ahead by it makes none again.
+  assert abs(learner_steps(run.latest()) - (950 - 200 + 1)) <= 20
+
+
+@pytest.mark.slow
+def test_a_run_without_its_coordinator_saves_and_goes_on_to_its_last_step(
+  launch, tmp_path
+):
+  run = launch(
+    tmp_path / "run",
+    *("--num_actors", "1", "--num_steps", "1000000"),
+    forks_alone=False,
+  )
+  with run.fault("SIGTERM to the coordinator, without which there is no run"):
+    run.wait_until(lambda: run.count("learner_steps") > 20)
+    steps = run.count()
+    find_node(run, "coordinator/0").terminate()
+    assert run.wait() == 128 + signal.SIGTERM
+    status = run.status()
+    assert status["phase"] == "interrupted"
+    assert status["reason"] == "the coordinator got SIGTERM"
+    saved = run.latest().metadata["actor_steps"]
+    assert saved >= steps
+
+  # On IPv6's loopback, for a change.
+  num_steps = saved + 3_000
+  run = launch(
+    tmp_path / "run",
+    *("--num_actors", "2", "--num_steps", str(num_steps), "--host", "::1"),
+    forks_alone=False,
+  )
+  with run.fault("an actor is killed"):
+    # Until then the file tells of the run before.
+    run.wait_until(lambda: run.status()["phase"] == "acting")
+    run.wait_until(lambda: run.count() > saved + 200)
+    run.wait_until(lambda: run.node("actor_1")["state"] == "acting")
+    addresses = run.status()["addresses"]
+    assert set(addresses) == {"learner", "replay", "replay_tie"}
+    assert all(address.startswith("[::1]:") for address in addresses.values())
+    run.processes()["actor_1"].kill()
+    assert run.wait() == 0
 
   status = run.status()
   assert status["phase"] == "finished"
   # Steps that the killed actor had made but not yet told of are not counted.
   assert status["counts"]["actor_steps"] == num_steps
+  assert f"Goes on from a checkpoint: {saved:,}" in status["events"][0]
   events = [event for event in status["events"] if event.startswith("actor_1")]
-  assert events[0] == "actor_1 died: killed by SIGKILL. It is started again."
-  assert events[1] == "actor_1 was started again."
+  assert events == [
+    "actor_1 died: killed by SIGKILL. It is started again.",
+    "actor_1 was started again.",
+  ]
   assert f"{num_steps:,} environment steps: evaluation" in status["events"][-1]
   assert f"Done: {num_steps:,} environment steps" in run.output.read_text()
   evaluations = read_csv(run.workdir / "logs" / "evaluator.csv")
   assert evaluations["actor_steps"][-1] == num_steps
   assert np.all(np.diff(evaluations["actor_steps"]) > 0)
-  latest = checkpoints.latest()
-  assert latest is not None
-  assert latest.metadata["actor_steps"] == num_steps
+  assert run.latest().metadata["actor_steps"] == num_steps
   assert (run.workdir / "learning_curve.png").stat().st_size > 1000
   assert run.processes() == {}
 
 
-def test_an_interrupted_run_goes_on_in_one_process(launch, tmp_path):
-  run = launch(tmp_path / "run", "--num_actors", "1", "--num_steps", "100000")
-  measured = program.watch(run.process, run.workdir, 3.0, time.monotonic())
-  assert measured["environment_steps_per_second"] > 0
-  assert measured["learner_steps_per_second"] > 0
-  assert 0 <= measured["learner_wait_share"] <= 1
-  assert set(measured["processes"]) == {
-    *("replay", "learner", "actor_0", "evaluator"),
-    "launcher and supervisors",
-  }
-  for taken in measured["processes"].values():
-    assert taken["memory_bytes"] > 2**20
-  run.process.send_signal(signal.SIGTERM)
-  assert run.wait(120) == 128 + signal.SIGTERM, run.describe()
-  assert run.status()["phase"] == "interrupted"
-  assert run.processes() == {}
-  checkpoints = checkpointing.Checkpointer(run.workdir / "checkpoints")
-  saved = checkpoints.latest()
-  assert saved is not None
-  steps = saved.metadata["actor_steps"]
-  assert saved.metadata["counter"]["counts"]["learner_steps"] > 100
-
-  local = launch(run.workdir, "--num_steps", str(steps + 50), launcher="local")
-  assert local.wait() == 0, local.describe()
-  latest = checkpoints.latest()
-  assert latest is not None
-  assert latest.metadata["actor_steps"] == steps + 50
-  assert (
-    latest.metadata["counter"]["counts"]["learner_steps"]
-    >= saved.metadata["counter"]["counts"]["learner_steps"]
-  )
-
-
-def test_a_run_in_one_process_goes_on_in_many(launch, tmp_path):
-  local = launch(tmp_path / "run", "--num_steps", "600", launcher="local")
-  assert local.wait() == 0, local.describe()
-  checkpoints = checkpointing.Checkpointer(local.workdir / "checkpoints")
-  saved = checkpoints.latest()
-  assert saved is not None
-  # One learner step per transition, from the 200th on.
-  before = saved.metadata["counter"]["counts"]["learner_steps"]
-  assert before == 600 - 200 + 1
-
-  run = launch(local.workdir, "--num_actors", "1", "--num_steps", "900")
-  assert run.wait() == 0, run.describe()
-  assert run.status()["counts"]["actor_steps"] == 900
-  # What the embedded replay held is in Reverb's.
-  assert 890 <= run.status()["nodes"]["replay"]["metrics"]["size"] <= 902
-  latest = checkpoints.latest()
-  assert latest is not None
-  # As many as if it had been one run, but for what was on its way at the end;
-  # in many processes, sampling may be a tenth of 200 inserts ahead.
-  learnt = latest.metadata["counter"]["counts"]["learner_steps"] - before
-  assert 280 <= learnt <= 302 + 20
-
-
 @pytest.mark.slow
-def test_a_run_on_the_loopback_of_ipv6(launch, tmp_path):
-  run = launch(
-    tmp_path / "run",
-    *("--host", "::1", "--num_actors", "1", "--num_steps", "400"),
-  )
-  assert run.wait() == 0, run.describe()
-  status = run.status()
-  assert status["counts"]["actor_steps"] == 400
-  assert status["counts"]["learner_steps"] > 0
-  assert set(status["addresses"]) == {"learner", "replay", "replay_tie"}
-  for address in status["addresses"].values():
-    assert address.startswith("[::1]:")
-
-
-@pytest.mark.parametrize("engine", ["launchpad", "ray"])
+@pytest.mark.parametrize(
+  "engine", ["launchpad", pytest.param("ray", marks=pytest.mark.ray)]
+)
 def test_nothing_outlives_a_launcher_that_was_killed(engine, launch, tmp_path):
   run = launch(
     tmp_path / "run",
     *("--engine", engine, "--num_actors", "1", "--num_steps", "100000"),
+    *("--num_eval_episodes", "0"),
   )
   run.wait_until(lambda: run.count() > 10)
   started = psutil.Process(run.process.pid).children(recursive=True)
@@ -166,13 +221,18 @@ def test_nothing_outlives_a_launcher_that_was_killed(engine, launch, tmp_path):
     (["--target_kl", "1"], "is a setting of sdac, idem and dpmd, not of qsm"),
     (["--host", "nowhere"], "IP address of this machine, not 'nowhere'"),
     (["--host", "192.0.2.99"], "192.0.2.99, which is no address of this"),
-    (
+    pytest.param(
       ["--engine", "ray", "--ray_address", "127.0.0.1:1"],
       "There is no Ray cluster at '127.0.0.1:1'",
+      marks=pytest.mark.ray,
     ),
   ],
 )
-def test_wrong_arguments(arguments, message, small_arguments, tmp_path, capfd):
+def test_wrong_arguments(
+  arguments, message, small_arguments, tmp_path, capfd, monkeypatch
+):
+  for variable, value in shared_fork_server().items():
+    monkeypatch.setenv(variable, value)
   command = ["--workdir", str(tmp_path / "run"), *small_arguments(), *arguments]
   assert distributed.main(command) == 2
   output = capfd.readouterr()

@@ -26,20 +26,22 @@ SMALL = [
 ]
 
 
-def _command(workdir, num_steps, *more):
-  """README's own command, but small."""
+def _arguments(workdir, num_steps, *more):
+  """Those of README's own command, but small."""
   text = (ROOT / "README.md").read_text()
   block = re.search(r"```bash\n(.*?)```", text, re.DOTALL)
   assert block is not None
   arguments = block.group(1).split("launchers/local.py")[1].split()
   return [
-    sys.executable,
-    "launchers/local.py",
     *arguments,
     *("--workdir", str(workdir), "--num_steps", str(num_steps)),
     *SMALL,
     *more,
   ]
+
+
+def _command(*arguments):
+  return [sys.executable, "launchers/local.py", *_arguments(*arguments)]
 
 
 def _wait_for(condition, process, seconds=240):
@@ -53,7 +55,9 @@ def _wait_for(condition, process, seconds=240):
 @pytest.mark.parametrize(
   "replay", ["embedded", pytest.param("reverb", marks=pytest.mark.acme)]
 )
-def test_the_readme_command_trains_and_survives_sigkill(tmp_path, replay):
+def test_the_readme_command_trains_and_survives_sigkill(
+  tmp_path, replay, capfd
+):
   workdir = tmp_path / "run"
   on_replay = ("--replay", replay)
   # Enough steps that it cannot have finished when it is killed, and a
@@ -84,15 +88,10 @@ def test_the_readme_command_trains_and_survives_sigkill(tmp_path, replay):
   ]
   assert saved_learner_steps > 0
 
-  result = subprocess.run(
-    _command(workdir, 1_200, *on_replay),
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    check=True,
-  )
-  assert f"{saved:,} environment steps" in result.stdout
-  assert f"{saved_learner_steps:,} learner steps" in result.stdout
+  assert local.main(_arguments(workdir, 1_200, *on_replay)) == 0
+  output, errors = capfd.readouterr()
+  assert f"{saved:,} environment steps" in output
+  assert f"{saved_learner_steps:,} learner steps" in output
   # Episodes have 1000 steps, and a new one begins where the run went on.
   episodes = read_csv(workdir / "logs" / "actor.csv")["actor_steps"]
   np.testing.assert_array_equal(episodes, [saved + 1000])
@@ -107,7 +106,7 @@ def test_the_readme_command_trains_and_survives_sigkill(tmp_path, replay):
   assert config["task"] == "cartpole:swingup"
   assert (workdir / "learning_curve.png").exists()
   # Reverb's messages are in their file, not in the user's terminal.
-  assert "reverb" not in result.stdout + result.stderr
+  assert "reverb" not in output + errors
   native_log = (workdir / "logs" / "native.log").read_text()
   assert ("reverb" in native_log) == (replay == "reverb")
 
@@ -193,23 +192,18 @@ def test_wrong_input_is_refused_before_any_work(
   assert not workdir.exists()
 
 
-@pytest.mark.parametrize(
-  ("arguments", "message"),
-  [
-    (["--task", "cartpole:balance"], "its task is 'cartpole:swingup'"),
-    (["--seed", "1"], "its seed is 0, not 1"),
-    (["--discount", "0.9"], "its config.discount is 0.99, not 0.9"),
-  ],
-)
-def test_anothers_work_directory_is_refused(
-  tmp_path, capfd, arguments, message
-):
+def test_anothers_work_directory_is_refused(tmp_path, capfd):
   command = ["--workdir", str(tmp_path / "run"), "--num_eval_episodes", "0"]
   assert local.main([*command, "--num_steps", "5"]) == 0
   files = sorted(tmp_path.rglob("*"))
-  assert local.main([*command, "--num_steps", "9", *arguments]) == 2
-  assert message in capfd.readouterr().err
-  assert sorted(tmp_path.rglob("*")) == files
+  for arguments, message in (
+    (["--task", "cartpole:balance"], "its task is 'cartpole:swingup'"),
+    (["--seed", "1"], "its seed is 0, not 1"),
+    (["--discount", "0.9"], "its config.discount is 0.99, not 0.9"),
+  ):
+    assert local.main([*command, "--num_steps", "9", *arguments]) == 2
+    assert message in capfd.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == files
 
 
 def test_an_unwritable_work_directory_is_refused(tmp_path, capfd):

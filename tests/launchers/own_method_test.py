@@ -11,7 +11,9 @@ import pytest
 
 from acme_qsm import methods
 from acme_qsm.experiments import command_line
+from acme_qsm.experiments import own_modules
 from acme_qsm.experiments.records.loggers import read_csv
+from launchers import local
 from tests.distributed.launched import Launched
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -50,15 +52,28 @@ def make_command(launcher, small_arguments, num_steps):
   ]
 
 
-def test_it_trains_and_goes_on(folder, small_arguments):
-  workdir = folder / "runs" / "batch_mean" / "cartpole_balance" / "seed_0"
+@pytest.fixture
+def here(folder, monkeypatch):
+  """The folder that a command is typed in; forgets what it imports."""
+  monkeypatch.chdir(folder)
+  monkeypatch.setattr(sys, "path", list(sys.path))
+  monkeypatch.setattr(methods, "METHODS", dict(methods.METHODS))
+  # Restored by the end of the test.
+  monkeypatch.setenv("ACME_QSM_MODULES", "")
+  monkeypatch.delenv("ACME_QSM_MODULES")
+  monkeypatch.delitem(sys.modules, "batch_mean", raising=False)
+  return folder
+
+
+def test_it_trains_and_goes_on(here, small_arguments):
+  workdir = here / "runs" / "batch_mean" / "cartpole_balance" / "seed_0"
   for num_steps in (800, 1400):
-    subprocess.run(
-      make_command("local", small_arguments, num_steps),
-      cwd=folder,
-      env={**os.environ, "PYTHONPATH": str(ROOT)},
-      check=True,
-    )
+    command = make_command("local", small_arguments, num_steps)
+    if num_steps == 800:
+      environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+      subprocess.run(command, env=environment, check=True)
+    else:
+      assert local.main(command[2:]) == 0
     log = read_csv(workdir / "logs" / "learner.csv")
     assert np.all(np.isfinite(log["denoiser_loss"]))
     # One update for each step once replay holds 200; a row for some of them.
@@ -86,6 +101,43 @@ def test_it_trains_in_many_processes(folder, small_arguments, monkeypatch):
   assert run.wait() == 0, run.describe()
   log = read_csv(workdir / "logs" / "learner.csv")
   assert np.all(np.isfinite(log["denoiser_loss"]))
+
+
+@pytest.fixture
+def hostile_folder(here):
+  """A folder with a method, and with modules named as Python's own."""
+  for name in ("types", "queue", "tree", "wave"):
+    (here / f"{name}.py").write_text("raise RuntimeError(__file__)")
+  return here
+
+
+def test_other_modules_of_its_folder_take_no_place(hostile_folder):
+  argv = ["--agent", "batch_mean:batch_mean"]
+  arguments = command_line.parse(command_line.Arguments, argv)
+  assert arguments.config.gradient_size == 3.0
+  import wave  # Which nothing has loaded so far.
+
+  assert pathlib.Path(wave.__file__).parent != hostile_folder
+  # Nor do they in processes that are started, by whatever means.
+  mark = hostile_folder / "mark.py"
+  mark.write_text(
+    "import queue, sys, types, wave\n"
+    "from acme_qsm.experiments import own_modules\n"
+    "own_modules.find()\n"
+    "import batch_mean\n"
+    "print(batch_mean.__file__, *sys.argv[1:])\n"
+  )
+  done = subprocess.run(
+    own_modules.command("mark", "one", "two"),
+    env={**os.environ, "PYTHONPATH": str(ROOT)},
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert done.stdout.split() == [
+    str(hostile_folder / "batch_mean.py"),
+    *("one", "two"),
+  ]
 
 
 @pytest.mark.parametrize(

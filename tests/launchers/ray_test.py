@@ -14,9 +14,7 @@ import time
 
 import pytest
 
-from acme_qsm.experiments.records import checkpointing
-
-pytestmark = pytest.mark.acme
+pytestmark = [pytest.mark.acme, pytest.mark.ray]
 
 RAY = pathlib.Path(sys.executable).with_name("ray")
 _GIGABYTE = 10**9
@@ -113,7 +111,10 @@ def join_cluster(machines, index, folder, *arguments):
   )
 
 
-def test_a_cluster(machines, launch, tmp_path, tmp_path_factory):
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.timeout(900)
+def test_what_a_run_on_a_cluster_survives(machines, launch, tmp_path):
   folder = f"/tmp/ray_{os.getpid()}"
   # One with a GPU, one with memory, and one with neither.
   small, large = str(_GIGABYTE // 20), str(4 * _GIGABYTE)
@@ -130,61 +131,56 @@ def test_a_cluster(machines, launch, tmp_path, tmp_path_factory):
     *("--num_actors", "2", "--num_steps", "1000000"),
     within=machines.within(0),
   )
-  run.wait_until(lambda: run.count("learner_steps") > 100)
-  hosts = {name: node["host"] for name, node in run.status()["nodes"].items()}
-  assert hosts["learner"] == machines.addresses[0]
-  assert hosts["replay"] == machines.addresses[1]
-  assert set(hosts.values()) == set(machines.addresses)
+  with run.fault("none"):
+    run.wait_until(lambda: run.count("learner_steps") > 100)
+    hosts = {name: node["host"] for name, node in run.status()["nodes"].items()}
+    assert hosts["learner"] == machines.addresses[0]
+    assert hosts["replay"] == machines.addresses[1]
+    assert set(hosts.values()) == set(machines.addresses)
 
   for name in ("actor_0", "learner", "replay"):
-    steps = run.count()
-    os.kill(run.node(name)["pid"], signal.SIGKILL)
-    run.wait_until(
-      lambda name=name: run.status()["nodes"][name]["restarts"] == 1
-    )
-    run.wait_until(lambda steps=steps: run.count() > steps + 200)
+    with run.fault(f"{name} is killed"):
+      restarts = run.restarts()[name]
+      os.kill(run.node(name)["pid"], signal.SIGKILL)
+      run.wait_until(
+        lambda name=name, restarts=restarts: run.restarts()[name] > restarts
+      )
+      run.goes_on(200)
 
-  # The machine without GPU or memory has nothing but actors or the evaluator.
-  steps, cut_at = run.count(), time.monotonic()
-  machines.plug(2, "down")
-  run.wait_until(lambda: time.monotonic() - cut_at >= 30)
-  silent = {
-    name
-    for name, node in run.status()["nodes"].items()
-    if node["silent_seconds"] > 20
-  }
-  assert silent
-  assert silent <= {"actor_0", "actor_1", "evaluator"}
-  machines.plug(2, "up")
-  run.wait_until(
-    lambda: all(
-      run.status()["nodes"][name]["silent_seconds"] < 3 for name in silent
-    )
-  )
-  assert run.status()["phase"] == "acting"
-
-  run.process.send_signal(signal.SIGTERM)
-  assert run.wait() == 128 + signal.SIGTERM, run.describe()
-  assert run.status()["phase"] == "interrupted"
-  latest = checkpointing.Checkpointer(run.workdir / "checkpoints").latest()
-  assert latest is not None
-  assert latest.metadata["actor_steps"] >= steps
-
-
-@pytest.mark.slow
-def test_sigterm_to_one_process_is_for_that_one(launch, tmp_path):
-  run = launch(
-    tmp_path / "run",
-    *("--engine", "ray", "--num_actors", "1", "--num_steps", "1000000"),
-  )
-  run.wait_until(lambda: run.count("learner_steps") > 20)
-  for name in ("actor_0", "learner"):
+  def tell_to_end(name):
+    restarts = run.restarts()[name]
     os.kill(run.node(name)["pid"], signal.SIGTERM)
+    run.wait_for_event(f"{name} died: it was told to end. It is started again.")
+    run.wait_until(lambda: run.restarts()[name] == restarts + 1)
+
+  with run.fault("SIGTERM to an actor"):
+    tell_to_end("actor_1")
+    run.goes_on()
+
+  with run.fault("the network is cut for 30 s, and SIGTERM to the learner"):
+    # The machine without GPU or memory has nothing but actors or the evaluator.
+    cut_at = time.monotonic()
+    machines.plug(2, "down")
+    # It is not cut off, and starts again meanwhile.
+    tell_to_end("learner")
+    run.wait_until(lambda: time.monotonic() - cut_at >= 30)
+    silent = {
+      name
+      for name, node in run.status()["nodes"].items()
+      if node["silent_seconds"] > 20
+    }
+    assert silent
+    assert silent <= {"actor_0", "actor_1", "evaluator"}
+    machines.plug(2, "up")
     run.wait_until(
-      lambda name=name: run.status()["nodes"][name]["restarts"] == 1
+      lambda: all(run.node(name)["silent_seconds"] < 3 for name in silent)
     )
+    run.goes_on()
+    assert run.status()["phase"] == "acting"
+
+  with run.fault("SIGTERM to the launcher"):
     steps = run.count()
-    run.wait_until(lambda steps=steps: run.count() > steps + 20)
-    event = f"{name} died: it was told to end. It is started again."
-    assert event in run.status()["events"]
-  assert run.status()["phase"] == "acting"
+    run.process.send_signal(signal.SIGTERM)
+    assert run.wait() == 128 + signal.SIGTERM
+    assert run.status()["phase"] == "interrupted"
+    assert run.latest().metadata["actor_steps"] >= steps

@@ -181,21 +181,18 @@ def test_reverse_sampling_recovers_the_modes_and_their_weights(method):
   langevin = mixture.describe(
     np.asarray(mixture.sample_langevin(jax.random.key(0), NUM_SAMPLES))
   )
-  weights = []
-  for seed in range(3):
-    with optimized():
-      params = mixture.train(method, seed, num_steps=10_000)
-    found = mixture.describe(
-      np.asarray(mixture.sample(params, jax.random.key(9), NUM_SAMPLES))
-    )
-    # Seen: 0.72 to 0.88, with means within 0.39 and 0.983 to 0.994 near.
-    weight = found["weights"][0]
-    assert 0.70 <= weight <= 0.92, seed
-    assert abs(weight - 0.8) < abs(langevin["weights"][0] - 0.8)
-    np.testing.assert_allclose(found["means"], mixture.MEANS, atol=0.6)
-    assert found["share_near"] > 0.97
-    weights.append(weight)
-  assert 0.74 <= np.mean(weights) <= 0.88, weights
+  with optimized():
+    params = mixture.train(method, seed=0, num_steps=10_000)
+  found = mixture.describe(
+    np.asarray(mixture.sample(params, jax.random.key(9), NUM_SAMPLES))
+  )
+  # Of seeds 0, 1 and 2: 0.72 to 0.88, with means within 0.39 and 0.983 to 0.994
+  # near; how they spread is in launchers/README.md.
+  weight = found["weights"][0]
+  assert 0.70 <= weight <= 0.92
+  assert abs(weight - 0.8) < abs(langevin["weights"][0] - 0.8)
+  np.testing.assert_allclose(found["means"], mixture.MEANS, atol=0.6)
+  assert found["share_near"] > 0.97
 
 
 # The Boltzmann limit.
@@ -411,7 +408,7 @@ def test_exact_predictions_draw_from_the_limits_density(name):
 @pytest.mark.parametrize(
   ("toy", "flags", "keys"),
   [
-    ("mixture", ["--num_steps", "2"], {"exact", "methods"}),
+    ("mixture", ["--num_steps", "2"], {"exact", "methods", "fixed_large"}),
     (
       "boltzmann",
       ["--num_steps", "3", "--alphas", "0", "2.5"],

@@ -108,6 +108,20 @@ def add_episode(adder, rewards=REWARDS, last_discount=1.0, episode=0):
   adder.flush()
 
 
+@pytest.mark.parametrize(
+  "extras", [np.float32(0.5), (np.zeros(1),), {"log_prob": np.zeros(1)}]
+)
+def test_extras_have_no_place(recorder, adder, extras):
+  adder.add_first(first())
+  with pytest.raises(ValueError, match="extras have no place in replay"):
+    adder.add(act(0), after(0, 1.0), extras)
+  # Nothing of the step was taken, and what is empty is nothing.
+  for t, nothing in enumerate(((), None, {})):
+    adder.add(act(t), after(t, 1.0), nothing)
+  adder.flush()
+  assert recorder.size() == 3
+
+
 def expect(codec, *rows, episode=0):
   """Packs rows (from, to, reward, discount)."""
   return [

@@ -8,6 +8,7 @@ import platform
 import socket
 import subprocess
 import sys
+from unittest import mock
 
 import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 
@@ -82,6 +83,41 @@ def test_a_second_server_on_the_port_is_refused(port):
 
 def test_outside_the_context_nothing_is_changed(port):
   with listening.listening_on():
+    pass
+  with running_server(port):
+    assert is_open(OTHER_ADDRESS, port)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_an_error_in_the_callback_is_no_address(port, error):
+  """A socket that only seems bound would listen at any address and port."""
+
+  def fail(*args):
+    raise error("while a server asks for its address")
+
+  with (
+    pytest.raises(error, match="asks for its address") as caught,
+    listening.listening_on(),
+    mock.patch.object(listening.struct, "unpack_from", fail),
+    running_server(port),
+  ):
+    pass
+  assert "Failed to BuildAndStart" in str(caught.value.__context__)
+  with listening.listening_on(), running_server(port):
+    assert is_open("127.0.0.1", port)
+
+
+def test_what_cannot_be_changed_everywhere_is_changed_nowhere(
+  port, monkeypatch
+):
+  slots = listening._find_slots("bind", "/reverb/")
+  monkeypatch.setattr(
+    listening, "_find_slots", lambda *args: [*slots, mmap.PAGESIZE]
+  )
+  with (
+    pytest.raises(RuntimeError, match="Nothing is mapped"),
+    listening.listening_on(),
+  ):
     pass
   with running_server(port):
     assert is_open(OTHER_ADDRESS, port)

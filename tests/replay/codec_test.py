@@ -25,6 +25,33 @@ def make_codec(observation_shape, num_actions, dtype=np.float32, **kwargs):
 
 
 @pytest.mark.parametrize("has_extras", [False, True])
+@pytest.mark.parametrize(
+  "extras",
+  [
+    np.ones(4, np.float32),
+    np.float32(1.0),
+    (np.ones(4, np.float32), np.ones(1, np.float32)),
+    {"log_prob": np.float32(0.5)},
+  ],
+)
+def test_extras_that_would_be_lost_are_refused(has_extras, extras):
+  # The executed action would take their place, or they that of another row.
+  codec = make_codec((2,), 4, has_extras=has_extras)
+  transition = types.Transition(
+    observation=np.zeros(2, np.float32),
+    action=np.zeros(4, np.float32),
+    reward=np.float32(0.0),
+    discount=np.float32(1.0),
+    next_observation=np.zeros(2, np.float32),
+    extras=extras,
+  )
+  with pytest.raises(ValueError, match="extras have no place"):
+    codec.pack(transition)
+  for nothing in ((), None, {}, []):
+    assert codec.pack(transition._replace(extras=nothing)).size == codec.size
+
+
+@pytest.mark.parametrize("has_extras", [False, True])
 def test_unpacking_undoes_packing(has_extras):
   codec = make_codec((2, 3), 4, has_extras=has_extras)
   rng = np.random.default_rng(0)

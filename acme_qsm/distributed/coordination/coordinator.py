@@ -16,7 +16,8 @@ from acme_qsm.distributed.coordination.messages import Report
 from acme_qsm.experiments.counts import ACTOR_STEPS
 from acme_qsm.experiments.counts import LEARNER_STEPS
 
-# A learner or replay that nobody starts again within this time is lost.
+# A learner, a replay or an evaluator that nobody starts again within this time
+# is lost.
 _SILENCE_SECONDS = 300.0
 # So long a process may take to report for the first time; it does so before it
 # loads what takes long.
@@ -268,6 +269,11 @@ class Coordinator:
         silence = silences.get(name, 0.0)
         if silence > _SILENCE_SECONDS:
           self.fail(f"nothing was heard of {name} for {silence:.0f} seconds")
+      silence = silences.get("evaluator", 0.0)
+      # Once it is done, it has ended.
+      if silence > _SILENCE_SECONDS and "evaluator" in self._waiting_for:
+        cause = f"nothing was heard of it for {silence:.0f} seconds"
+        self.lost("evaluator", cause, given_up=True)
       actors = [name for name in silences if name in self._actors]
       for name in actors:
         if silences[name] > _LOST_SECONDS:

@@ -174,7 +174,7 @@ class Link:
   def lose_replay(self) -> None:
     """Ends this process, whose replay is gone, unless it is to end anyway."""
     # That is known only from now on where the end came before the next report.
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(ConnectionError, rpc.RemoteError):
       self.report()
     if not self.over:
       print("Replay is gone.", file=sys.stderr)
@@ -192,7 +192,7 @@ class Link:
     self._thread.join(timeout=10 * _PERIOD_SECONDS)
     try:
       self.report()
-    except ConnectionError as error:
+    except (ConnectionError, rpc.RemoteError) as error:
       logging.warning("The last report did not arrive: %s", error)
 
   def _run(self) -> None:
@@ -206,11 +206,13 @@ class Link:
       now = time.monotonic()
       if deadline is not None and now > deadline:
         self._environment_deadline = None
-        print(
-          "The environment has not answered for too long. Where it is:",
-          file=sys.stderr,
-        )
-        faulthandler.dump_traceback()
+        # It ends whether or not that can be said.
+        with contextlib.suppress(Exception):
+          print(
+            "The environment has not answered for too long. Where it is:",
+            file=sys.stderr,
+          )
+          faulthandler.dump_traceback()
         self._end(ExitCode.HUNG)
       if self.over:
         over_since = over_since or now
@@ -233,7 +235,9 @@ class Link:
         if replay and self._replay and replay != self._replay:
           print(f"Replay is at {replay} by now.", file=sys.stderr)
           self._end(ExitCode.REPLAY_MOVED)
-      except ConnectionError as error:
+      except Exception as error:  # Nobody would see that this thread ends.
+        if not isinstance(error, ConnectionError):
+          logging.exception("The coordinator did not take a report.")
         if lifeline.is_gone(error):
           print(
             "The coordinator has not answered for "

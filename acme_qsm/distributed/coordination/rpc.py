@@ -7,7 +7,7 @@ Nothing is encrypted.
 """
 
 import contextlib
-import os
+import pickle
 import socket
 import struct
 import threading
@@ -23,6 +23,8 @@ from acme_qsm.replay.listening import addresses
 
 _HANDSHAKE_SECONDS = 5.0
 _SEND_SECONDS = 30.0
+# Until a server looks again whether there is room for another client.
+_RETRY_SECONDS = 0.1
 
 
 class RemoteError(Exception):
@@ -67,49 +69,72 @@ class Server:
     self._key = key
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     self._socket = socket.create_server((host, port), family=family)
+    self._stopped = False
+    self._clients: set[socket.socket] = set()
+    self._lock = threading.Lock()
     self.port: int = self._socket.getsockname()[1]
     self.address = addresses.join(host, self.port)
     threading.Thread(target=self._accept, name="rpc", daemon=True).start()
 
   def stop(self) -> None:
-    """Takes no more clients."""
-    # Closing alone would not wake the thread that waits for one.
-    with contextlib.suppress(OSError):
-      self._socket.shutdown(socket.SHUT_RDWR)
+    """Takes no more clients, and ends the connections of those it has."""
+    with self._lock:
+      self._stopped = True
+      # Closing alone would not wake the threads that wait for them.
+      for waited_for in (self._socket, *self._clients):
+        with contextlib.suppress(OSError):
+          waited_for.shutdown(socket.SHUT_RDWR)
     self._socket.close()
 
   def _accept(self) -> None:
-    while True:
+    while not self._stopped:
       try:
         client, _ = self._socket.accept()
-      except OSError:
-        return
-      threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+      except OSError:  # It has gone already, or too much is open for now.
+        time.sleep(_RETRY_SECONDS)
+        continue
+      try:
+        threading.Thread(
+          target=self._serve, args=(client,), daemon=True
+        ).start()
+      except RuntimeError:  # There is no room for a thread, for now.
+        client.close()
 
   def _serve(self, client: socket.socket) -> None:
+    with client:
+      with self._lock:
+        if self._stopped:
+          return
+        self._clients.add(client)
+      try:
+        self._serve_calls(client)
+      except (AuthenticationError, AssertionError, OSError, EOFError):
+        pass
+      finally:
+        with self._lock:
+          self._clients.remove(client)
+
+  def _serve_calls(self, client: socket.socket) -> None:
     # A client that is cut off must not be waited for without end.
     client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     _set_timeouts(client, _HANDSHAKE_SECONDS, _HANDSHAKE_SECONDS)
-    with client, mp_connection.Connection(client.dup().detach()) as connection:
-      try:
-        mp_connection.deliver_challenge(connection, self._key)
-        mp_connection.answer_challenge(connection, self._key)
-        _set_timeouts(client, 0.0, _SEND_SECONDS)
-        while True:
-          name, args, kwargs = connection.recv()
-          connection.send(self._call(name, args, kwargs))
-      except (AuthenticationError, AssertionError, OSError, EOFError):
-        return
+    with mp_connection.Connection(client.dup().detach()) as connection:
+      mp_connection.deliver_challenge(connection, self._key)
+      mp_connection.answer_challenge(connection, self._key)
+      _set_timeouts(client, 0.0, _SEND_SECONDS)
+      while True:
+        connection.send_bytes(self._answer(connection.recv_bytes()))
 
-  def _call(
-    self, name: str, args: tuple, kwargs: Mapping[str, Any]
-  ) -> tuple[bool, Any]:
+  def _answer(self, call: bytes) -> bytes:
+    """Makes a call; returns its pickled outcome."""
     try:
+      name, args, kwargs = pickle.loads(call)
       if name not in self._functions:
         raise ValueError(f"There is no function {name!r} to call.")
-      return True, self._functions[name](*args, **kwargs)
+      value = self._functions[name](*args, **kwargs)
+      return pickle.dumps((True, value), pickle.HIGHEST_PROTOCOL)
     except Exception as error:  # The caller's to handle.
-      return False, f"{type(error).__name__}: {error}"
+      return pickle.dumps((False, f"{type(error).__name__}: {error}"))
 
 
 class Client:
@@ -151,56 +176,38 @@ class Client:
       UnavailableError: if nobody answers within the timeout.
       StrangerError: if who answers does not know the key.
     """
-    with self._lock, self._closing_on_error():
+    with self._lock, self._raising():
       reused = self._connection is not None
       try:
         succeeded, value = self._call_once(name, args, kwargs)
       except (OSError, EOFError):
         if not reused:
           raise
-        self._close()
         succeeded, value = self._call_once(name, args, kwargs)
     if not succeeded:
       raise RemoteError(value)
     return value
 
-  def connect(self) -> None:
-    """Connects, if it has not yet.
+  def connect(self) -> mp_connection.Connection:
+    """Makes a connection that is the caller's to close.
 
     Raises:
       UnavailableError: if nobody answers within the timeout.
       StrangerError: if who answers does not know the key.
     """
-    with self._lock, self._closing_on_error():
-      if self._connection is None:
-        self._connection = self._connect()
-
-  def wait_for_end(self) -> None:
-    """Waits until the connection ends, which it does with the server."""
-    with self._lock:
-      connection = self._connection
-      if connection is None:
-        return
-      with socket.socket(fileno=os.dup(connection.fileno())) as connected:
-        # One that is cut off without a word is noticed too, if later.
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        _set_timeouts(connected, 0.0, 0.0)
-      with contextlib.suppress(OSError, EOFError):
-        connection.recv_bytes()
-      self._close()
+    with self._raising():
+      return self._connect()
 
   @contextlib.contextmanager
-  def _closing_on_error(self) -> Iterator[None]:
-    """Closes the connection on an error, and raises those of `call`."""
+  def _raising(self) -> Iterator[None]:
+    """Raises the errors of `call`."""
     try:
       yield
     except (AuthenticationError, AssertionError) as error:
-      self._close()
       raise StrangerError(
         f"Who answers at {self.address} does not belong to this run."
       ) from error
     except (OSError, EOFError) as error:
-      self._close()
       raise UnavailableError(
         f"No answer from {self.address}: {error!r}."
       ) from error
@@ -218,8 +225,15 @@ class Client:
   def _call_once(self, name: str, args: tuple, kwargs: Mapping[str, Any]):
     if self._connection is None:
       self._connection = self._connect()
-    self._connection.send((name, args, kwargs))
-    return self._connection.recv()
+    # What cannot be pickled is not half sent.
+    call = pickle.dumps((name, args, kwargs), pickle.HIGHEST_PROTOCOL)
+    try:
+      self._connection.send_bytes(call)
+      answer = self._connection.recv_bytes()
+    except BaseException:  # A late answer is not that of the next call.
+      self._close()
+      raise
+    return pickle.loads(answer)
 
   def _connect(self) -> mp_connection.Connection:
     server = socket.create_connection(
@@ -244,35 +258,66 @@ class Tie:
     cut: set when the connection has ended.
   """
 
-  def __init__(
-    self,
-    address: str,
-    key: bytes,
-    on_cut: Callable[[], Any] = lambda: None,
-  ):
+  def __init__(self, address: str, key: bytes):
     """Connects.
 
     Args:
       address: the server's, as host:port.
       key: the run's.
-      on_cut: called, from a thread, when the connection has ended.
 
     Raises:
       UnavailableError: if nobody answers.
       StrangerError: if who answers does not know the key.
     """
-    client = Client(address, key)
-    client.connect()
     self.cut = threading.Event()
-    self._on_cut = on_cut
-    threading.Thread(
-      target=self._wait, args=(client,), name="tie", daemon=True
-    ).start()
+    self._lock = threading.Lock()
+    self._on_cut: Callable[[], Any] | None = None
+    self._connection = Client(address, key).connect()
+    with self._as_socket() as connected:
+      # One that is cut off without a word is noticed too, if later.
+      connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+      _set_timeouts(connected, 0.0, 0.0)
+    threading.Thread(target=self._wait, name="tie", daemon=True).start()
 
-  def _wait(self, client: Client) -> None:
-    client.wait_for_end()
-    self.cut.set()
-    self._on_cut()
+  def call_when_cut(self, function: Callable[[], Any]) -> None:
+    """Has a function called once it is cut, at once if it is already.
+
+    Args:
+      function: what to call, from whatever thread.
+    """
+    with self._lock:
+      if not self.cut.is_set():
+        self._on_cut = function
+        return
+    function()
+
+  def close(self) -> None:
+    """Ends the connection, of which nobody is to hear."""
+    with self._lock:
+      self._on_cut = None
+      if not self.cut.is_set():
+        # Closing alone would not wake the thread that waits for its end.
+        with self._as_socket() as connected, contextlib.suppress(OSError):
+          connected.shutdown(socket.SHUT_RDWR)
+
+  def _wait(self) -> None:
+    with contextlib.suppress(OSError, EOFError):
+      self._connection.recv_bytes()
+    with self._lock:
+      self.cut.set()
+      self._connection.close()
+      on_cut = self._on_cut
+    if on_cut is not None:
+      on_cut()
+
+  @contextlib.contextmanager
+  def _as_socket(self) -> Iterator[socket.socket]:
+    """The connection as a socket; of no descriptor that might be lacking."""
+    connected = socket.socket(fileno=self._connection.fileno())
+    try:
+      yield connected
+    finally:
+      connected.detach()
 
 
 def free_port(host: str) -> int:
@@ -313,7 +358,7 @@ class Lifeline:
     self._answered = True
     self._answered_at = time.monotonic()
 
-  def is_gone(self, error: ConnectionError) -> bool:
+  def is_gone(self, error: Exception) -> bool:
     """Judges by the error of the last call."""
     refused = isinstance(error.__cause__, ConnectionRefusedError)
     return self.silence > (

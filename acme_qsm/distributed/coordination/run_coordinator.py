@@ -5,6 +5,8 @@ import dataclasses
 import json
 import pathlib
 import time
+from collections.abc import Callable
+from typing import Any
 
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.coordinator import Coordinator
@@ -52,7 +54,11 @@ class CoordinatorConfig:
   description: workdir.Description
 
 
-def run_coordinator(config: CoordinatorConfig, port: int) -> Phase:
+def run_coordinator(
+  config: CoordinatorConfig,
+  port: int = 0,
+  on_start: Callable[[str], Any] = lambda address: None,
+) -> Phase:
   """Coordinates a run until it is over.
 
   Claims the work directory, cuts its logs back to the checkpoint that the run
@@ -61,7 +67,8 @@ def run_coordinator(config: CoordinatorConfig, port: int) -> Phase:
 
   Args:
     config: what to coordinate.
-    port: where to listen.
+    port: where to listen; 0 for a free port.
+    on_start: called with its address, once it listens there.
 
   Returns:
     How the run ended.
@@ -105,6 +112,7 @@ def run_coordinator(config: CoordinatorConfig, port: int) -> Phase:
       port,
     )
     stack.callback(server.stop)
+    on_start(server.address)
     return _wait_for_the_end(coordinator, path)
 
 
@@ -122,12 +130,14 @@ def _wait_for_the_end(
   while True:
     coordinator.notice_silence()
     status = coordinator.status()
+    phase = Phase(status["phase"])
     if path is not None:
+      # Whatever a process reports: it ends no others.
+      text = json.dumps(status, indent=2, default=str) + "\n"
       with contextlib.suppress(OSError):  # A full disk ends no run.
         checkpointing.write_atomically(
-          path / STATUS_FILE, (json.dumps(status, indent=2) + "\n").encode()
+          path / STATUS_FILE, text.encode(), durable=phase.over
         )
-    phase = Phase(status["phase"])
     if phase.over:
       # Until the others have heard of it.
       over_since = over_since or time.monotonic()

@@ -21,6 +21,7 @@ from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.messages import Phase
 from acme_qsm.distributed.engines import launchpad_nodes
 from acme_qsm.distributed.processes import fork_server
+from acme_qsm.experiments import interruption
 
 if typing.TYPE_CHECKING:
   from acme_qsm.distributed.coordination.run_coordinator import (
@@ -58,6 +59,7 @@ class _Coordinator(lp.PyNode):
     # Elsewhere nobody hears of signals, Launchpad included.
     if self._program is not None and in_main_thread:
       lp.register_stop_handler(self._program.interrupt)
+      interruption.take_as_sigterm()
 
 
 class Program(lp.Program):
@@ -140,7 +142,7 @@ class LaunchpadRun:
 @contextlib.contextmanager
 def _keeping_signals() -> Iterator[None]:
   """Puts the handlers of signals back that Launchpad replaces."""
-  numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
+  numbers = (*interruption.LAUNCHERS, signal.SIGTERM, signal.SIGQUIT)
   handlers = {number: signal.getsignal(number) for number in numbers}
   try:
     yield

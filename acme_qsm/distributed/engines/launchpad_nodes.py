@@ -14,6 +14,7 @@ import signal
 import tempfile
 import threading
 import time
+import traceback
 import typing
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from acme_qsm.distributed.coordination.messages import Phase
 from acme_qsm.distributed.processes import fork_server
 from acme_qsm.distributed.processes import process
 from acme_qsm.distributed.processes import supervision
+from acme_qsm.experiments import interruption
 from acme_qsm.replay.listening import addresses
 
 if typing.TYPE_CHECKING:
@@ -94,10 +96,17 @@ def run_group(group: Group, host: str, port_address: lp.Address) -> None:
     # SIGTERM is for the processes watched over, each by itself.
     _leave_signals_to_the_launcher(lambda: None)
   run_one = _run_in_thread if in_threads else _run_in_process
+
+  def run(name: str) -> None:
+    try:
+      run_one(group, name, host, address)
+    except BaseException as error:  # The run would wait for it without end.
+      traceback.print_exc()
+      cause = f"{type(error).__name__}: {error}"
+      _tell(rpc.Client(address, group.key), "lost", name, cause, True)
+
   threads = [
-    threading.Thread(
-      target=run_one, args=(group, name, host, address), name=name
-    )
+    threading.Thread(target=run, args=(name,), name=name)
     for name in group.names
   ]
   for thread in threads:
@@ -107,7 +116,7 @@ def run_group(group: Group, host: str, port_address: lp.Address) -> None:
 
 
 def _leave_signals_to_the_launcher(on_sigterm: Callable[[], Any]) -> None:
-  """Ignores Ctrl-C, which all processes of a terminal get, and ends with it.
+  """Ignores what all processes of a terminal get, as Ctrl-C; ends with it.
 
   The launcher tells the coordinator, who has the learner save first.
 
@@ -116,7 +125,7 @@ def _leave_signals_to_the_launcher(on_sigterm: Callable[[], Any]) -> None:
   """
   if threading.current_thread() is not threading.main_thread():
     return
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  interruption.leave_to_launcher()
   # The main thread may be in the middle of a call.
   signal.signal(
     signal.SIGTERM, lambda *unused: threading.Thread(target=on_sigterm).start()
@@ -177,17 +186,16 @@ def _run_in_thread(group: Group, name: str, host: str, address: str) -> None:
       node_link.close()
       if is_over():
         return
-      given_up = attempt == _MAX_FAILURES - 1 or isinstance(
+      if attempt == _MAX_FAILURES - 1 or isinstance(
         error, supervision.GiveUpError
-      )
-      _tell(client, "lost", name, f"{type(error).__name__}: {error}", given_up)
-      if given_up:
+      ):
         raise
+      _tell(client, "lost", name, f"{type(error).__name__}: {error}", False)
 
 
 def _tell(client: rpc.Client, *call: object) -> None:
   # If it cannot be told, it is silent itself, and the run ends with that.
-  with contextlib.suppress(ConnectionError):
+  with contextlib.suppress(ConnectionError, rpc.RemoteError):
     client.call(*call)  # pyright: ignore[reportArgumentType]
 
 
@@ -208,7 +216,7 @@ class _IsOver:
       status = self._client.call("status")
       self._lifeline.answered()
       self._over = Phase(status["phase"]).over
-    except ConnectionError as error:
+    except (ConnectionError, rpc.RemoteError) as error:
       self._over = self._lifeline.is_gone(error)
     self._asked_at = time.monotonic()
     return self._over

@@ -22,6 +22,7 @@ import typing
 import warnings
 from collections.abc import Mapping
 from collections.abc import Sequence
+from concurrent import futures
 from typing import Any
 
 from acme_qsm.distributed.coordination import link
@@ -97,7 +98,7 @@ class _Process:
     except BaseException as error:
       traceback.print_exc()
       cause, given_up = f"{type(error).__name__}: {error}", False
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(ConnectionError, rpc.RemoteError):
       client.call("lost", name, cause, given_up)
     if not given_up:
       # Threads of whatever it has loaded end with it, and Ray starts it again.
@@ -135,8 +136,8 @@ class RayRun:
         one for this run alone, on loopback.
 
     Raises:
-      ExperimentError: if there is no such cluster, or it is too small; or if
-        Ray is not installed.
+      ExperimentError: if there is no such cluster, or it is too small; if the
+        coordinator cannot listen here; or if Ray is not installed.
     """
     self._ray = _import_ray(address)
     self.host = _connect(self._ray, address)
@@ -156,18 +157,45 @@ class RayRun:
       plan, pickle.loads(plan.run).replay_bytes(), _list_machines(self._ray)
     )
     coordinator = dataclasses.replace(plan.coordinator, host=host)
-    port = rpc.free_port(host)
-    self._coordinator = threading.Thread(
-      target=run_coordinator, args=(coordinator, port), name="coordinator"
-    )
+    started: futures.Future[str] = futures.Future()
+
+    def coordinate() -> None:
+      try:
+        run_coordinator(coordinator, on_start=started.set_result)
+      except BaseException as error:
+        if started.done():
+          raise
+        started.set_exception(error)
+
+    self._coordinator = threading.Thread(target=coordinate, name="coordinator")
     self._coordinator.daemon = True
     self._coordinator.start()
-    address = addresses.join(host, port)
+    try:
+      address = started.result()
+    except OSError as error:
+      raise ExperimentError(
+        f"The run's coordinator cannot listen on {host}: {error}."
+      ) from error
     self.client = rpc.Client(address, plan.key)
     self._killed_at: dict[str, float] = {}
     self._processes: dict[str, Any] = {}
     # What they do, by Ray's references to it.
     self._work: dict[Any, str] = {}
+    try:
+      self._start_processes(plan, address, resources, host if alone else None)
+    except BaseException as error:
+      # Else it would keep the work directory, and wait for them.
+      with contextlib.suppress(ConnectionError, rpc.RemoteError):
+        self.client.call("fail", f"its processes cannot be started: {error}")
+      raise
+
+  def _start_processes(
+    self,
+    plan: "Plan",
+    coordinator: str,
+    resources: Mapping[str, Mapping[str, Any]],
+    host: str | None,
+  ) -> None:
     for name, options in resources.items():
       handle = self._ray.remote(_Process).options(
         max_restarts=-1,
@@ -182,8 +210,8 @@ class RayRun:
         name,
         plan.run,
         plan.key,
-        address,
-        host=host if alone else None,
+        coordinator,
+        host=host,
         log=str(log) if log else None,
       )
       self._work[work] = name
@@ -204,7 +232,7 @@ class RayRun:
       except self._ray.exceptions.RayError as error:
         if status["nodes"][name]["state"] != GIVEN_UP:
           cause = f"Ray cannot run it: {error}"
-          with contextlib.suppress(ConnectionError):
+          with contextlib.suppress(ConnectionError, rpc.RemoteError):
             self.client.call("lost", name, cause, True)
     now = time.monotonic()
     for name, node in status["nodes"].items():

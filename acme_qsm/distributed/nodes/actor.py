@@ -21,7 +21,8 @@ from acme_qsm.experiments import environments
 from acme_qsm.experiments.counts import ACTOR_STEPS
 from acme_qsm.experiments.counts import LEARNER_STEPS
 from acme_qsm.experiments.records import metrics
-from acme_qsm.types import NonFiniteError
+from acme_qsm.replay import values
+from acme_qsm.types import InvalidValueError
 
 # An environment that makes fewer steps than these before it fails has failed
 # once more in a row; after so many of them in a row an actor gives up.
@@ -82,7 +83,7 @@ class _Actor:
           self._link.state = COMPILING
           while True:
             self._run_episode(environment)
-      except (EnvironmentFailedError, NonFiniteError) as error:
+      except (EnvironmentFailedError, InvalidValueError) as error:
         self._failures.add(self._totals[ACTOR_STEPS], error)
         logging.exception("Making a new environment.")
         self._link.metrics["environment_failures"] = self._failures.total
@@ -110,9 +111,9 @@ class _Actor:
       observer.observe_first(environment.environment, timestep)
     while not timestep.last():
       self._wait_for_allowance()
-      timestep = self._step(environment, timestep)
-      episode_return += float(timestep.reward)
       length += 1
+      timestep = self._step(environment, timestep, length)
+      episode_return += timestep.reward
     self._totals["actor_episodes"] += 1
     self._log_episode(episode_return, length, time.monotonic() - start)
 
@@ -131,11 +132,13 @@ class _Actor:
         time.sleep(POLL_SECONDS)
 
   def _step(
-    self, environment: Environment, timestep: dm_env.TimeStep
+    self, environment: Environment, timestep: dm_env.TimeStep, number: int
   ) -> dm_env.TimeStep:
+    """Makes a step, of that number in its episode; the reward is a float."""
     action = self._actor.select_action(timestep.observation)
     self._link.state = "acting"
     timestep = environment.step(action)
+    reward = values.take_number("reward", timestep.reward, number)
     self._actor.observe(action, timestep)
     for observer in self._run.experiment.observers:
       observer.observe(environment.environment, timestep, action)
@@ -143,7 +146,7 @@ class _Actor:
     self._link.totals = dict(self._totals)
     # Counted first: it may find that the run is over.
     self._actor.update()
-    return timestep
+    return timestep._replace(reward=reward)
 
   def _log_episode(
     self, episode_return: float, length: int, seconds: float

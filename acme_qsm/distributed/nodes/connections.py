@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from collections.abc import Mapping
 
 import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 
@@ -49,16 +50,22 @@ class ReplayConnection:
         try:
           addresses = link.report().addresses
           if "replay" in addresses:
-            # First, so that who is checked is who is tied to.
-            self._tie = rpc.Tie(addresses["replay_tie"], run.key, on_loss)
-            self._client = reverb_server.connect(
-              addresses["replay"], run.run_id
-            )
+            self._connect(addresses, run)
+            self._tie.call_when_cut(on_loss)
             return
         except ConnectionError as error:
           logging.warning("%s", error)
         time.sleep(POLL_SECONDS)
     raise RunIsOverError
+
+  def _connect(self, addresses: Mapping[str, str], run: Run) -> None:
+    # First, so that who is checked is who is tied to.
+    self._tie = rpc.Tie(addresses["replay_tie"], run.key)
+    try:
+      self._client = reverb_server.connect(addresses["replay"], run.run_id)
+    except BaseException:
+      self._tie.close()
+      raise
 
   @property
   def lost(self) -> bool:

@@ -10,6 +10,7 @@ from acme_qsm.distributed.nodes.run import POLL_SECONDS
 from acme_qsm.distributed.nodes.run import Run
 from acme_qsm.distributed.nodes.run import RunIsOverError
 from acme_qsm.distributed.nodes.variables import RemoteVariables
+from acme_qsm.experiments import time_steps
 from acme_qsm.experiments.counts import ACTOR_STEPS
 from acme_qsm.experiments.counts import LEARNER_STEPS
 from acme_qsm.experiments.evaluation import Evaluator
@@ -55,8 +56,10 @@ def _make_evaluator(
     run.parts.evaluator(
       run.seeds.evaluator_key(steps, orders.incarnation), variables
     ),
-    lambda steps: Environment(
-      run, link, run.seeds.evaluation_environment(steps)
+    lambda steps: time_steps.Checked(
+      Environment(run, link, run.seeds.evaluation_environment(steps)),
+      run.environment_spec.observations,
+      "Evaluation",
     ),
     run.schedule.num_episodes,
     run.records,

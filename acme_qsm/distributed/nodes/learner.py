@@ -50,7 +50,15 @@ def run_learner(run: Run, link: Link) -> None:
   link.state = COMPILING
   learner = _Learner(run, link, batches, checkpoint)
   server = rpc.Server({"variables": learner.variables.get}, run.key, run.host)
-  link.call("announce", "learner", server.address)
+  try:
+    link.call("announce", "learner", server.address)
+    _learn(link, learner)
+  finally:  # Others ask for the next learner then, in whatever process.
+    server.stop()
+
+
+def _learn(link: Link, learner: "_Learner") -> None:
+  """Learns, saves, and lets others ask for the parameters until the end."""
   try:
     learner.learn()
     link.state = "saving"
@@ -65,10 +73,8 @@ def run_learner(run: Run, link: Link) -> None:
   link.report()
   link.call("done", "learner")
   link.state = "serving"
-  # Others may still ask for the parameters.
   while not (link.over or link.evicted):
     time.sleep(POLL_SECONDS)
-  server.stop()
 
 
 def _gives_up_replay(link: Link, saved_steps: int) -> Callable[[], bool]:
@@ -206,12 +212,12 @@ class _Learner:
       NonFiniteError: if there is a NaN or an infinity in what is to be saved.
     """
     totals = self._counts.get_counts()
-    state = RunState(
-      int(totals.get(ACTOR_STEPS, 0)),
-      self._run.records.last_evaluation(),
-      totals,
-    )
     try:
+      state = RunState(
+        int(totals.get(ACTOR_STEPS, 0)),
+        self._run.records.last_evaluation(),
+        totals,
+      )
       self._run.records.save(
         self._learner,
         state,

@@ -1,5 +1,6 @@
 """The process that holds replay: a Reverb server."""
 
+import contextlib
 import logging
 import time
 
@@ -15,23 +16,24 @@ from acme_qsm.replay.listening import addresses
 def run_replay(run: Run, link: Link) -> None:
   """Serves replay until the run is over."""
   link.state = "starting its server"
-  server = _serve(run, link)
-  # Who is connected to it sees at once when this process ends.
-  ties = rpc.Server({}, run.key, run.host)
-  link.call("announce", "replay_tie", ties.address)
-  link.call("announce", "replay", server.address)
-  link.state = "serving"
-  while not (link.over or link.evicted):
-    info = server.info()
-    limiter = info.rate_limiter_info
-    link.metrics = {
-      "size": info.current_size,
-      "inserts": limiter.insert_stats.completed,
-      "samples": limiter.sample_stats.completed,
-    }
-    time.sleep(POLL_SECONDS)
-  server.stop()
-  ties.stop()
+  with contextlib.ExitStack() as stack:
+    server = _serve(run, link)
+    stack.callback(server.stop)
+    # Who is connected to it sees at once when this process ends.
+    ties = rpc.Server({}, run.key, run.host)
+    stack.callback(ties.stop)
+    link.call("announce", "replay_tie", ties.address)
+    link.call("announce", "replay", server.address)
+    link.state = "serving"
+    while not (link.over or link.evicted):
+      info = server.info()
+      limiter = info.rate_limiter_info
+      link.metrics = {
+        "size": info.current_size,
+        "inserts": limiter.insert_stats.completed,
+        "samples": limiter.sample_stats.completed,
+      }
+      time.sleep(POLL_SECONDS)
 
 
 def _serve(run: Run, link: Link) -> reverb_server.ReplayServer:

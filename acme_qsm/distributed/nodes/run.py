@@ -55,7 +55,6 @@ class Run:
       self.path,
       experiment.checkpointing,
       experiment.logger_factory,
-      lossy=True,
     )
 
   def replay_bytes(self) -> int:

@@ -22,6 +22,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -31,6 +32,8 @@ from typing import NoReturn
 
 from acme_qsm.distributed.processes import process
 from acme_qsm.distributed.processes import supervision
+from acme_qsm.experiments import interruption
+from acme_qsm.experiments import own_modules
 
 SOCKET_VARIABLE = "ACME_QSM_FORK_SERVER"
 """Environment variable: the name of the socket of this run's fork server."""
@@ -45,6 +48,8 @@ NODES = (
 
 # How long the libraries may take to load.
 _LOAD_SECONDS = 120.0
+# Until it looks again whether there is a descriptor left for who asks.
+_RETRY_SECONDS = 0.1
 _STARTED = b"started"
 _MAX_BYTES = 1 << 20
 _PR_SET_NAME = 15
@@ -66,10 +71,9 @@ def start(modules: Sequence[str] = NODES) -> subprocess.Popen:
     listener.bind(f"\0{name}")
     listener.listen(128)
     server = subprocess.Popen(
-      [
-        *(sys.executable, "-m", __name__),
-        *(str(listener.fileno()), str(lifeline), *modules),
-      ],
+      own_modules.command(
+        __name__, str(listener.fileno()), str(lifeline), *modules
+      ),
       stdin=subprocess.DEVNULL,
       # What it has to say, whoever takes its place says too.
       stdout=subprocess.DEVNULL,
@@ -105,7 +109,7 @@ def starter(path: str, name: str, address: str) -> supervision.Starter:
     forked = _fork([path, name, address], log, descriptor, environment)
     if forked is not None:
       return forked
-    command = [sys.executable, "-m", process.__name__, path, name, address]
+    command = own_modules.command(process.__name__, path, name, address)
     return supervision.starter(command)(log, descriptor, environment)
 
   return start_process
@@ -207,11 +211,16 @@ class _Server:
   def serve(self) -> NoReturn:
     """Serves; ends this process, and with it all others, in the end."""
     while True:
-      for key, _ in self._selector.select():
+      # One at a time: what it does may close what another of them is of.
+      for key, _ in self._selector.select()[:1]:
         key.data()
 
   def _accept(self) -> None:
-    connection, _ = self._listener.accept()
+    try:
+      connection, _ = self._listener.accept()
+    except OSError:  # There is no descriptor left, for now.
+      time.sleep(_RETRY_SECONDS)
+      return
     credentials = connection.getsockopt(
       socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
     )
@@ -227,23 +236,11 @@ class _Server:
   def _answer(self, connection: socket.socket) -> None:
     """Forks, as asked for; the child does not return from here."""
     self._selector.unregister(connection)
-    request, descriptors, *_ = socket.recv_fds(connection, _MAX_BYTES, 2)
-    if not request:  # Who asked has ended.
-      connection.close()
-      return
     try:
-      require_forkable()
-    except CannotForkError:  # Who asked starts one of its own.
+      pid, ended = self._fork(connection)
+    except (CannotForkError, OSError):  # Who asked starts one of its own.
       connection.close()
       return
-    pid = os.fork()
-    if pid == 0:
-      connection.close()
-      self._close()
-      _run(json.loads(request), *descriptors)
-    for descriptor in descriptors:
-      os.close(descriptor)
-    ended = os.pidfd_open(pid)
     self._selector.register(
       connection,
       selectors.EVENT_READ,
@@ -256,6 +253,35 @@ class _Server:
     )
     with contextlib.suppress(OSError):
       connection.send(_STARTED)
+
+  def _fork(self, connection: socket.socket) -> tuple[int, int]:
+    """Forks, as asked for; returns the child's number and descriptor.
+
+    Raises:
+      CannotForkError: if this process cannot be forked, or nobody asks.
+      OSError: if the machine has no room for another process.
+    """
+    with contextlib.ExitStack() as stack:
+      request, descriptors, *_ = socket.recv_fds(connection, _MAX_BYTES, 2)
+      for descriptor in descriptors:
+        stack.callback(os.close, descriptor)
+      if not request or len(descriptors) != 2:
+        raise CannotForkError("Who asked has ended, or too much is open.")
+      require_forkable()
+      pid = os.fork()
+      if pid == 0:
+        try:
+          connection.close()
+          self._close()
+          _run(json.loads(request), *descriptors)
+        finally:  # Never a second server.
+          os._exit(1)
+    try:
+      return pid, os.pidfd_open(pid)
+    except OSError:  # Nobody would hear of its end.
+      os.kill(pid, signal.SIGKILL)
+      os.waitpid(pid, 0)
+      raise
 
   def _close(self) -> None:
     """Closes all that a process has no business with that was forked."""
@@ -328,7 +354,7 @@ def _configure_jax(config: Any, variable: str) -> None:
 def main(listener: str, lifeline: str, *modules: str) -> NoReturn:
   """Loads modules, and then forks processes until its starter has ended."""
   # It is for the processes that it forks to hear of these.
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  interruption.leave_to_launcher()
   signal.signal(signal.SIGTERM, signal.SIG_IGN)
   for module in modules:
     importlib.import_module(module)

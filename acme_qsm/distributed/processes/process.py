@@ -21,6 +21,8 @@ from typing import NoReturn
 from acme_qsm.distributed.coordination import link
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.processes import supervision
+from acme_qsm.experiments import interruption
+from acme_qsm.experiments import own_modules
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 """Environment variables: numpy uses one core."""
@@ -43,6 +45,8 @@ def environment_variables(name: str) -> dict[str, str]:
   flags = os.environ.get("XLA_FLAGS", "")
   return {
     "JAX_PLATFORMS": "cpu",
+    # Its elder name; of a platform that is not there it makes an error.
+    "JAX_PLATFORM_NAME": "cpu",
     "CUDA_VISIBLE_DEVICES": "",
     **ONE_THREAD,
     "TF_NUM_INTRAOP_THREADS": "1",
@@ -128,7 +132,7 @@ def main(path: str, name: str, address: str) -> int:
   supervision.keep_beating()
   faulthandler.enable()
   # Whoever started the run hears of Ctrl-C, and says so to the coordinator.
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  interruption.leave_to_launcher()
   with open(path, "rb") as file:
     key, host, run = pickle.load(file)
   node_link = link.Link(name, connect(address, key), host=host)
@@ -149,6 +153,7 @@ def work(run: bytes, node_link: link.Link) -> int:
   """
   signal.signal(signal.SIGTERM, lambda *unused: node_link.evict())
 
+  own_modules.find()
   # As late as can be: it takes long to load.
   from acme_qsm.distributed import nodes
 

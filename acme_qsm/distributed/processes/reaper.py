@@ -17,6 +17,8 @@ import sys
 import time
 from typing import NamedTuple
 
+from acme_qsm.experiments import own_modules
+
 _LOOK_SECONDS = 1.0
 _ROUNDS = 20
 _POLL_SECONDS = 0.5
@@ -38,7 +40,7 @@ def start(variable: str) -> None:
   pid = str(os.getpid())
   # First, so that it does not know itself by the variable.
   subprocess.Popen(
-    [sys.executable, "-m", __name__, pid, f"{variable}={pid}"],
+    own_modules.command(__name__, pid, f"{variable}={pid}"),
     start_new_session=True,
   )
   os.environ[variable] = pid

@@ -69,12 +69,14 @@ class Death:
 
   Attributes:
     code: its exit code, negative for a signal's number; None if it was killed
-      because it gave no sign of life.
+      because it gave no sign of life, or never started.
     silent_seconds: how long it had given none.
+    start_error: why it could not be started; None if it was.
   """
 
   code: int | None
   silent_seconds: float = 0.0
+  start_error: OSError | None = None
 
   @property
   def final(self) -> bool:
@@ -87,6 +89,8 @@ class Death:
     return self.code in (ExitCode.EVICTED, -signal.SIGTERM)
 
   def __str__(self) -> str:
+    if self.start_error is not None:
+      return f"it could not be started: {self.start_error}"
     if self.code is None:
       return f"it gave no sign of life for {self.silent_seconds:g} seconds"
     if self.code in _CAUSES:
@@ -234,13 +238,10 @@ def _run_once(
   environment: Mapping[str, str],
 ) -> Death | None:
   """Runs the process once; returns what it died of, None if all is well."""
-  beats, beats_end = os.pipe()
-  os.set_blocking(beats_end, False)
-  with open(log_path, "ab") as log:
-    process = start(
-      log, beats_end, {**environment, HEARTBEAT_VARIABLE: str(beats_end)}
-    )
-  os.close(beats_end)
+  try:
+    process, beats = _start(start, log_path, environment)
+  except OSError as error:  # The machine may have room for it soon.
+    return Death(None, start_error=error)
   try:
     last_beat = time.monotonic()
     patience = start_seconds
@@ -265,6 +266,25 @@ def _run_once(
       process.wait()
     os.close(beats)
   return None if process.returncode == 0 else Death(process.returncode)
+
+
+def _start(
+  start: Starter,
+  log_path: str | os.PathLike[str],
+  environment: Mapping[str, str],
+) -> tuple[Process, int]:
+  """Starts the process; returns it, and where its beats are read."""
+  with contextlib.ExitStack() as on_error, contextlib.ExitStack() as stack:
+    beats, beats_end = os.pipe()
+    on_error.callback(os.close, beats)
+    stack.callback(os.close, beats_end)
+    os.set_blocking(beats_end, False)
+    log = stack.enter_context(open(log_path, "ab"))
+    process = start(
+      log, beats_end, {**environment, HEARTBEAT_VARIABLE: str(beats_end)}
+    )
+    on_error.pop_all()
+  return process, beats
 
 
 def _wait(seconds: float, is_over: Callable[[], bool]) -> bool:

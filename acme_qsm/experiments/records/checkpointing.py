@@ -35,6 +35,15 @@ class FormatError(CheckpointError):
   """A checkpoint is whole, but of a format that this release does not read."""
 
 
+class UnreadableError(CheckpointError):
+  """A checkpoint could not be read now, and so may be whole or broken."""
+
+
+# What the file system says of what is not there. Whatever else it says, such as
+# that a disk or a server does not answer, may be over when it is asked again.
+_MISSING = (FileNotFoundError, NotADirectoryError)
+
+
 class Checkpoint:
   """A checkpoint on disk whose content has been verified.
 
@@ -53,6 +62,8 @@ class Checkpoint:
 
     Raises:
       FormatError: if it is of a format that this release does not read.
+      UnreadableError: if the file system gives another reason than that a file
+        is missing.
       CheckpointError: says what is missing or damaged.
     """
     try:
@@ -67,15 +78,23 @@ class Checkpoint:
       if _parse_name(path)[0] != self.step:
         raise CheckpointError(f"{path} says that it is of step {self.step}.")
       for name, expected in content["manifest"].items():
-        if not (path / name).is_file():
-          raise CheckpointError(f"{path / name} is missing.")
-        found = _describe_file(path / name)
+        try:
+          found = _describe_file(path / name)
+        except _MISSING as error:
+          raise CheckpointError(f"{path / name} is missing.") from error
         if found != expected:
           raise CheckpointError(
             f"{path / name} is damaged: {found} instead of {expected}."
           )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+      *_MISSING,
+      *(ValueError, KeyError, TypeError, AttributeError),
+    ) as error:
       raise CheckpointError(f"{path} is incomplete: {error!r}.") from error
+    except OSError as error:
+      raise UnreadableError(
+        f"{path} cannot be read, and stays as it is: {error}."
+      ) from error
 
   def load(self, item: str, template: Any) -> Any:
     """Loads one item.
@@ -104,8 +123,9 @@ class Checkpoint:
     today = formats.leaf_names(self.version, frozenset(wanted))
     restored = []
     try:
-      with np.load(path, allow_pickle=False) as arrays:
-        missing = {today(saved): saved for saved in arrays.files}
+      with np.load(path, allow_pickle=False) as found:
+        arrays = formats.upgrade_leaves(found, frozenset(wanted))
+        missing = {today(saved): saved for saved in arrays}
         for name, leaf in wanted.items():
           if name not in missing:
             raise CheckpointError(f"{path} holds no leaf {name!r}.")
@@ -246,14 +266,21 @@ class Checkpointer:
 
     Raises:
       CheckpointError: if there are checkpoints but all of them are broken, or
-        one is of a format that this release does not read.
+        one is of a format that this release does not read, or cannot be read
+        for another reason than what is in it.
     """
     problems = []
-    for path in reversed(self._find()):
+    try:
+      found = self._find()
+    except OSError as error:
+      raise UnreadableError(
+        f"{self._directory} cannot be read: {error}."
+      ) from error
+    for path in reversed(found):
       try:
         return Checkpoint(path)
-      except FormatError:
-        # It is whole: who went on from an older one would delete it.
+      except (FormatError, UnreadableError):
+        # It may be whole: who went on from an older one would delete it.
         raise
       except CheckpointError as error:
         logging.warning("Skipping the broken checkpoint %s: %s", path, error)
@@ -266,11 +293,11 @@ class Checkpointer:
 
   def _find(self) -> list[Path]:
     """Lists the checkpoints' folders, oldest first."""
-    if not self._directory.is_dir():
+    try:
+      names = os.listdir(self._directory)
+    except FileNotFoundError:
       return []
-    paths = [
-      path for path in self._directory.iterdir() if _NAME.fullmatch(path.name)
-    ]
+    paths = [self._directory / name for name in names if _NAME.fullmatch(name)]
     return sorted(paths, key=_parse_name)
 
   def _prune(self, newest: Path) -> None:
@@ -298,12 +325,14 @@ class Checkpointer:
       shutil.rmtree(path)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
   """Writes a file so that its name holds either the old or the new content.
 
   Args:
     path: the file, in a folder that exists.
     data: its new content.
+    durable: whether to wait until it is on the disk; else that holds unless the
+      machine goes down.
 
   Raises:
     OSError: if writing fails; the old content stays.
@@ -313,7 +342,8 @@ def write_atomically(path: Path, data: bytes) -> None:
     with temporary.open("wb") as file:
       file.write(data)
       file.flush()
-      os.fsync(file.fileno())
+      if durable:
+        os.fsync(file.fileno())
     temporary.replace(path)
   except BaseException:
     with contextlib.suppress(OSError):
@@ -341,7 +371,10 @@ def _describe_file(path: Path) -> dict[str, Any]:
 
 
 def _describe_links(folder: Path, previous: Path) -> dict[str, Any]:
-  """Returns the entries of files that are links to those of a checkpoint."""
+  """Returns the entries of files that are links to those of a checkpoint.
+
+  Raises OSError where it cannot be told whether that one is whole.
+  """
   try:
     content = json.loads((previous / _METADATA).read_bytes())
     return {
@@ -349,7 +382,7 @@ def _describe_links(folder: Path, previous: Path) -> dict[str, Any]:
       for name, entry in content["manifest"].items()
       if (folder / name).is_file() and (previous / name).samefile(folder / name)
     }
-  except (OSError, ValueError, KeyError, TypeError, AttributeError):
+  except (*_MISSING, ValueError, KeyError, TypeError, AttributeError):
     # It is broken; what is linked all the same is read.
     return {}
 

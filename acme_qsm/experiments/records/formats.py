@@ -13,10 +13,20 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 VERSION = 2
 VERSION_KEY = "format_version"
 
-DEFAULTS: Mapping[str, Any] = {"action_repeat": 1}
+DEFAULTS: Mapping[str, Any] = {
+  "action_repeat": 1,
+  # JAX's own in every release that this project ever ran on.
+  "random_numbers": {
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": True,
+    "jax_random_seed_offset": 0,
+  },
+}
 """What a value of `config.json` was before it was written there."""
 
 AGENTS_1 = {"QSMBuilder": "qsm"}
@@ -85,6 +95,30 @@ def leaf_names(version: int, wanted: frozenset[str]) -> Callable[[str], str]:
     return name
 
   return today
+
+
+def upgrade_leaves(
+  found: Mapping[str, np.ndarray], wanted: frozenset[str]
+) -> Mapping[str, np.ndarray]:
+  """Turns leaves into what today's state has in their place.
+
+  `dpmd`'s running variance of Q was a running mean square, of which little is
+  left beside a large mean: it is right again a few thousand updates later.
+
+  Args:
+    found: a checkpoint's leaves by name.
+    wanted: the names that are wanted.
+
+  Returns:
+    Leaves by name.
+  """
+  square, variance = ".extra.q_square", ".extra.q_variance"
+  if square not in found or variance not in wanted:
+    return found
+  leaves = dict(found)
+  mean = leaves[".extra.q_mean"].astype(np.float64)
+  left = np.maximum(leaves.pop(square) - np.square(mean), 0.0)
+  return {**leaves, variance: left.astype(np.float32)}
 
 
 def defaults(value: Any) -> Any:

@@ -4,7 +4,6 @@ import contextlib
 import csv
 import errno
 import io
-import logging
 import os
 import re
 import time
@@ -20,6 +19,7 @@ from tensorboard.compat.proto import summary_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from acme_qsm.experiments.records.checkpointing import write_atomically
+from acme_qsm.experiments.records.disk import Disk
 
 # Their generated classes are invisible to type checkers.
 _events: Any = event_pb2
@@ -27,7 +27,6 @@ _summaries: Any = summary_pb2
 
 _LABEL = re.compile(r"[\w.-]+")
 _STEPS = "actor_steps"
-_WARNING_SECONDS = 60.0
 
 
 class Logger:
@@ -91,36 +90,30 @@ class Logger:
 
 
 class LossyLogger:
-  """Drops the rows that cannot be written, and says so now and then.
+  """Drops the rows that cannot be written: a run goes on with a full disk."""
 
-  For runs that are to go on when the disk is full.
-  """
-
-  def __init__(self, make_logger: Callable[[], Any]):
+  def __init__(self, what: str, make_logger: Callable[[], Any], disk: Disk):
     """Initialises the logger.
 
     Args:
+      what: the log.
       make_logger: makes the logger that writes, which may need the disk too.
+      disk: says what cannot be written.
     """
+    self._what = what
     self._make_logger = make_logger
+    self._disk = disk
     self._logger: Any = None
-    self._num_dropped = 0
-    self._warned_at = float("-inf")
 
   def write(self, values: Mapping[str, Any]) -> None:
     """Adds a row, if that can be done: see `Logger.write`."""
-    try:
+
+    def write() -> None:
       if self._logger is None:
         self._logger = self._make_logger()
       self._logger.write(values)
-    except OSError as error:
-      self._num_dropped += 1
-      now = time.monotonic()
-      if now - self._warned_at >= _WARNING_SECONDS:
-        self._warned_at = now
-        logging.warning(
-          "%d rows of logs were dropped so far: %s", self._num_dropped, error
-        )
+
+    self._disk.attempt(self._what, write)
 
   def close(self) -> None:
     """Closes the logger that writes, if there is one yet."""

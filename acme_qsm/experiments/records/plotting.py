@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from acme_qsm.experiments import counts
+from acme_qsm.experiments import homes
 from acme_qsm.experiments.records.checkpointing import write_atomically
 from acme_qsm.experiments.records.loggers import read_csv
+
+with homes.matplotlib_folder():
+  from matplotlib.axes import Axes
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+  from matplotlib.ticker import FuncFormatter
 
 COLORS = (
   "#0072B2",

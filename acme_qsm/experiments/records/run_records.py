@@ -18,6 +18,7 @@ from acme_qsm.experiments.records import loggers
 from acme_qsm.experiments.records import metrics
 from acme_qsm.experiments.records.checkpointing import Checkpoint
 from acme_qsm.experiments.records.checkpointing import Checkpointer
+from acme_qsm.experiments.records.disk import Disk
 from acme_qsm.experiments.records.run_state import RunState
 
 
@@ -30,13 +31,13 @@ class RunRecords:
     checkpointing: what the run's configuration says of checkpoints.
     logger_factory: (label, steps_key, instance) -> logger; None for files in
       the work directory.
-    lossy: whether logs that cannot be written are dropped.
+    disk: says what cannot be written: logs and curves are left out then.
   """
 
   path: pathlib.Path | None
   checkpointing: CheckpointingConfig | None
   logger_factory: Callable[..., Any] | None = None
-  lossy: bool = False
+  disk: Disk = dataclasses.field(default_factory=Disk)
 
   @property
   def native_log(self) -> pathlib.Path | None:
@@ -88,10 +89,12 @@ class RunRecords:
     if self.logger_factory is None and self.path is None:
       return metrics.NoLogger()
 
-    def make() -> Any:
-      return self._logger_factory(label, steps_key, instance)
-
-    return loggers.LossyLogger(make) if self.lossy else make()
+    name = f"{label}_{instance}" if instance else label
+    return loggers.LossyLogger(
+      f"{self.path / 'logs' / name}.csv" if self.path else name,
+      lambda: self._logger_factory(label, steps_key, instance),
+      self.disk,
+    )
 
   def last_evaluation(self) -> int:
     """The environment step of the last evaluation, -1 if there was none."""
@@ -102,10 +105,13 @@ class RunRecords:
     return int(steps[-1]) if len(steps) else -1
 
   def draw_curve(self, title: str) -> None:
-    """Draws the learning curve; warns if the disk is full."""
+    """Draws the learning curve, if there is room."""
     if self.path is None:
       return
-    _draw("plot_learning_curve", self.path, title)
+    _draw(
+      *(self.disk, self.path / "learning_curve.png"),
+      *("plot_learning_curve", self.path, title),
+    )
 
   def save_timer(self) -> "SaveTimer":
     """Tells when it is time for a checkpoint."""
@@ -136,27 +142,26 @@ def draw_curves(
   folder: pathlib.Path,
   directories_by_label: Mapping[str, Sequence[pathlib.Path]],
   title: str,
+  disk: Disk,
 ) -> None:
-  """Draws several runs in one picture; warns if the disk is full.
+  """Draws several runs in one picture, if there is room.
 
   Args:
     folder: where to, as `learning_curves.png`.
     directories_by_label: the runs' directories by label.
     title: the picture's title.
+    disk: says whether it could be written.
   """
   png = folder / "learning_curves.png"
-  _draw("plot_learning_curves", directories_by_label, png, title)
+  _draw(disk, png, "plot_learning_curves", directories_by_label, png, title)
 
 
-def _draw(name: str, *args: Any) -> None:
-  """Calls a function of `plotting`; warns if the disk is full."""
+def _draw(disk: Disk, png: pathlib.Path, name: str, *args: Any) -> None:
+  """Calls a function of `plotting`, which writes a picture."""
   # Its matplotlib takes long to load, and few processes need it.
   from acme_qsm.experiments.records import plotting
 
-  try:
-    getattr(plotting, name)(*args)
-  except OSError as error:
-    logging.warning("A learning curve could not be drawn: %s", error)
+  disk.attempt(str(png), lambda: getattr(plotting, name)(*args))
 
 
 class SaveTimer:

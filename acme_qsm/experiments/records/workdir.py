@@ -12,6 +12,7 @@ from typing import Any
 
 import tree
 
+from acme_qsm.experiments import seeds
 from acme_qsm.experiments.config import CheckpointingConfig
 from acme_qsm.experiments.config import ExperimentConfig
 from acme_qsm.experiments.records import formats
@@ -53,7 +54,7 @@ def open_workdir(
     The directory, locked against other processes until closed.
 
   Raises:
-    WorkdirError: if it cannot be written to, holds a run of another
+    WorkdirError: if it cannot be read or written to, holds a run of another
       description or of a format that this release does not read, or belongs to
       a process that is still running.
   """
@@ -67,15 +68,25 @@ def open_workdir(
     ) from error
   try:
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except OSError as error:
+  except BlockingIOError as error:
     lock.close()
     raise WorkdirError(
       f"The work directory {path} is in use by another process."
+    ) from error
+  except OSError as error:
+    lock.close()
+    raise WorkdirError(
+      f"The work directory {path} cannot be locked: {error}."
     ) from error
   workdir = Workdir(path, lock)
   try:
     _claim(path, description)
     workdir.run_id = _run_id(path)
+  except OSError as error:
+    workdir.close()
+    raise WorkdirError(
+      f"The work directory {path} cannot be read or written to: {error}."
+    ) from error
   except BaseException:
     workdir.close()
     raise
@@ -83,8 +94,17 @@ def open_workdir(
 
 
 def choose_folder(checkpointing: CheckpointingConfig) -> pathlib.Path:
-  """Where a run's files go: another folder at each call with `add_uid`."""
-  path = pathlib.Path(checkpointing.directory).expanduser().absolute()
+  """Where a run's files go: another folder at each call with `add_uid`.
+
+  Raises:
+    WorkdirError: if it is in a home that the user does not have.
+  """
+  try:
+    path = pathlib.Path(checkpointing.directory).expanduser().absolute()
+  except (OSError, RuntimeError) as error:  # Of a user without a home.
+    raise WorkdirError(
+      f"There is no work directory {checkpointing.directory}: {error}"
+    ) from error
   return path / uuid.uuid4().hex[:12] if checkpointing.add_uid else path
 
 
@@ -203,6 +223,7 @@ def describe_run(
   values = {
     **experiment.description,
     "seed": experiment.seed,
+    "random_numbers": seeds.describe_generator(),
     "agent": agent_name(builder),
     "config": config,
     "observation_shape": _shapes(environment_spec.observations),

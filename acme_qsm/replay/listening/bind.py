@@ -58,6 +58,8 @@ def listening_on(
 
   Raises:
     ValueError: if host is no IP address, or if the port is taken.
+    BaseException: what was raised while a server asked for its address, such as
+      KeyboardInterrupt at Ctrl-C; that server was told that it has none.
   """
   address = parse_address(host)
   slots = [] if address.is_unspecified else _find_slots("bind", _LIBRARY)
@@ -73,14 +75,17 @@ def listening_on(
     _require_free(port)
     yield
     return
-  bind = _make_bind(address)
+  failures: list[BaseException] = []
+  bind = _make_bind(address, failures)
   pointer = ctypes.cast(bind, ctypes.c_void_p).value
-  originals = [_exchange(slot, pointer) for slot in slots]
-  try:
-    yield
-  finally:
-    for slot, original in zip(slots, originals, strict=True):
-      _exchange(slot, original)
+  with contextlib.ExitStack() as stack:
+    for slot in slots:
+      stack.callback(_exchange, slot, _exchange(slot, pointer))
+    try:
+      yield
+    finally:
+      if failures:
+        raise failures[0]
 
 
 def _require_free(port: int | None) -> None:
@@ -96,8 +101,16 @@ def _require_free(port: int | None) -> None:
       raise ValueError(f"Port {port} cannot be had: {error}.") from error
 
 
-def _make_bind(address: ipaddress.IPv4Address | ipaddress.IPv6Address):
-  """Makes a `bind` that puts an address in the place of "any address"."""
+def _make_bind(
+  address: ipaddress.IPv4Address | ipaddress.IPv6Address,
+  failures: list[BaseException],
+):
+  """Makes a `bind` that puts an address in the place of "any address".
+
+  Args:
+    address: the address.
+    failures: gets what is raised within: who calls is C, and is told -1.
+  """
   real_bind = _BIND_TYPE(("bind", _C))
   v6 = address.packed
   if address.version == 4:
@@ -106,6 +119,15 @@ def _make_bind(address: ipaddress.IPv4Address | ipaddress.IPv6Address):
   off = ctypes.c_int(0)
 
   def bind(descriptor: int, pointer: int, size: int) -> int:
+    try:
+      return bind_to_address(descriptor, pointer, size)
+    except BaseException as error:
+      # Else ctypes answers 0, which says that it is bound.
+      failures.append(error)
+      ctypes.set_errno(errno.EINVAL)
+      return -1
+
+  def bind_to_address(descriptor: int, pointer: int, size: int) -> int:
     raw = bytearray(ctypes.string_at(pointer, size))
     (family,) = struct.unpack_from("H", raw)
     if family in (socket.AF_INET, socket.AF_INET6):

@@ -1,0 +1,43 @@
+"""Folders in the user's home, which not every user has, or can write to."""
+
+import contextlib
+import os
+import pathlib
+import sys
+import tempfile
+from collections.abc import Iterator
+
+
+def require_writable(folder: pathlib.Path) -> None:
+  """Makes a folder; raises OSError unless files can be written there."""
+  folder.mkdir(parents=True, exist_ok=True)
+  # The user's rights do not tell, such as root's on what is mounted read-only.
+  with tempfile.TemporaryFile(dir=folder):
+    pass
+
+
+@contextlib.contextmanager
+def matplotlib_folder() -> Iterator[None]:
+  """A context to load matplotlib in, which wants a folder in the user's home.
+
+  Where there is none, it gets one that lasts as long as it is loaded.
+  """
+  if "matplotlib" in sys.modules or "MPLCONFIGDIR" in os.environ:
+    yield
+    return
+  try:
+    for variable, name in (
+      ("XDG_CONFIG_HOME", ".config"),
+      ("XDG_CACHE_HOME", ".cache"),
+    ):
+      base = os.environ.get(variable) or pathlib.Path.home() / name
+      require_writable(pathlib.Path(base) / "matplotlib")
+  except (OSError, RuntimeError):
+    with tempfile.TemporaryDirectory() as folder:
+      os.environ["MPLCONFIGDIR"] = folder
+      try:
+        yield
+      finally:
+        del os.environ["MPLCONFIGDIR"]
+    return
+  yield
