@@ -57,8 +57,8 @@ def _remedy(package: str) -> str:
   if root in _OF_RUN:
     return "install the extra `run` (in a clone: pip install '.[run]')"
   return (
-    "install the extra `acme` (in a clone: uv run launchers/with_acme.py runs a "
-    "script where it is; or on Python 3.10: uv pip install '.[acme]')"
+    "install the extra `acme` (in a clone, uv run launchers/with_acme.py runs "
+    "a script where it is; or, on Python 3.10, uv pip install '.[acme]')"
   )
 
 

@@ -1,8 +1,8 @@
 """Measures the speed of the learner, of acting, of replay and of whole runs.
 
 Prints tables, and writes benchmark.json and benchmark.png. The parts learner,
-acting and methods need the core alone, the others the extra run; sac and what is
-measured of Reverb need the extra acme, and are left out without
+acting and methods need the core alone, the others the extra run; sac and what
+is measured of Reverb need the extra acme, and are left out without
 (launchers/with_acme.py runs this where it is); program finds it by itself.
 """
 
@@ -10,8 +10,8 @@ import pathlib
 import sys
 
 if __name__ == "__main__":
-  # Beside which it is, wherever the package is installed.
-  sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+  # What is beside it, wherever it is started and whatever is installed.
+  sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
   from launchers import installation
 
   installation.check()

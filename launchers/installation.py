@@ -195,6 +195,9 @@ def find_uv() -> list:
     [os.environ.get("UV", "")],
     [shutil.which("uv") or ""],
     [sys.executable, "-m", "uv"],
+    # Where PATH does not look, or not for this Python.
+    [os.path.expanduser("~/.local/bin/uv")],
+    *([str(path)] for path in _pyenv().glob("versions/3.*/bin/uv")),
   ]
   return next(filter(_runs, commands), [])
 
@@ -223,13 +226,16 @@ def _find_python(uv: list) -> str:
   if found.returncode == 0:
     return found.stdout.strip()
   # Pyenv shows uv none that is not in use.
-  pyenv = os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv")
-  for path in sorted(
-    pathlib.Path(pyenv).glob(f"versions/{_PYTHON}*/bin/python3")
-  ):
+  for path in sorted(_pyenv().glob(f"versions/{_PYTHON}*/bin/python3")):
     if _runs([str(path)]):
       return str(path)
   return _PYTHON
+
+
+def _pyenv() -> pathlib.Path:
+  # Unlike pathlib's, this does not fail where there is no home folder.
+  home = os.path.expanduser("~/.pyenv")
+  return pathlib.Path(os.environ.get("PYENV_ROOT") or home)
 
 
 def _shorten(text: str) -> str:

@@ -7,8 +7,8 @@ import pathlib
 import sys
 
 if __name__ == "__main__":
-  # Beside which it is, wherever the package is installed.
-  sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+  # What is beside it, wherever it is started and whatever is installed.
+  sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
   from launchers import installation
 
   installation.check()

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
-  sys.path.append(str(ROOT))
+  sys.path.insert(0, str(ROOT))
 
 from launchers import installation
 from tests import selection

@@ -48,7 +48,7 @@ def test_an_unexpected_skip(run_pytest, workers):
 
 
 def test_an_expected_skip(run_pytest):
-  done = run_pytest("test_a_cluster", "--strict-skips")
+  done = run_pytest("test_what_a_run_on_a_cluster_survives", "--strict-skips")
   assert done.returncode == 0, done.stdout
   assert "1 skipped" in done.stdout
 

@@ -128,7 +128,15 @@ def put_on_cpu(params: types.Params) -> types.Params:
     isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(params)
   ):
     return params
-  return jax.device_put(params, jax.devices("cpu")[0])
+  return jax.device_put(params, acting_device())
+
+
+def acting_device() -> Any:
+  """Where actors act: the CPU, unless JAX was told to have none."""
+  try:
+    return jax.devices("cpu")[0]
+  except RuntimeError:  # As by JAX_PLATFORMS=cuda.
+    return jax.devices()[0]
 
 
 class Actor:
@@ -150,7 +158,7 @@ class Actor:
       adder: records what happens; None to record nothing.
     """
     # What is computed there with it stays on the CPU.
-    self._random_key = jax.device_put(random_key, jax.devices("cpu")[0])
+    self._random_key = jax.device_put(random_key, acting_device())
     self._episode_key: jax.Array | None = None
     self._variable_client = variable_client
     self._adder = adder

@@ -11,6 +11,7 @@ import dm_env
 import numpy as np
 
 from acme_qsm import types
+from acme_qsm.agents.actor import acting_device
 from acme_qsm.agents.actor import Adder
 from acme_qsm.agents.actor import put_on_cpu
 from acme_qsm.agents.actor import select_actions
@@ -43,7 +44,7 @@ class SeedsActor:
       name: of the parameters.
       update_period: updates of a seed per request, positive.
     """
-    keys = jax.device_put(jnp.stack(random_keys), jax.devices("cpu")[0])
+    keys = jax.device_put(jnp.stack(random_keys), acting_device())
     self._random_keys = self._episode_keys = keys
     self._begins = np.zeros(len(random_keys), bool)
     self._source = source

@@ -288,7 +288,6 @@ class SeedsLearner:
 
   def restore(self, index: int, state: TrainingState) -> None:
     """Has a seed go on from a state that `save` returned."""
-
     one = learner.from_numpy(state, self._state)
     self._state = self._put(self._state, index, one)
     self._num_steps[index] = int(state.steps)

@@ -100,7 +100,7 @@ class Pool:
       actions: of each a float vector in [-1, 1]; others are clipped.
 
     Returns:
-      Their time steps.
+      Their time steps; where an episode has ended before, the first of another.
     """
     forces = wrappers.scale_actions(
       np.asarray(actions), self._offset, self._scale
@@ -117,11 +117,15 @@ class Pool:
         going, steps.step_type, self._observations(steps), strict=True
       ):
         step_types[index], observations[index] = seen
-      going = going[steps.step_type != dm_env.StepType.LAST]
+      going = going[steps.step_type == dm_env.StepType.MID]
       if not going.size:
         break
     return [
-      dm_env.TimeStep(dm_env.StepType(step_type), reward, discount, observation)
+      dm_env.restart(observation)
+      if step_type == dm_env.StepType.FIRST
+      else dm_env.TimeStep(
+        dm_env.StepType(step_type), reward, discount, observation
+      )
       for step_type, reward, discount, observation in zip(
         step_types,
         rewards.astype(np.float32),

@@ -260,12 +260,12 @@ def stack_seeds(
     num_seeds: S, all seeds.
 
   Returns:
-    [S, E, ...] observations, zeros where there is none.
+    [S, E, ...] float32 observations, zeros where there is none.
   """
   num_envs = max(len(each) for each in observations_by_seed.values())
-  first = np.asarray(next(iter(observations_by_seed.values()))[0])
+  shape = np.shape(next(iter(observations_by_seed.values()))[0])
   # Made anew each time: JAX may read it where it is, when it gets there.
-  stacked = np.zeros((num_seeds, num_envs, *first.shape), first.dtype)
+  stacked = np.zeros((num_seeds, num_envs, *shape), np.float32)
   for index, observations in observations_by_seed.items():
     for number, observation in enumerate(observations):
       stacked[index, number] = observation

@@ -16,6 +16,19 @@ def require_writable(folder: pathlib.Path) -> None:
     pass
 
 
+def give_keras_a_folder() -> None:
+  """Has Keras, which comes with Reverb's TensorFlow, write to no folder `~`.
+
+  Where there is no home, it would make one of that name in the current folder.
+  """
+  try:
+    pathlib.Path.home()
+  except RuntimeError:
+    # Where it goes by itself if the home cannot be written to.
+    folder = pathlib.Path(tempfile.gettempdir()) / ".keras"
+    os.environ.setdefault("KERAS_HOME", str(folder))
+
+
 @contextlib.contextmanager
 def matplotlib_folder() -> Iterator[None]:
   """A context to load matplotlib in, which wants a folder in the user's home.

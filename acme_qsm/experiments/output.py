@@ -89,13 +89,11 @@ def innermost(stream: Any) -> Any:
   return stream
 
 
-@contextlib.contextmanager
-def surviving() -> Iterator[None]:
-  """A context in which standard output and error are `Forgiving`.
+def occupy_descriptors() -> None:
+  """Opens nothing in the place of standard streams that are closed.
 
-  At its end, nothing is left in them that would fail when Python ends. Files
-  that are opened within do not get the numbers of standard streams that were
-  closed from the start: native libraries would write there.
+  Files that are opened later would get their numbers, and native libraries
+  would write there.
   """
   for descriptor in (0, 1, 2):
     try:
@@ -103,6 +101,15 @@ def surviving() -> Iterator[None]:
     except OSError:
       # It takes the lowest number; what is started has it too.
       os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+
+
+@contextlib.contextmanager
+def surviving() -> Iterator[None]:
+  """A context in which standard output and error are `Forgiving`.
+
+  At its end, nothing is left in them that would fail when Python ends.
+  """
+  occupy_descriptors()
   streams = sys.stdout, sys.stderr
   sys.stdout, sys.stderr = mine = tuple(map(forgiving, streams))
   try:

@@ -11,6 +11,7 @@ from typing import Any
 
 from acme_qsm import specs
 from acme_qsm.experiments import environments
+from acme_qsm.experiments import output
 from acme_qsm.experiments import time_steps
 from acme_qsm.experiments.config import ExperimentConfig
 from acme_qsm.experiments.config import ExperimentError
@@ -108,6 +109,8 @@ def prepare(
   Raises:
     ExperimentError: if an argument or the environment cannot be used.
   """
+  # Before any file is opened: a script may have none of them.
+  output.occupy_descriptors()
   with as_experiment_error():
     schedule = EvaluationSchedule(
       eval_every, num_eval_episodes, experiment.max_num_actor_steps

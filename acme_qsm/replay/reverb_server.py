@@ -191,13 +191,16 @@ def save(
     OSError: if the server cannot write it, or it cannot be moved there.
   """
   try:
-    os.rename(client.checkpoint(), folder)
-  except BaseException as error:
+    try:
+      written = client.checkpoint()
+    except Exception as error:
+      # Reverb raises RuntimeError, or, for want of room, IndexError.
+      raise OSError(f"Reverb cannot write replay: {error}") from error
+    os.rename(written, folder)
+  except BaseException:
     # Reverb leaves what it had written before the disk was full.
     for half in staging.glob("*"):
       shutil.rmtree(half, ignore_errors=True)
-    if isinstance(error, RuntimeError | reverb_errors.ReverbError):
-      raise OSError(f"Reverb cannot write replay: {error}") from error
     raise
 
 

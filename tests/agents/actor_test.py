@@ -210,6 +210,26 @@ def test_parameters_are_where_the_policy_runs():
   assert device.platform == "cpu"
 
 
+def test_without_a_cpu_parameters_are_where_jax_puts_them(monkeypatch):
+  devices = jax.devices
+
+  def without_cpu(backend=None):
+    # What JAX says where JAX_PLATFORMS=cuda.
+    if backend == "cpu":
+      raise RuntimeError("Unknown backend cpu. Available backends are ['cuda']")
+    return devices(backend)
+
+  monkeypatch.setattr(jax, "devices", without_cpu)
+  client = VariableClient(Source(), "policy")
+  assert client.params.devices() == {devices()[0]}
+  actor = Actor(
+    lambda params, key, x: params + x, jax.random.PRNGKey(0), client
+  )
+  actor.observe_first(dm_env.restart(np.zeros(2, np.float32)))
+  action = actor.select_action(np.full(2, 5.0, np.float32))
+  np.testing.assert_array_equal(action, [6.0, 6.0])
+
+
 def test_parameters_that_are_there_are_taken_as_they_are():
   params = {"w": jax.numpy.ones(3), "none": None}
 

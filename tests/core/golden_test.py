@@ -166,6 +166,7 @@ DENOISER_COMMON = {
   "beta_start": None,
   "beta_end": None,
   "sampler": "posterior",
+  "posterior_variance": "fixed_small",
   "sampling_start_scale": 1.0,
   "sampling_temperature": 1.0,
   "act_with_target_denoiser": False,
@@ -215,7 +216,10 @@ OTHERS = {
       "normalize_observations": True,
     },
   ),
-  "idem": (acme_qsm.IDEMConfig, REVERSE_COMMON),
+  "idem": (
+    acme_qsm.IDEMConfig,
+    {**REVERSE_COMMON, "estimator": "least_variance"},
+  ),
   "dpmd": (
     acme_qsm.DPMDConfig,
     {
@@ -267,6 +271,14 @@ OTHERS = {
       "target_action_noise": 0.0,
     },
   ),
+}
+
+
+# What was changed on purpose, and by how much.
+MOVED = {
+  # The gradient's mean square was divided by 1 - 0.999, which single precision
+  # had 1.3e-5 too small; by expm1 it has all its digits.
+  ("normalized_action_gradient", "step_1.denoiser_loss"): 2e-5,
 }
 
 
@@ -345,6 +357,8 @@ def compute_other(config_type, fields):
     if config.keeps_extras:
       batch = batch._replace(extras=jnp.flip(batch.action, axis=0))
     state, (metrics, extras) = step(state, batch)
+    # It counts what is 1 to the last digit, as tanh of 9 is or not by release.
+    metrics.pop("saturated_actions")
     if i + 1 in (1, NUM_STEPS):
       trees = {
         "policy": state.policy_params,
@@ -401,7 +415,11 @@ def test_the_numbers_of_before(name):
       # differently: three of a loss of 41 were seen.
       tolerance = 1e-5 if key.startswith("step_1") else 1e-3
       np.testing.assert_allclose(
-        found[key], golden[key], rtol=1e-6, atol=tolerance, err_msg=key
+        found[key],
+        golden[key],
+        rtol=MOVED.get((name, key), 1e-6),
+        atol=tolerance,
+        err_msg=key,
       )
 
 

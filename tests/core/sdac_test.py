@@ -272,7 +272,9 @@ def test_the_temperature_follows_q_s_scale_at_one_pace(config):
     share = scipy.special.softmax(noise / temperature, axis=1)
     return np.log(16) + np.mean(scipy.special.xlogy(share, share).sum(axis=1))
 
-  settled = scipy.optimize.brentq(lambda t: divergence(t) - 2.0, 0.05, 2.0)
+  settled = scipy.optimize.root_scalar(
+    lambda t: divergence(t) - 2.0, bracket=(0.05, 2.0)
+  ).root
   config = dataclasses.replace(
     config,
     temperature_update="target_kl",

@@ -133,19 +133,21 @@ fork_server.require_forkable()
   assert "JAX has a backend" in done.stderr
 
 
-def test_a_fork_heeds_its_own_environment():
+def test_a_fork_heeds_its_own_environment(tmp_path):
   """Though JAX, TensorFlow and numpy were loaded before it was set."""
   code = """
 import os, sys
 import jax, numpy as np
 from acme_qsm.distributed.processes import fork_server
+from acme_qsm.distributed.processes import process
 np.random.seed(0)
 sys.stdout.flush()
 if os.fork() == 0:
   fork_server._become(
     "actor_0",
     {
-      "JAX_PLATFORMS": "cpu",
+      "JAX_PLATFORM_NAME": os.environ["JAX_PLATFORM_NAME"],
+      **process.environment_variables("actor_0"),
       "XLA_FLAGS": "--xla_force_host_platform_device_count=3",
       "JAX_COMPILATION_CACHE_DIR": "a folder",
       "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.25",
@@ -177,9 +179,11 @@ os.wait()
     env={
       **os.environ,
       "JAX_PLATFORMS": "cuda",
+      "JAX_PLATFORM_NAME": "gpu",
       "NOT_HERS": "",
       **process.ONE_THREAD,
     },
+    cwd=tmp_path,
   )
   expected = "3 cpu a folder 0.25 float64 a value False False actor_0\n"
   assert done.stdout == expected, done.stderr

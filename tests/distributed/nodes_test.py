@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 
+from acme_qsm import environments
 from acme_qsm import QSMBuilder
 from acme_qsm.distributed import program
 from acme_qsm.distributed.coordination import link
@@ -353,6 +354,49 @@ def test_environments_are_closed(start_run, make_experiment, point_environment):
     thread.join(30)
   assert made[0].num_made >= 3
   assert made[0].num_closed == made[0].num_made
+
+
+@pytest.mark.parametrize("wrap", [lambda made: made, environments.adapt])
+def test_an_environment_that_gives_what_nobody_can_use_is_replaced(
+  start_run, make_experiment, point_environment, disturbed, caplog, wrap
+):
+  odd = [
+    ({"reward": None}, "reward is None at step 7"),
+    ({"reward": np.zeros(3)}, "reward has shape (3,) at step 7"),
+    ({"reward": 1e39}, "reward is not finite in float32 at step 7"),
+    # In whose words depends on who sees it first.
+    ({"observation": np.zeros(3)}, "shape (3,) at step 7 of the episode; the"),
+  ]
+  made = []
+
+  def make_environment(seed):
+    number = len(made)
+    made.append(seed)
+
+    def disturb(step, timestep):
+      if step == 7 and number < len(odd):
+        return timestep._replace(**odd[number][0])
+      return timestep
+
+    return wrap(disturbed(point_environment(seed), disturb, endless=False))
+
+  experiment = make_experiment(60, environment_factory=make_environment)
+  run = start_run(experiment)
+  made.clear()
+  run.run = dataclasses.replace(run.run, experiment=experiment)
+  for name in ("replay", "learner", "actor_0"):
+    run.start(name)
+  assert run.wait() == "finished"
+  assert len(made) == len(odd) + 1
+  errors = [
+    str(record.exc_info[1])
+    for record in caplog.records
+    if record.message == "Making a new environment."
+  ]
+  assert len(errors) == len(odd)
+  for error, (_, message) in zip(errors, odd, strict=True):
+    assert message in error
+    assert "\n" not in error
 
 
 def test_returns_that_do_not_fit_are_warned_of(

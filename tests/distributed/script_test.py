@@ -140,12 +140,15 @@ def test_ctrl_c_in_a_script_saves(launch_script, tmp_path, monkeypatch):
   assert run.processes() == {}
 
 
-@pytest.mark.parametrize("launch_type", ["local_mp", "local_mt"])
-def test_sigterm_to_a_script_saves(launch_type, launch_script):
+@pytest.mark.parametrize(
+  ("launch_type", "number"),
+  [("local_mp", signal.SIGTERM), ("local_mt", signal.SIGUSR1)],
+)
+def test_a_signal_to_a_script_saves(launch_type, number, launch_script):
   run = launch_script(launch_type, shared_fork_server())
   run.wait_until(lambda: run.count("learner_steps") > 20)
   steps = run.count()
-  run.process.send_signal(signal.SIGTERM)
+  run.process.send_signal(number)
   run.wait(120)
   assert_saved(run, steps)
   assert run.processes() == {}

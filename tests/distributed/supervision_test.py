@@ -64,6 +64,11 @@ class Watch:
     return [int(p.read_text()) for p in paths if p.read_text()]
 
 
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch):
+  monkeypatch.setattr(supervision, "_POLL_SECONDS", 0.02)
+
+
 @pytest.fixture
 def watch(tmp_path):
   watches = []

@@ -1,5 +1,7 @@
 """The learner's parameters on their way to actors, over real connections."""
 
+import threading
+
 import jax
 import numpy as np
 import pytest
@@ -55,6 +57,58 @@ def test_who_has_the_newest_is_told_so(source, published):
   version, _ = published.get(["policy"], None)
   assert published.get(["policy"], version) == (version, None)
   assert len(source.asked) == 1
+
+
+class Held(Source):
+  """Parameters of which some are held back."""
+
+  def __init__(self):
+    super().__init__()
+    self.entered = threading.Semaphore(0)
+    self.release = threading.Semaphore(0)
+
+  def get_variables(self, names):
+    values = super().get_variables(names)
+    if "held" in names:
+      self.entered.release()
+      assert self.release.acquire(timeout=30)
+    return values
+
+
+def test_who_need_not_wait_for_an_encoding_does_not():
+  source = Held()
+  published = variables_lib.PublishedVariables(source, lambda: source.steps)
+  answers = []
+
+  def ask(have=None):
+    answers.append(published.get(["held"], have))
+
+  def start(count):
+    threads = [threading.Thread(target=ask) for _ in range(count)]
+    for thread in threads:
+      thread.start()
+    return threads
+
+  first = start(1)
+  assert source.entered.acquire(timeout=30)
+  # Other parameters, and who has the newest.
+  version, encoded = published.get(["other"], None)
+  assert encoded is not None
+  assert published.get(["held"], version) == (version, None)
+  source.steps = 1
+  # Those who ask meanwhile are answered together, by parameters as new as then.
+  rest = start(15)
+  source.release.release()
+  assert source.entered.acquire(timeout=30)
+  for thread in first:
+    thread.join(30)
+  assert [version.steps for version, _ in answers] == [0]
+  source.release.release()
+  for thread in rest:
+    thread.join(30)
+  assert [version.steps for version, _ in answers] == [0] + 15 * [1]
+  assert len({id(encoded) for _, encoded in answers}) == 2
+  assert source.asked.count(("held",)) == 2
 
 
 def test_another_learner_may_be_as_far_with_other_parameters(source, published):

@@ -1,6 +1,7 @@
 """Any environment in the form that agents take, or what is wrong with it."""
 
 import collections
+from typing import Any
 
 import dm_env
 import numpy as np
@@ -143,7 +144,7 @@ def test_observations_can_keep_their_shapes():
   environment = environments.adapt(
     Strict(spec, lambda step: observation), flatten=False
   )
-  found = environment.observation_spec()
+  found: Any = environment.observation_spec()
   for timestep in (environment.reset(), environment.step(np.zeros(2))):
     given = timestep.observation
     assert type(given["arm"]) is type(found["arm"]) is tuple

@@ -145,6 +145,14 @@ def test_an_episode_ends_and_another_begins(make):
   # The other waits for its own.
   assert ours.reset(0).first()
   assert all(step.mid() for step in ours.step(actions))
+  # As dm_control's do after the last step, whatever is to be repeated.
+  for _ in range(333):
+    timesteps = ours.step(actions)
+  assert all(step.last() for step in timesteps)
+  timesteps = ours.step(actions)
+  assert all(step.first() for step in timesteps)
+  assert {step.reward for step in timesteps} == {None}
+  assert all(step.mid() for step in ours.step(actions))
 
 
 def test_those_that_are_not_stepped_stay_where_they_are(make):

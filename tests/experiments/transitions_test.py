@@ -56,6 +56,9 @@ class Scripted(dm_env.Environment):
   def action_spec(self):
     return specs.BoundedArray((1,), np.float32, -1.0, 1.0)
 
+  def reward_spec(self):
+    return specs.Array((1,), np.float64)
+
 
 @pytest.mark.parametrize("n_step", [3, 7])
 @pytest.mark.parametrize(

@@ -57,12 +57,12 @@ def here(folder, monkeypatch):
   """The folder that a command is typed in; forgets what it imports."""
   monkeypatch.chdir(folder)
   monkeypatch.setattr(sys, "path", list(sys.path))
-  monkeypatch.setattr(methods, "METHODS", dict(methods.METHODS))
   # Restored by the end of the test.
   monkeypatch.setenv("ACME_QSM_MODULES", "")
   monkeypatch.delenv("ACME_QSM_MODULES")
   monkeypatch.delitem(sys.modules, "batch_mean", raising=False)
-  return folder
+  yield folder
+  methods.METHODS.pop("batch_mean", None)
 
 
 def test_it_trains_and_goes_on(here, small_arguments):

@@ -68,10 +68,12 @@ def test_a_run_far_from_home(tmp_path, command):
   done = subprocess.run(
     [*nobody, *command(260, "--min_replay_size", "200")],
     env=environment,
+    cwd=tmp_path,
     capture_output=True,
     text=True,
     check=True,
   )
+  assert [path.name for path in tmp_path.iterdir()] == ["run"]
   # ± as ASCII has it.
   assert re.search(r"evaluation return \d+\.\d \\xb1 0\.0", done.stdout)
   assert "Done: 260 environment steps" in done.stdout
@@ -118,6 +120,7 @@ def test_many_processes_far_from_home(tmp_path, small_arguments):
       JAX_ENABLE_X64="1",
       **({} if nobody else {"HOME": "/dev/null"}),
     ),
+    cwd=tmp_path,
     stdout=subprocess.PIPE,
     text=True,
   ) as process:
@@ -129,6 +132,8 @@ def test_many_processes_far_from_home(tmp_path, small_arguments):
     assert "min_replay_size=200 transitions" in line
     process.stdout.close()
     assert process.wait(240) == 0
+  # Nothing has taken `~` for a folder's name.
+  assert [path.name for path in tmp_path.iterdir()] == ["run"]
   latest = _latest(tmp_path)
   assert latest.metadata["actor_steps"] == 150
   with np.load(latest.path / "learner.npz") as arrays:

@@ -1,6 +1,7 @@
 """Replay servers, and who may connect to them."""
 
 import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -83,6 +84,39 @@ def test_a_failed_save_leaves_nothing_behind(tmp_path):
     with pytest.raises(OSError, match="saved"):
       reverb_server.save(server.client, staging, tmp_path / "nowhere" / "saved")
     assert list(staging.iterdir()) == []
+
+
+def test_a_disk_that_is_full_sooner_or_later(tmp_path):
+  """Reverb's own errors differ by what it could not write."""
+  disk, page = tmp_path / "disk", 4096
+  disk.mkdir()
+  mounted = subprocess.run(
+    ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk],
+    capture_output=True,
+    text=True,
+  )
+  if mounted.returncode:
+    pytest.skip(f"mounting a small disk needs root: {mounted.stderr}")
+  try:
+    staging, ballast = disk / "staging", disk / "ballast"
+    with serving("1", staging=staging) as server:
+      random = np.random.default_rng(0)
+      server.client.insert(random.normal(size=2 * page), {"queue": 1.0})
+      for num_pages in range(10):
+        with (
+          contextlib.suppress(OSError),
+          ballast.open("wb", buffering=0) as file,
+        ):
+          while True:
+            file.write(bytes(page))
+        os.truncate(ballast, ballast.stat().st_size - num_pages * page)
+        with pytest.raises(OSError, match="cannot write replay"):
+          reverb_server.save(server.client, staging, disk / "saved")
+        assert list(staging.iterdir()) == []
+      ballast.unlink()
+      reverb_server.save(server.client, staging, disk / "saved")
+  finally:
+    subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 @pytest.mark.parametrize(("width", "lifted"), [(15.0, True), (16.0, False)])

@@ -212,12 +212,12 @@ class _Learner:
       NonFiniteError: if there is a NaN or an infinity in what is to be saved.
     """
     totals = self._counts.get_counts()
-    state = RunState(
-      int(totals.get(ACTOR_STEPS, 0)),
-      self._run.records.last_evaluation(),
-      totals,
-    )
     try:
+      state = RunState(
+        int(totals.get(ACTOR_STEPS, 0)),
+        self._run.records.last_evaluation(),
+        totals,
+      )
       self._run.records.save(
         self._learner,
         state,

@@ -48,7 +48,7 @@ class PublishedVariables:
     self._steps = steps
     self._learner = uuid.uuid4().hex
     self._lock = threading.Lock()
-    self._encoded: dict[tuple[str, ...], tuple[Version, bytes]] = {}
+    self._encodings: dict[tuple[str, ...], _Encoding] = {}
 
   def get(
     self, names: Sequence[str], have: Version | None
@@ -62,17 +62,44 @@ class PublishedVariables:
     Returns:
       The version of the newest, and them; None if the caller has them.
     """
-    key = tuple(names)
+    wanted = self._version()
+    if have == wanted:
+      return wanted, None
     with self._lock:
-      # First: what is fetched after that is as new, or newer.
-      version = Version(self._learner, self._steps())
-      if have == version:
-        return version, None
-      if key not in self._encoded or self._encoded[key][0] != version:
-        values = jax.device_get(self._source.get_variables(names))
-        encoded = pickle.dumps(values, protocol=pickle.HIGHEST_PROTOCOL)
-        self._encoded[key] = version, encoded
-      return self._encoded[key]
+      encoding = self._encodings.setdefault(tuple(names), _Encoding())
+    if not encoding.holds(wanted):
+      # Who asks while the learner steps waits for one that is made after that:
+      # the same for all who wait, and others with other names do not.
+      with encoding.lock:
+        if not encoding.holds(wanted):
+          # First: what is fetched after that is as new, or newer.
+          version = self._version()
+          values = jax.device_get(self._source.get_variables(names))
+          encoding.latest = (
+            version,
+            pickle.dumps(values, protocol=pickle.HIGHEST_PROTOCOL),
+          )
+    return encoding.latest
+
+  def _version(self) -> Version:
+    return Version(self._learner, self._steps())
+
+
+class _Encoding:
+  """Parameters of some names, encoded.
+
+  Attributes:
+    lock: who holds it encodes them anew.
+    latest: the last ones; at first older than any.
+  """
+
+  def __init__(self):
+    self.lock = threading.Lock()
+    self.latest: tuple[Version, bytes] = (Version("", -1.0), b"")
+
+  def holds(self, version: Version) -> bool:
+    """Whether the last ones are as new as that, or newer."""
+    return self.latest[0].steps >= version.steps
 
 
 class RemoteVariables:

@@ -45,6 +45,8 @@ def environment_variables(name: str) -> dict[str, str]:
   flags = os.environ.get("XLA_FLAGS", "")
   return {
     "JAX_PLATFORMS": "cpu",
+    # Its elder name; of a platform that is not there it makes an error.
+    "JAX_PLATFORM_NAME": "cpu",
     "CUDA_VISIBLE_DEVICES": "",
     **ONE_THREAD,
     "TF_NUM_INTRAOP_THREADS": "1",
