@@ -48,6 +48,7 @@ def _arrays(checkpoint):
     return dict(arrays)
 
 
+@pytest.mark.acme
 def test_an_old_learner_comes_back(old_run, capsys):
   before = _latest(old_run)
   assert before.version == 1
@@ -59,6 +60,7 @@ def test_an_old_learner_comes_back(old_run, capsys):
   assert _latest(old_run).path == before.path
 
 
+@pytest.mark.acme
 def test_an_old_run_goes_on(old_run, capsys):
   old = _arrays(_latest(old_run))
   evaluations = old_run / "logs" / "evaluator.csv"

@@ -623,12 +623,13 @@ def test_a_run_goes_on_in_reverb(
       {},
       r"does not fit into memory: 1,000,000,000,000 transitions of 28 bytes",
     ),
-    (
+    pytest.param(
       {"builder": QSMBuilder(HUGE_CONFIG)},
       {"replay": "reverb"},
       "max_replay_size must be at most 2,147,483,647 items for Reverb",
+      marks=pytest.mark.acme,
     ),
-    (
+    pytest.param(
       {
         "builder": QSMBuilder(
           dataclasses.replace(HUGE_CONFIG, max_replay_size=2 * 10**9)
@@ -636,6 +637,7 @@ def test_a_run_goes_on_in_reverb(
       },
       {"replay": "reverb"},
       r"does not fit into memory: 2,000,000,000 transitions of 1,598 bytes",
+      marks=pytest.mark.acme,
     ),
   ],
 )

@@ -306,6 +306,7 @@ def _require_learnt(tmp_path):
   assert checkpoint.metadata["counter"]["counts"]["learner_steps"] > 0
 
 
+@pytest.mark.acme
 def test_bare_dm_control_is_told_wrapper_by_wrapper(make_experiment):
   # What helps is taken, until nothing is wrong any more.
   from dm_control import suite
