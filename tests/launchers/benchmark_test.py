@@ -594,8 +594,7 @@ def check_loop(found):
 
 @pytest.mark.slow
 @pytest.mark.acme
-def test_the_loop_on_reverb(monkeypatch):
-  monkeypatch.setattr(loop, "_WARM_UP_STEPS", 20)
+def test_the_loop_on_reverb():
   check_loop(loop.measure("cartpole:balance", 80, "reverb", 4))
 
 
@@ -620,7 +619,8 @@ def check_rates(found, num_steps, elapsed):
   ],
 )
 def test_environment_steps_per_second(agent, num_envs, monkeypatch):
-  monkeypatch.setattr(rates, "_WARM_UP_STEPS", 20)
+  # Replay must hold a batch before updates begin.
+  monkeypatch.setattr(rates, "_WARM_UP_STEPS", 256)
   started = time.perf_counter()
   found = rates.measure(agent, num_envs, 40)
   check_rates(found, 40, time.perf_counter() - started)
