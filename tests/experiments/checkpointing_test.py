@@ -497,6 +497,22 @@ def test_what_is_linked_to_a_broken_checkpoint_is_read(tmp_path):
   assert _latest(tmp_path).path == second
 
 
+def test_a_broken_checkpoint_counts_for_nothing_in_later_saves(tmp_path):
+  checkpointer = checkpointing.Checkpointer(tmp_path, max_to_keep=2)
+  first = checkpointer.save(1, {}, {}, _link_or_write)
+  broken = checkpointer.save(
+    2, {}, {}, lambda folder, _: (folder / "extra").write_text("content")
+  )
+  (broken / "extra").write_text("CONTENT")
+  assert checkpointer.latest().path == first
+
+  third = checkpointer.save(3, {}, {}, _link_or_write)
+  # The one that the run went on from stays, and is what is linked to.
+  assert _names(tmp_path) == [first.name, third.name]
+  assert (third / "extra").samefile(first / "extra")
+  assert _latest(tmp_path).path == third
+
+
 def _fail_after_half(path, previous):
   (path / "half").write_text("half")
   raise OSError(errno.ENOSPC, "No space left on device")

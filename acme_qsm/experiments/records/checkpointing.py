@@ -166,6 +166,8 @@ class Checkpointer:
       raise ValueError(f"max_to_keep must be positive, got {max_to_keep}.")
     self._directory = Path(directory)
     self._max_to_keep = max_to_keep
+    # What `latest` has found broken: it counts for nothing from then on.
+    self._broken: set[Path] = set()
 
   def save(
     self,
@@ -227,6 +229,8 @@ class Checkpointer:
       name += f"-{max(revisions) + 1}"
     path = self._directory / name
     temporary = self._directory / f"{_TEMPORARY_PREFIX}{name}"
+    whole = [other for other in found if other not in self._broken]
+    previous = whole[-1] if whole else None
     try:
       temporary.mkdir()
       for item, item_arrays in arrays.items():
@@ -235,8 +239,8 @@ class Checkpointer:
         np.savez(buffer, **item_arrays)
         (temporary / f"{item}.npz").write_bytes(buffer.getbuffer())
       if write_extra is not None:
-        write_extra(temporary, found[-1] if found else None)
-      known = _describe_links(temporary, found[-1]) if found else {}
+        write_extra(temporary, previous)
+      known = _describe_links(temporary, previous) if previous else {}
       for file in sorted(temporary.rglob("*")):
         if file.is_file():
           relative = file.relative_to(temporary).as_posix()
@@ -284,6 +288,7 @@ class Checkpointer:
         raise
       except CheckpointError as error:
         logging.warning("Skipping the broken checkpoint %s: %s", path, error)
+        self._broken.add(path)
         problems.append(str(error))
     if problems:
       raise CheckpointError(
@@ -307,7 +312,7 @@ class Checkpointer:
     kept = {
       _parse_name(path)[0]: path
       for path in self._find()
-      if _parse_name(path) <= newest_key
+      if _parse_name(path) <= newest_key and path not in self._broken
     }
     keep = list(kept.values())[-self._max_to_keep :]
     try:

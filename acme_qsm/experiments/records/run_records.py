@@ -46,7 +46,7 @@ class RunRecords:
 
   def latest_checkpoint(self) -> Checkpoint | None:
     """The checkpoint to go on from, if there is any: see `Checkpointer`."""
-    checkpointer = self._checkpointer()
+    checkpointer = self._checkpointer
     return checkpointer.latest() if checkpointer else None
 
   def save(
@@ -67,7 +67,7 @@ class RunRecords:
       NonFiniteError: if a number of the learner's is a NaN or an infinity.
       OSError: if it cannot be written.
     """
-    checkpointer = self._checkpointer()
+    checkpointer = self._checkpointer
     if checkpointer is not None:
       checkpointer.save(
         state.actor_steps,
@@ -130,7 +130,9 @@ class RunRecords:
     assert self.path is not None
     return loggers.make_logger_factory(self.path)
 
+  @functools.cached_property
   def _checkpointer(self) -> Checkpointer | None:
+    """Made once: it knows which checkpoints it has found broken."""
     if self.path is None or self.checkpointing is None:
       return None
     return Checkpointer(
