@@ -136,10 +136,8 @@ def start(plan: "Plan", arguments: Arguments) -> "LaunchpadRun | RayRun":
 def watch(run: "LaunchpadRun | RayRun", arguments: Arguments) -> int:
   """Shows how a run does until it is over; returns the exit code."""
   try:
-    with (
-      interruption.Interruption() as interrupted,
-      Progress(arguments.num_steps, arguments.task) as progress,
-    ):
+    bar = Progress(arguments.num_steps, arguments.task)
+    with interruption.Interruption() as interrupted, bar as progress:
       status = _follow(run, interrupted, progress)
       phase = Phase(status["phase"])
       if phase is Phase.FINISHED:
