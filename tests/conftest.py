@@ -5,6 +5,7 @@ The core's tests, which do without this, have a conftest of their own.
 
 import dataclasses
 import importlib.util
+import signal
 import sys
 
 import tests.caches  # noqa: F401  # isort: skip
@@ -50,6 +51,9 @@ def _compile_quickly():
   yield
   jax.config.update("jax_disable_most_optimizations", False)
 
+
+# As in a terminal, where tests run under nohup, too: they send it.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 EPISODE_LENGTH = 20
 SMALL_CONFIG = QSMConfig(

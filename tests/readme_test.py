@@ -88,6 +88,7 @@ def test_python_examples_run(code, start):
   assert script.process.wait(DEADLINE) == 0, script.output()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", mark(TRAINING))
 def test_python_examples_train(code, start, tmp_path):
   script = start(code)

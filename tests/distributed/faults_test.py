@@ -362,6 +362,7 @@ class Scenario:
     run.wait_until(lambda: not run.processes(), running=False)
 
 
+@pytest.mark.slow
 def test_what_a_run_survives(
   launch, point_environment, disturbed, small_config, small_disk, tmp_path
 ):

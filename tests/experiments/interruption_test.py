@@ -9,14 +9,6 @@ import pytest
 from acme_qsm.experiments import interruption
 
 
-@pytest.fixture(autouse=True)
-def _no_nohup():
-  """Has SIGHUP end a process, as it does unless tests run under nohup."""
-  before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-  yield
-  signal.signal(signal.SIGHUP, before)
-
-
 @pytest.mark.parametrize(
   ("number", "code"),
   [

@@ -51,6 +51,7 @@ def mean_last_return(make_experiment, tmp_path, builder, num_steps):
   return np.mean(log["episode_return"][-LAST_EPISODES:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("builder", "num_steps", "learns"),
   # Who never learns does no better later.

@@ -70,13 +70,14 @@ def _assert_alike(first, second, tolerance=1e-3):
     (1, {}),
     # The policy's update at every second step, several steps at once, and no
     # new parameters for a while.
-    (
+    pytest.param(
       3,
       {
         "policy_update_period": 2,
         "num_sgd_steps_per_step": 2,
         "variable_update_period": 3,
       },
+      marks=pytest.mark.slow,
     ),
   ],
 )
@@ -115,6 +116,7 @@ def test_a_seed_is_what_it_is_alone(
   assert picture.read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.slow
 def test_seeds_and_single_runs_go_on_from_one_another(
   tmp_path, make_experiment
 ):
@@ -143,6 +145,7 @@ def test_seeds_and_single_runs_go_on_from_one_another(
     assert evaluations["actor_steps"][-1] == 81
 
 
+@pytest.mark.slow
 def test_a_seed_that_is_behind_catches_up(tmp_path, make_experiment, capsys):
   for seed, num_steps in ((0, 70), (1, 41)):
     run_experiment(

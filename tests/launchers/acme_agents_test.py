@@ -110,7 +110,9 @@ sys.exit(launcher.main(["--agent", "acme_sac", "--workdir", {str(workdir)!r}]))
 
 
 @pytest.mark.acme
-@pytest.mark.parametrize("agent", acme_agents.CONFIGS)
+@pytest.mark.parametrize(
+  "agent", [pytest.param("acme_sac", marks=pytest.mark.slow), "acme_td3"]
+)
 def test_an_agent_trains_and_goes_on(tmp_path, capfd, small_arguments, agent):
   workdir = tmp_path / "run"
   checkpoints = checkpointing.Checkpointer(workdir / "checkpoints")

@@ -170,6 +170,7 @@ def test_network_evaluations(config, expected):
   assert evaluations.count(config, action_size=6) == expected
 
 
+@pytest.mark.slow
 def test_what_is_measured_of_methods():
   configs = methods.list_configs()
   assert {methods.STANDARD, methods.DIVIDED, *methods.QUICK} <= set(configs)
@@ -260,6 +261,7 @@ def test_picture(tmp_path):
   assert path.read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.slow
 def test_the_core_s_parts_from_the_command_line(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(learner, "list_cases", lambda *_: [learner.Case()])
   command = ["--quick", "--parts", "learner", "acting", "methods"]

@@ -32,6 +32,7 @@ def find_node(run, label):
   raise AssertionError(f"There is no {label}.")
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_process_is_for_that_one_and_to_the_launcher_for_all(
   launch, tmp_path
 ):
@@ -88,6 +89,7 @@ def test_sigterm_to_one_process_is_for_that_one_and_to_the_launcher_for_all(
     assert learner_steps(run.latest()) > 100
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_one_process_to_many_and_back(
   launch, small_arguments, tmp_path
 ):

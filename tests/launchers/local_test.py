@@ -53,7 +53,11 @@ def _wait_for(condition, process, seconds=240):
 
 
 @pytest.mark.parametrize(
-  "replay", ["embedded", pytest.param("reverb", marks=pytest.mark.acme)]
+  "replay",
+  [
+    "embedded",
+    pytest.param("reverb", marks=[pytest.mark.acme, pytest.mark.slow]),
+  ],
 )
 def test_the_readme_command_trains_and_survives_sigkill(
   tmp_path, replay, capfd

@@ -245,6 +245,7 @@ def test_walls_reflect():
   np.testing.assert_allclose(boltzmann.fold(points), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_langevin_steps_draw_from_the_boltzmann_density():
   draw_actions = jax.jit(boltzmann.sample, static_argnums=(2, 3))
   entropies = []
@@ -342,6 +343,7 @@ def trained():
   return found
 
 
+@pytest.mark.slow
 def test_quadratic_is_learnt(trained):
   actions, error = trained["quadratic"]
   assert error < 0.02

@@ -8,6 +8,7 @@ import pytest
 from acme import specs
 from acme.adders import reverb as acme_adders
 
+import acme_qsm
 from acme_qsm import environments
 from acme_qsm.replay.adder import EmbeddedAdder
 from acme_qsm.replay.codec import TransitionCodec
@@ -71,7 +72,10 @@ def test_a_real_episode_gives_the_transitions_of_acmes_adder(
   acme_adder.reset()
   adder.flush()
 
-  theirs = [codec.pack(data[:5]) for data in take_all(client, "acme")]
+  theirs = [
+    codec.pack(acme_qsm.Transition(*data[:5]))
+    for data in take_all(client, "acme")
+  ]
   ours = take_all(client, TABLE)
   np.testing.assert_array_equal(rows_of(replay), ours)
   num_steps = len(steps) - 1

@@ -49,6 +49,7 @@ experiments.run_experiment(
 """
 
 
+@pytest.mark.slow
 def test_a_run_with_few_large_items_ends():
   # It can be ended from outside alone, when it waits for a batch for ever.
   done = subprocess.run(
@@ -150,7 +151,14 @@ def run_beside_each_other(table, pace):
   assert abs(drift) <= pace.half_width + 1e-6 * table.samples
 
 
-@pytest.mark.parametrize(("beside", "count"), [(False, 150), (True, 30)])
+@pytest.mark.parametrize(
+  ("beside", "count"),
+  [
+    (False, 30),
+    pytest.param(False, 150, marks=pytest.mark.slow),
+    pytest.param(True, 30, marks=pytest.mark.slow),
+  ],
+)
 def test_no_configuration_stops_for_ever(
   make_config, make_spec, serve, beside, count
 ):
