@@ -1,6 +1,6 @@
 """The adders against Acme's, through real Reverb."""
 
-import acme_qsm.acme_compat  # noqa: F401  # isort: skip
+import acme_qsm.acme_compat  # isort: skip
 
 import dm_env
 import numpy as np
