@@ -79,8 +79,7 @@ def fail(error: Exception, argv: "list | None") -> int:
     The exit code of a run that was not started.
   """
   name = (getattr(error, "name", None) or "").split(".")[0]
-  here = pathlib.Path(sys.prefix)
-  if argv is None and name in ACMES and here != ENVIRONMENT:
+  if argv is None and name in ACMES:
     try:
       require(name)
     except InstallationError as problem:
@@ -103,8 +102,16 @@ def require(*packages: str) -> None:
     for name in dict.fromkeys(packages)
     if not importlib.util.find_spec(name)
   ]
-  if missing:
-    run(sys.orig_argv[1:], ", ".join(missing))
+  if not missing:
+    return
+  names = ", ".join(missing)
+  # That would come here again, and so on without end.
+  if pathlib.Path(sys.prefix) == ENVIRONMENT:
+    raise InstallationError(
+      f"{ENVIRONMENT} lacks {names}; remove it, and the same command makes it "
+      "again."
+    )
+  run(sys.orig_argv[1:], names)
 
 
 def run(arguments: list, reason: str = "") -> None:

@@ -221,3 +221,22 @@ def test_without_uv_one_line_says_how_to_get_it(bare_clone):
   assert done.stderr.count("\n") == 1
   assert "and so is uv" in done.stderr
   assert "README.md says how" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["a_missing_package", "reverb"])
+def test_an_environment_that_lacks_a_package_is_not_gone_to_from_itself(
+  name, monkeypatch, capsys
+):
+  monkeypatch.setattr(installation, "ENVIRONMENT", pathlib.Path(sys.prefix))
+  monkeypatch.setattr(installation.importlib.util, "find_spec", lambda _: None)
+  monkeypatch.setattr(
+    installation, "run", lambda *_: pytest.fail("It goes there for ever.")
+  )
+  with pytest.raises(installation.InstallationError, match=f"lacks {name}; "):
+    installation.require(name)
+  if name in installation.ACMES:
+    missing = ModuleNotFoundError("No module", name=name)
+    assert installation.fail(missing, None) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "remove it" in error

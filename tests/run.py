@@ -45,6 +45,8 @@ def split(arguments: Sequence[str]) -> tuple[list[str], str]:
   for word in words:
     if word == "-m":
       marks = next(words, "")
+    elif word.startswith("-m"):
+      marks = word[2:].removeprefix("=")
     else:
       others.append(word)
   return others, marks

@@ -18,6 +18,7 @@ TESTS = pathlib.Path(__file__).parent
     ([], ([], "not slow")),
     (["-n", "0", "-m", "slow", "-x"], (["-n", "0", "-x"], "slow")),
     (["-m", ""], ([], "")),
+    (["-mslow", "--maxfail=1"], (["--maxfail=1"], "slow")),
   ],
 )
 def test_marks_are_taken_out_of_the_arguments(arguments, expected):

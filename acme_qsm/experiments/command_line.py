@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import importlib
 import os
+import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -125,7 +126,8 @@ def _import_own(agent: str) -> str:
   """The agent's name; of MODULE:NAME, whose module is imported.
 
   Raises:
-    ValueError: if there is no such module, or it cannot be one's name.
+    ValueError: if there is no such module, it cannot be one's name, or another
+      module of its name comes first.
   """
   module, separator, name = agent.rpartition(":")
   if not separator:
@@ -136,7 +138,7 @@ def _import_own(agent: str) -> str:
   folder = os.getcwd()
   own_modules.find_in(folder)
   try:
-    importlib.import_module(module)
+    imported = importlib.import_module(module)
   except ModuleNotFoundError as error:
     if error.name is None or not f"{module}.".startswith(f"{error.name}."):
       raise
@@ -144,6 +146,17 @@ def _import_own(agent: str) -> str:
       f"agent {agent!r}: there is no module {error.name!r} in {folder}, and "
       "none is installed."
     ) from error
+  path = pathlib.Path(folder, *module.split("."))
+  own = [path.with_suffix(".py"), path / "__init__.py"]
+  found = getattr(imported, "__file__", None)
+  if any(each.exists() for each in own) and (
+    found is None
+    or pathlib.Path(found).resolve() not in [each.resolve() for each in own]
+  ):
+    raise ValueError(
+      f"agent {agent!r}: the module {module!r} in {folder} has the name of "
+      f"{found or 'one of Python'}, which comes first: rename it."
+    )
   return name
 
 

@@ -159,3 +159,20 @@ def test_modules_that_are_not_there(agent, message, monkeypatch):
   with pytest.raises(ValueError, match=message):
     command_line.parse(command_line.Arguments, ["--agent", agent])
   assert "mine" not in methods.METHODS
+
+
+@pytest.mark.parametrize("name", ["json", "sys", "other_own"])
+def test_a_module_whose_name_another_has(name, tmp_path, monkeypatch):
+  first = tmp_path / "first"
+  first.mkdir()
+  (first / "other_own.py").touch()
+  here = tmp_path / "here"
+  here.mkdir()
+  (here / f"{name}.py").touch()
+  monkeypatch.chdir(here)
+  monkeypatch.setattr(sys, "path", [str(first), *sys.path])
+  monkeypatch.setenv("ACME_QSM_MODULES", "")
+  monkeypatch.delitem(sys.modules, "other_own", raising=False)
+  with pytest.raises(ValueError, match=f"{name}' in .* comes first: rename"):
+    command_line.parse(local.Arguments, ["--agent", f"{name}:qsm"], "")
+  sys.modules.pop("other_own", None)
