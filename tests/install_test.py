@@ -96,7 +96,7 @@ def test_pip_installs_what_runs_in_one_process(tmp_path, venv):
 def test_uv_installs_acme(tmp_path, venv):
   folder, variables = venv
   uv = " ".join(installation.find_uv())
-  install = f"{uv} pip install '.[acme]'"
+  install = f"{uv} pip install --python {folder} '.[acme]'"
   run(["bash", "-c", install], cwd=ROOT, env=variables)
   code = "import acme_qsm.acme_compat, acme.agents.jax.sac, launchpad, reverb"
   run([str(folder / "bin" / "python"), "-c", code], cwd=tmp_path)

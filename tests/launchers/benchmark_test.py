@@ -547,7 +547,8 @@ def check_replay(found, num_transitions, elapsed):
   assert 0 <= found["learner_wait_share"] < 1
   # Two observations, an action, a reward and a discount.
   assert found["raw_bytes_per_transition"] == 4 * (2 * 17 + 6 + 2)
-  assert found["bytes_per_transition"] > 0
+  # Of so few it may be less than what the process gives back meanwhile.
+  assert np.isfinite(found["bytes_per_transition"])
   assert found["peak_bytes_per_transition"] >= found["bytes_per_transition"]
 
 
