@@ -133,7 +133,9 @@ def smooth_value(
   below = mean > value
   end = jnp.where(below, atoms[0], atoms[-1])
   # The Gaussian's part p of p mean + (1 - p) end = value.
-  part = jnp.clip((value - end) / (mean - end), 0.0, 1.0)[:, None]
+  part = jnp.clip((value - end) / (mean - end), 0.0, 1.0)
+  # Where so little is smoothed that all is at the end anyway: not 0 / 0.
+  part = jnp.where(mean == end, 0.0, part)[:, None]
   at_end = jnp.where(
     below[:, None],
     jnp.arange(atoms.size) == 0,

@@ -138,6 +138,12 @@ def test_smoothing_keeps_the_value(low, high, num_atoms):
   np.testing.assert_allclose(target[inside], expected, atol=1e-4)
 
 
+def test_hardly_any_smoothing_leaves_the_ends_as_they_are():
+  atoms = jnp.linspace(0.0, 200.0, 101)
+  found = losses.smooth_value(jnp.array([0.0, 100.0, 200.0]), atoms, 0.05)
+  np.testing.assert_allclose(found, np.eye(101)[[0, 50, 100]], atol=1e-6)
+
+
 @pytest.mark.parametrize(
   ("reward", "value"), [(0.0, 0.0), (2.0, 200.0), (1.0, 100.0)]
 )
