@@ -176,7 +176,6 @@ os.wait()
     [sys.executable, "-c", code],
     capture_output=True,
     text=True,
-    cwd=tmp_path,  # Where JAX makes its cache's folder.
     env={
       **os.environ,
       "JAX_PLATFORMS": "cuda",

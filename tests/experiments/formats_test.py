@@ -48,6 +48,22 @@ def _arrays(checkpoint):
     return dict(arrays)
 
 
+def test_langevin_dynamics_of_an_old_run_keep_their_density():
+  old = {"langevin": True, "q_score_scale": 10.0, "action_gradient_clip": 5.0}
+  new = {**old, "q_score_scale": 5.0, "action_gradient_clip": 2.5}
+
+  def upgrade(fields):
+    saved = {formats.VERSION_KEY: 2, "config": fields}
+    return formats.upgrade_config(saved)["config"]
+
+  assert upgrade(old) == new
+  assert upgrade({**old, "action_gradient_clip": None})["q_score_scale"] == 5.0
+  # Not of others, and not twice.
+  assert upgrade({**old, "langevin": False})["q_score_scale"] == 10.0
+  current = {**new, "posterior_variance": "fixed_small"}
+  assert upgrade(current) == current
+
+
 @pytest.mark.acme
 def test_an_old_learner_comes_back(old_run, capsys):
   before = _latest(old_run)

@@ -71,7 +71,26 @@ def upgrade_config(found: Mapping[str, Any]) -> dict[str, Any]:
   if version == 1 and "builder" in config:
     builder = config.pop("builder")
     config["agent"] = AGENTS_1.get(builder, builder)
+  if "config" in config:
+    config["config"] = _upgrade_langevin(config["config"])
   return config
+
+
+def _upgrade_langevin(fields: Any) -> Any:
+  """Halves the scale of Langevin dynamics that drew exp(scale Q).
+
+  Since fields have a `posterior_variance`, they draw exp(2 scale Q), as the
+  reverse process does.
+  """
+  if not isinstance(fields, Mapping) or "posterior_variance" in fields:
+    return fields
+  if not fields.get("langevin"):
+    return fields
+  halved = ("q_score_scale", "action_gradient_clip")
+  return {
+    name: value / 2 if name in halved and value is not None else value
+    for name, value in fields.items()
+  }
 
 
 def leaf_names(version: int, wanted: frozenset[str]) -> Callable[[str], str]:
