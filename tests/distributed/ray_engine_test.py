@@ -6,6 +6,7 @@ How Ray itself runs such a run is `launchers/ray_test.py`'s to show.
 import dataclasses
 import math
 import pickle
+import signal
 import sys
 import threading
 import types
@@ -15,10 +16,12 @@ import pytest
 from acme_qsm.distributed import program
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination import run_coordinator
+from acme_qsm.distributed.coordination.coordinator import Coordinator
 from acme_qsm.distributed.coordination.run_coordinator import CoordinatorConfig
 from acme_qsm.distributed.engines import ray_engine
 from acme_qsm.distributed.plan import Plan
 from acme_qsm.experiments import CheckpointingConfig
+from acme_qsm.experiments import interruption
 from acme_qsm.experiments.config import ExperimentError
 from acme_qsm.experiments.records import workdir
 
@@ -315,3 +318,28 @@ def test_who_cannot_be_run_is_given_up_and_who_is_silent_killed(start):
   assert cluster.killed == [(processes["learner"], False)]
   nodes = run.client.call("status")["nodes"]
   assert nodes["actor_1"]["state"] == "given up"
+
+
+def test_a_process_leaves_to_the_launcher_what_comes_to_all(monkeypatch):
+  monkeypatch.setattr("faulthandler.enable", lambda: None)
+  coordinator = Coordinator(1, 10)
+  # So that it ends once it has reported.
+  coordinator.lost("actor_0", "its environment failed", True)
+  functions = {
+    name: getattr(coordinator, name) for name in ("status", "report")
+  }
+  server = rpc.Server(functions, KEY, "127.0.0.1")
+  before = {
+    number: signal.signal(number, signal.SIG_DFL)
+    for number in interruption.LAUNCHERS
+  }
+  try:
+    ray_engine._Process().run(
+      "actor_0", b"no run", KEY, server.address, host="127.0.0.1", log=None
+    )
+    left = {signal.getsignal(number) for number in before}
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
+    server.stop()
+  assert left == {signal.SIG_IGN}

@@ -32,6 +32,7 @@ from acme_qsm.distributed.coordination.messages import GIVEN_UP
 from acme_qsm.distributed.processes import process
 from acme_qsm.distributed.processes import reaper
 from acme_qsm.distributed.processes import supervision
+from acme_qsm.experiments import interruption
 from acme_qsm.experiments.config import ExperimentError
 from acme_qsm.replay.listening import addresses
 
@@ -78,6 +79,9 @@ class _Process:
       host: the IP address to listen on; None for this machine's in the cluster.
       log: the file that its output is appended to.
     """
+    # Ray's own processes were not started by the launcher where they belong to
+    # a cluster, which may tell all of them.
+    interruption.leave_to_launcher()
     host = host or _own_address()
     client = rpc.Client(coordinator, key)
     try:
