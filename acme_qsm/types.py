@@ -64,11 +64,6 @@ class Transition(NamedTuple):
   next_observation: Any
   extras: Any = ()
 
-  @property
-  def has_extras(self) -> bool:
-    """Whether there are any."""
-    return are_given(self.extras)
-
 
 @dataclasses.dataclass(frozen=True)
 class ArraySpec:

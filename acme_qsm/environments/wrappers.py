@@ -512,19 +512,10 @@ def _float_spec(spec: Any) -> specs.Array:
 
 def _require_fields(fields: Any) -> None:
   """Raises ValueError unless specs are of arrays in a dictionary."""
-  wrong = (
-    "observations"
-    if not isinstance(fields, Mapping)
-    else next(
-      (
-        f"observations[{name!r}]"
-        for name, spec in fields.items()
-        if not specs_lib.is_array(spec)
-      ),
-      None,
-    )
+  is_plain = isinstance(fields, Mapping) and all(
+    map(specs_lib.is_array, fields.values())
   )
-  if wrong is not None or not fields:
+  if not is_plain or not fields:
     raise ValueError(
       "ConcatenatedObservations needs observations that are a dictionary of "
       f"arrays, got {specs_lib.in_a_line(fields)}; for others there are "

@@ -10,7 +10,6 @@ import itertools
 import os
 import pathlib
 import signal
-import subprocess
 import sys
 import time
 
@@ -29,6 +28,7 @@ from acme_qsm.experiments.records.loggers import read_csv
 from acme_qsm.replay import reverb_server
 from acme_qsm.replay import reverb_tables
 from acme_qsm.replay.listening import bind as listening
+from tests import small_disk as small_disks
 from tests.distributed.bad_connection import BadConnection
 
 pytestmark = [pytest.mark.acme, pytest.mark.launchpad]
@@ -109,17 +109,8 @@ class SlowBuilder(QSMBuilder):
 @pytest.fixture
 def small_disk(tmp_path):
   """A folder on a file system of its own, soon full; None without root."""
-  path = tmp_path / "disk"
-  path.mkdir()
-  mounted = subprocess.run(
-    ["mount", "-t", "tmpfs", "-o", "size=128m", "tmpfs", path],
-    capture_output=True,
-  )
-  if mounted.returncode:
-    yield None
-    return
-  yield path
-  subprocess.run(["umount", "--lazy", path], check=True)
+  with small_disks.mounted(tmp_path / "disk", "128m") as disk:
+    yield disk
 
 
 def fill(path):

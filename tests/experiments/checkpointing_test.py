@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from dm_env import specs
 import acme_qsm
 from acme_qsm import types
 from acme_qsm.experiments.records import checkpointing
+from tests.small_disk import small_disk
 
 
 class Point(NamedTuple):
@@ -552,16 +552,7 @@ def test_a_failed_save_leaves_all_as_it_was(
 
 
 def test_a_full_disk_leaves_all_as_it_was(tmp_path):
-  if os.geteuid() != 0 or shutil.which("mount") is None:
-    pytest.skip("mounting a small disk needs root")
-  disk = tmp_path / "disk"
-  disk.mkdir()
-  mount = subprocess.run(
-    ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], check=False
-  )
-  if mount.returncode:
-    pytest.skip("mounting is not allowed here")
-  try:
+  with small_disk(tmp_path / "disk", "256k") as disk:
     checkpointer = checkpointing.Checkpointer(disk)
     _save(checkpointer, 1)
     with pytest.raises(OSError, match="No space left"):
@@ -574,8 +565,6 @@ def test_a_full_disk_leaves_all_as_it_was(tmp_path):
       checkpointing.write_atomically(path, bytes(1_000_000))
     assert path.read_text() == "old"
     assert _names(disk) == ["file", "step_000000000001"]
-  finally:
-    subprocess.run(["umount", disk], check=True)
 
 
 # Forks a process per line it reads (importing again would take its time), which

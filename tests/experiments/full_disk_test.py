@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import subprocess
 
 import pytest
 
@@ -12,22 +11,14 @@ from acme_qsm.experiments import run_seeds
 from acme_qsm.experiments.records import checkpointing
 from acme_qsm.experiments.records.disk import SaveError
 from acme_qsm.experiments.records.loggers import read_csv
+from tests import small_disk as small_disks
 
 
 @pytest.fixture
 def small_disk(tmp_path):
   """A folder on a file system of its own, which is soon full."""
-  path = tmp_path / "disk"
-  path.mkdir()
-  mounted = subprocess.run(
-    ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", path],
-    capture_output=True,
-    text=True,
-  )
-  if mounted.returncode:
-    pytest.skip(f"mounting a small disk needs root: {mounted.stderr}")
-  yield path
-  subprocess.run(["umount", "--lazy", path], check=True)
+  with small_disks.small_disk(tmp_path / "disk", "8m") as disk:
+    yield disk
 
 
 class _Filling:

@@ -19,6 +19,7 @@ from acme_qsm.replay.embedded import EmbeddedReplay
 from acme_qsm.replay.embedded import Sample
 from acme_qsm.replay.pacing import Pace
 from acme_qsm.types import NonFiniteError
+from tests.small_disk import small_disk
 
 PACE = Pace(samples_per_insert=8.0, min_size=4, middle=32.0, half_width=100.0)
 
@@ -456,16 +457,7 @@ def test_linked_files_are_verified_all_the_same(small_files, tmp_path):
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(small_files, tmp_path):
-  if os.geteuid() != 0 or shutil.which("mount") is None:
-    pytest.skip("mounting a small disk needs root")
-  disk = tmp_path / "disk"
-  disk.mkdir()
-  mount = subprocess.run(
-    ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], check=False
-  )
-  if mount.returncode:
-    pytest.skip("mounting is not allowed here")
-  try:
+  with small_disk(tmp_path / "disk", "256k") as disk:
     replay = make_replay(max_size=1_000)
     checkpointer = Checkpointer(disk)
     insert(replay, 0, 50)
@@ -483,8 +475,6 @@ def test_a_full_disk_leaves_the_checkpoint_before(small_files, tmp_path):
     restored = make_replay(max_size=1_000)
     restored.restore(checkpointer.latest().path / "replay")
     assert_holds(restored, 0, 1_000)
-  finally:
-    subprocess.run(["umount", disk], check=True)
 
 
 # Forks a process per line it reads (importing again would take its time), which

@@ -15,6 +15,7 @@ import reverb
 import tensorflow as tf
 
 from acme_qsm.replay import reverb_server
+from tests.small_disk import small_disk
 
 pytestmark = pytest.mark.acme
 
@@ -88,16 +89,8 @@ def test_a_failed_save_leaves_nothing_behind(tmp_path):
 
 def test_a_disk_that_is_full_sooner_or_later(tmp_path):
   """Reverb's own errors differ by what it could not write."""
-  disk, page = tmp_path / "disk", 4096
-  disk.mkdir()
-  mounted = subprocess.run(
-    ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk],
-    capture_output=True,
-    text=True,
-  )
-  if mounted.returncode:
-    pytest.skip(f"mounting a small disk needs root: {mounted.stderr}")
-  try:
+  page = 4096
+  with small_disk(tmp_path / "disk", "1m") as disk:
     staging, ballast = disk / "staging", disk / "ballast"
     with serving("1", staging=staging) as server:
       random = np.random.default_rng(0)
@@ -115,8 +108,6 @@ def test_a_disk_that_is_full_sooner_or_later(tmp_path):
         assert list(staging.iterdir()) == []
       ballast.unlink()
       reverb_server.save(server.client, staging, disk / "saved")
-  finally:
-    subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 @pytest.mark.parametrize(("width", "lifted"), [(15.0, True), (16.0, False)])
