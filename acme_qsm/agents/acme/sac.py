@@ -1,97 +1,42 @@
-"""What Acme's own agents are made of: from our configurations to Acme's."""
-
-import acme_qsm.acme_compat  # noqa: F401  # isort: skip
+"""Acme's SAC as an agent of the launchers."""
 
 import dataclasses
-import functools
-from collections.abc import Callable
 from typing import Any
-from typing import NamedTuple
+from typing import ClassVar
 
-from acme import specs
-from acme.agents.jax import sac
-from acme.agents.jax import td3
-
-from acme_qsm.agents.acme_agents import AcmeConfig
-from acme_qsm.agents.acme_agents import AcmeSACConfig
-from acme_qsm.agents.acme_agents import AcmeTD3Config
-from acme_qsm.agents.acme_builder import AcmeBuilder
+from acme_qsm import configuration
+from acme_qsm.agents.acme.agent import AcmeConfig
 
 
-def _make_sac_policy(
-  config: AcmeConfig,
-  networks: sac.SACNetworks,
-  environment_spec: specs.EnvironmentSpec,
-  evaluation: bool,
-) -> Any:
-  del config, environment_spec
-  return sac.apply_policy_and_sample(networks, eval_mode=evaluation)
+@dataclasses.dataclass(frozen=True)
+class AcmeSACConfig(AcmeConfig):
+  """What Acme's SAC can be told; the defaults are Acme's.
 
-
-def _make_td3_policy(
-  config: AcmeTD3Config,
-  networks: td3.TD3Networks,
-  environment_spec: specs.EnvironmentSpec,
-  evaluation: bool,
-) -> Any:
-  return td3.get_default_behavior_policy(
-    networks, environment_spec.actions, 0.0 if evaluation else config.sigma
-  )
-
-
-class _Agent(NamedTuple):
-  """An agent's parts in Acme, and what makes its policies."""
-
-  builder: Any
-  config: Any
-  make_networks: Callable[..., Any]
-  make_policy: Callable[..., Any]
-
-
-_AGENTS = {
-  AcmeSACConfig: _Agent(
-    sac.SACBuilder, sac.SACConfig, sac.make_networks, _make_sac_policy
-  ),
-  AcmeTD3Config: _Agent(
-    td3.TD3Builder, td3.TD3Config, td3.make_networks, _make_td3_policy
-  ),
-}
-
-
-def make_builder(config: AcmeConfig) -> AcmeBuilder:
-  """Makes an agent's builder.
-
-  Args:
-    config: the agent's configuration.
-
-  Returns:
-    The builder of dm-acme 0.4.0, in the adapter.
+  Attributes:
+    learning_rate: Adam's, for the policy and the critics.
+    reward_scale: factor of the rewards.
+    entropy_coefficient: of the policy's entropy; None to adapt it.
+    target_entropy: the entropy, in nats, that it is adapted to; 0 where it is
+      not adapted.
+    tau: the step of the target critics towards the online ones, in (0, 1].
   """
-  agent = _AGENTS[type(config)]
-  fields = {
-    field.name: getattr(config, field.name)
-    for field in dataclasses.fields(config)
-    # Of the networks, not of the builder.
-    if field.name != "hidden_layer_sizes"
-  }
-  return AcmeBuilder(
-    functools.partial(agent.builder, agent.config(**fields)),
-    functools.partial(agent.make_policy, config),
-  )
 
+  acme_name: ClassVar[str] = "SAC"
 
-def make_networks(
-  environment_spec: specs.EnvironmentSpec, config: AcmeConfig
-) -> Any:
-  """Makes an agent's networks.
+  learning_rate: float = configuration.positive(3e-4)
+  reward_scale: float = configuration.positive(1.0)
+  entropy_coefficient: float | None = configuration.non_negative(None)
+  target_entropy: float = 0.0
+  tau: float = configuration.unit_interval(0.005, "(]")
 
-  Args:
-    environment_spec: the environment's spec.
-    config: the agent's configuration.
+  def __post_init__(self):
+    super().__post_init__()
+    if self.entropy_coefficient is not None and self.target_entropy:
+      self.fail("target_entropy", "0 where entropy_coefficient is given")
 
-  Returns:
-    Acme's networks, of its own architecture.
-  """
-  return _AGENTS[type(config)].make_networks(
-    environment_spec, config.hidden_layer_sizes
-  )
+  def make_policy(
+    self, networks: Any, environment_spec: Any, evaluation: bool
+  ) -> Any:
+    """Makes Acme's policy: a sample, or the mode for evaluation."""
+    del environment_spec
+    return self.load().apply_policy_and_sample(networks, eval_mode=evaluation)
