@@ -21,7 +21,7 @@ from acme_qsm import experiments
 from acme_qsm.environments import pool
 from acme_qsm.experiments import command_line
 from acme_qsm.experiments import surroundings
-from acme_qsm.experiments.local_replay import ReplayKind
+from acme_qsm.experiments.one_process.local_replay import ReplayKind
 from acme_qsm.experiments.records.checkpointing import CheckpointError
 from acme_qsm.experiments.records.disk import SaveError
 from acme_qsm.types import InvalidValueError
