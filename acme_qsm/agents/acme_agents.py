@@ -60,7 +60,7 @@ class AcmeSACConfig(AcmeConfig):
     entropy_coefficient: of the policy's entropy; None to adapt it.
     target_entropy: the entropy, in nats, that it is adapted to; 0 where it is
       not adapted.
-    tau: the step of the target critics towards the newest ones, in (0, 1].
+    tau: the step of the target critics towards the online ones, in (0, 1].
   """
 
   learning_rate: float = configuration.positive(3e-4)
