@@ -17,11 +17,11 @@ from acme_qsm.distributed.nodes.run import Run
 from acme_qsm.distributed.nodes.run import RunIsOverError
 from acme_qsm.distributed.nodes.variables import RemoteVariables
 from acme_qsm.distributed.processes import supervision
-from acme_qsm.experiments import environments
+from acme_qsm.experiments import environment_groups
 from acme_qsm.experiments.counts import ACTOR_STEPS
 from acme_qsm.experiments.counts import LEARNER_STEPS
 from acme_qsm.experiments.records import metrics
-from acme_qsm.replay import values
+from acme_qsm.replay import validation
 from acme_qsm.types import InvalidValueError
 
 # An environment that makes fewer steps than these before it fails has failed
@@ -78,7 +78,7 @@ class _Actor:
     self._actor.update(wait=True)
     while True:
       try:
-        with environments.opened(self._make_environment) as environment:
+        with environment_groups.opened(self._make_environment) as environment:
           # The first time, which is when its policy first acts.
           self._link.state = COMPILING
           while True:
@@ -138,7 +138,7 @@ class _Actor:
     action = self._actor.select_action(timestep.observation)
     self._link.state = "acting"
     timestep = environment.step(action)
-    reward = values.take_number("reward", timestep.reward, number)
+    reward = validation.take_number("reward", timestep.reward, number)
     self._actor.observe(action, timestep)
     for observer in self._run.experiment.observers:
       observer.observe(environment.environment, timestep, action)
