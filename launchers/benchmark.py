@@ -28,7 +28,7 @@ from collections.abc import Sequence
 from concurrent import futures
 from typing import Any
 
-from acme_qsm import lazy
+from acme_qsm import needs
 from acme_qsm.experiments.surroundings import launcher
 from launchers.benchmarks import acting
 from launchers.benchmarks import learner
@@ -213,7 +213,7 @@ def _measure_replay(arguments: argparse.Namespace) -> dict[str, Any]:
       )
     }
     try:
-      reverb = lazy.load("launchers.benchmarks.reverb_replay", "It")
+      reverb = needs.load("launchers.benchmarks.reverb_replay", "It")
       for name, (kind, per_item) in _REPLAYS.items():
         if kind != "reverb" or (arguments.quick and per_item > 1):
           continue

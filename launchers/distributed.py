@@ -15,6 +15,7 @@ if __name__ == "__main__":
   installation.check()
 
 import dataclasses
+import importlib
 import os
 import signal
 import time
@@ -25,12 +26,12 @@ from typing import Literal
 
 from absl import flags
 
-from acme_qsm import lazy
+from acme_qsm import needs
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.messages import Phase
 from acme_qsm.distributed.display import Display
 from acme_qsm.distributed.processes import fork_server
-from acme_qsm.experiments import preparation
+from acme_qsm.experiments.config import require_at_least
 from acme_qsm.experiments.counts import ACTOR_STEPS
 from acme_qsm.experiments.counts import LEARNER_STEPS
 from acme_qsm.experiments.surroundings import interruption
@@ -84,6 +85,7 @@ def main(argv: list[str] | None = None) -> int:
       [flag for flag in given if flag not in launchpad_flags],
       __doc__,
     )
+    require_at_least(1, num_actors=arguments.num_actors)
     if argv is None:
       installation.require("launchpad", "reverb", arguments.engine)
     if (arguments.engine, arguments.launch_type) == ("launchpad", "local_mp"):
@@ -91,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
       fork_server.start_once()
     experiment = command_line.make_experiment(arguments)
     # What takes long is not needed to help, or to refuse a flag.
-    program = lazy.load(
+    program = needs.load(
       "acme_qsm.distributed.program", "A run in many processes"
     )
     plan = program.plan_experiment(
@@ -116,6 +118,7 @@ def main(argv: list[str] | None = None) -> int:
       "replay; and nothing is encrypted."
     )
   print(f"Launched in {arguments.directory}; logs of each process in logs/.")
+  preparation = importlib.import_module("acme_qsm.experiments.preparation")
   warning = preparation.warn_of_no_learning(experiment)
   if warning is not None:
     print(warning)

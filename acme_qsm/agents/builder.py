@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
 
-from acme_qsm import lazy
+import jax
+
 from acme_qsm import methods
+from acme_qsm import needs
 from acme_qsm import types
 from acme_qsm.agents.actor import Actor
 from acme_qsm.agents.actor import Adder
@@ -23,10 +25,9 @@ from acme_qsm.agents.learner import Sample
 from acme_qsm.agents.seeds_actor import SeedsActor
 from acme_qsm.agents.seeds_learner import SeedRecords
 from acme_qsm.agents.seeds_learner import SeedsLearner
-from acme_qsm.core import ActorCriticConfig
+from acme_qsm.configs.actor_critic import ActorCriticConfig
+from acme_qsm.configs.qsm import QSMConfig
 from acme_qsm.core import Policy
-from acme_qsm.deferred import jax
-from acme_qsm.methods.qsm import QSMConfig
 from acme_qsm.replay import memory_limit
 from acme_qsm.replay.adder import EmbeddedAdder
 from acme_qsm.replay.codec import TransitionCodec
@@ -216,7 +217,7 @@ class DiffusionBuilder:
         n_step=config.n_step,
         discount=config.discount,
       )
-    reverb_adder = lazy.load(
+    reverb_adder = needs.load(
       "acme_qsm.replay.reverb_adder", "An adder to Reverb"
     )
     return reverb_adder.NStepTransitionAdder(
@@ -392,7 +393,7 @@ class QSMBuilder(DiffusionBuilder):
 
 
 def _load_reverb_tables() -> Any:
-  return lazy.load("acme_qsm.replay.reverb_tables", "Replay in Reverb")
+  return needs.load("acme_qsm.replay.reverb_tables", "Replay in Reverb")
 
 
 def _variables_name(policy: Policy) -> str:

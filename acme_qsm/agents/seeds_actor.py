@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import dm_env
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from acme_qsm import types
@@ -16,8 +18,6 @@ from acme_qsm.agents.actor import Adder
 from acme_qsm.agents.actor import put_on_cpu
 from acme_qsm.agents.actor import select_actions
 from acme_qsm.agents.actor import VariableSource
-from acme_qsm.deferred import jax
-from acme_qsm.deferred import jnp
 
 
 class SeedsActor:

@@ -10,11 +10,12 @@ from typing import NamedTuple
 from typing import Protocol
 from typing import TypeAlias
 
+import jax
+import jax.numpy as jnp
+
 from acme_qsm import types
+from acme_qsm.configs.actor_critic import ActorCriticConfig
 from acme_qsm.core import normalization
-from acme_qsm.core.config import ActorCriticConfig
-from acme_qsm.deferred import jax
-from acme_qsm.deferred import jnp
 
 Sampler: TypeAlias = Callable[
   [types.Params, "jax.Array", "jax.Array"], "jax.Array"

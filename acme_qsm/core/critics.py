@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-from typing import Literal
 from typing import TypeAlias
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from acme_qsm import losses
 from acme_qsm import networks as networks_lib
 from acme_qsm import types
+from acme_qsm.configs.actor_critic import ActorCriticConfig
+from acme_qsm.configs.actor_critic import CategoricalTarget
+from acme_qsm.configs.actor_critic import GradientCritic
 from acme_qsm.core import acting
-from acme_qsm.core.config import ActorCriticConfig
-from acme_qsm.core.config import CategoricalTarget
-from acme_qsm.deferred import jax
-from acme_qsm.deferred import jnp
 
 CriticLoss: TypeAlias = Callable[
   [types.Params, types.Params, types.Transition, "jax.Array"],
@@ -24,8 +24,6 @@ CriticLoss: TypeAlias = Callable[
 ]
 """(critics' parameters, target critics', transitions, next action [B, A]) ->
 (loss [], metrics)."""
-
-GradientCritic = Literal["mean", "lowest"]
 
 
 # Floating point's 1 / (1 - discount) may be a bit more than it is on paper.

@@ -8,18 +8,19 @@ from collections.abc import Mapping
 from typing import Any
 from typing import NamedTuple
 
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
 from acme_qsm import types
+from acme_qsm.configs.actor_critic import ActorCriticConfig
 from acme_qsm.core import acting
 from acme_qsm.core import critics
 from acme_qsm.core import normalization
 from acme_qsm.core import updates
-from acme_qsm.core.config import ActorCriticConfig
 from acme_qsm.core.method import Context
 from acme_qsm.core.method import Method
-from acme_qsm.deferred import chex
-from acme_qsm.deferred import jax
-from acme_qsm.deferred import jnp
-from acme_qsm.deferred import optax
 
 # Of a batch: 256 samples, about the cost of the critics' target.
 _DIAGNOSED_OBSERVATIONS = 32

@@ -10,14 +10,15 @@ from typing import Any
 from typing import NamedTuple
 from typing import TypeAlias
 
+import jax
+
 from acme_qsm import configuration
 from acme_qsm import networks as networks_lib
 from acme_qsm import types
+from acme_qsm.configs.actor_critic import ActorCriticConfig
 from acme_qsm.core import acting
 from acme_qsm.core import critics
 from acme_qsm.core import sampling
-from acme_qsm.core.config import ActorCriticConfig
-from acme_qsm.deferred import jax
 
 
 class Context(NamedTuple):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from acme_qsm.deferred import jax
-from acme_qsm.deferred import jnp
+import jax
+import jax.numpy as jnp
 
 # A standard deviation below this is taken for it: a constant stays small.
 _LEAST_VARIANCE = 1e-6

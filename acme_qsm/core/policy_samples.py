@@ -5,17 +5,14 @@ For methods whose denoiser learns what the policy itself draws.
 
 from __future__ import annotations
 
-import typing
+import jax
+import jax.numpy as jnp
 
 from acme_qsm import diffusion
 from acme_qsm import losses
 from acme_qsm import types
 from acme_qsm.core import acting
-from acme_qsm.deferred import jax
-from acme_qsm.deferred import jnp
-
-if typing.TYPE_CHECKING:
-  from acme_qsm.networks import DiffusionNetworks
+from acme_qsm.networks import DiffusionNetworks
 
 
 def draw(

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import functools
-import typing
+
+import jax
+import jax.numpy as jnp
 
 from acme_qsm import diffusion
 from acme_qsm import types
+from acme_qsm.configs.diffusion import DiffusionConfig
 from acme_qsm.core.acting import Sampler
-from acme_qsm.core.config import DiffusionConfig
-from acme_qsm.deferred import jax
-from acme_qsm.deferred import jnp
-
-if typing.TYPE_CHECKING:
-  from acme_qsm.networks import DiffusionNetworks
+from acme_qsm.networks import DiffusionNetworks
 
 
 def make_schedule(

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
+import optax
+
 from acme_qsm import types
-from acme_qsm.core.config import ActorCriticConfig
-from acme_qsm.deferred import jax
-from acme_qsm.deferred import jnp
-from acme_qsm.deferred import optax
+from acme_qsm.configs.actor_critic import ActorCriticConfig
 
 
 class Update(NamedTuple):

@@ -14,6 +14,7 @@ from acme_qsm.distributed.plan import Plan
 from acme_qsm.experiments import preparation
 from acme_qsm.experiments.config import ExperimentConfig
 from acme_qsm.experiments.config import ExperimentError
+from acme_qsm.experiments.config import require_at_least
 from acme_qsm.replay.listening import addresses
 
 if typing.TYPE_CHECKING:
@@ -57,7 +58,7 @@ def make_distributed_experiment(
     ExperimentError: if an argument, the environment or the work directory
       cannot be used.
   """
-  preparation.require_at_least(1, num_actors_per_node=num_actors_per_node)
+  require_at_least(1, num_actors_per_node=num_actors_per_node)
   plan = plan_experiment(
     experiment,
     num_actors,
@@ -101,7 +102,7 @@ def plan_experiment(
     ExperimentError: if an argument, the environment or the work directory
       cannot be used.
   """
-  preparation.require_at_least(1, num_actors=num_actors)
+  require_at_least(1, num_actors=num_actors)
   if experiment.environment_group_factory is not None:
     raise ExperimentError(
       "environment_group_factory must be None: each actor has one environment."

@@ -12,9 +12,9 @@ from typing import Any
 from acme_qsm import specs
 from acme_qsm.experiments import environment_groups
 from acme_qsm.experiments import time_steps
+from acme_qsm.experiments.config import EvaluationSchedule
 from acme_qsm.experiments.config import ExperimentConfig
 from acme_qsm.experiments.config import ExperimentError
-from acme_qsm.experiments.evaluation import EvaluationSchedule
 from acme_qsm.experiments.parts import AgentParts
 from acme_qsm.experiments.records import workdir as workdir_lib
 from acme_qsm.experiments.surroundings import output
@@ -136,13 +136,6 @@ def _make_logger(
   """Makes a seed's logger, the seed's number in place of the instance."""
   del instance
   return make_logger(label, steps_key, number)
-
-
-def require_at_least(least: int, **arguments: int) -> None:
-  """Raises ExperimentError, which names it, for an argument that is less."""
-  for name, value in arguments.items():
-    if value < least:
-      raise ExperimentError(f"{name} must be at least {least}, got {value}.")
 
 
 @contextlib.contextmanager

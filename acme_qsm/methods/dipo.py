@@ -11,53 +11,27 @@ there, each update moves the executed actions anew.
 
 from __future__ import annotations
 
-import dataclasses
-import typing
 from collections.abc import Callable
 
-from acme_qsm import configuration
-from acme_qsm import diffusion
+import jax
+import jax.numpy as jnp
+import optax
+
 from acme_qsm import types
+from acme_qsm.configs.dipo import DIPOConfig
+from acme_qsm.configs.dipo import PRESETS
 from acme_qsm.core import acting
 from acme_qsm.core import critics
 from acme_qsm.core import policy_samples
 from acme_qsm.core import sampling
-from acme_qsm.core.config import DiffusionConfig
 from acme_qsm.core.method import Context
 from acme_qsm.core.method import Method
 from acme_qsm.core.method import PolicyLoss
 from acme_qsm.core.method import UpdateExtras
-from acme_qsm.deferred import jax
-from acme_qsm.deferred import jnp
-from acme_qsm.deferred import optax
-
-if typing.TYPE_CHECKING:
-  from acme_qsm.networks import DiffusionNetworks
+from acme_qsm.networks import DiffusionNetworks
 
 MOVED_ACTION = "moved_action"
 """The name of the moved actions among a transition's extras."""
-
-
-@dataclasses.dataclass(frozen=True)
-class DIPOConfig(DiffusionConfig):
-  """Everything that DIPO can be told.
-
-  Attributes:
-    num_action_moves: N_a, steps of Adam that an action is moved by; each is one
-      gradient of the critics.
-    action_learning_rate: Adam's, about the size of each step in [-1, 1].
-    keep_moved_actions: whether replay keeps them.
-  """
-
-  sampler: diffusion.TransitionName = "posterior"
-  num_action_moves: int = configuration.positive(10)
-  action_learning_rate: float = configuration.positive(0.03)
-  keep_moved_actions: bool = True
-
-  @property
-  def keeps_extras(self) -> bool:
-    """See `ActorCriticConfig`."""
-    return self.keep_moved_actions
 
 
 def make_policy_loss(
@@ -215,21 +189,6 @@ DIPO = Method(
   metrics=("denoiser_loss", "moved_distance"),
   make_update_extras=make_update_extras,
   make_policy=make_policy,
-  presets={
-    # The official implementation's, as far as can be: see README. It evaluates
-    # without the sampler's noise.
-    "official": DIPOConfig(
-      policy_hidden_sizes=(256, 256, 256),
-      critic_hidden_sizes=(256, 256, 256),
-      num_denoising_steps=100,
-      noise_schedule="cosine",
-      num_action_moves=20,
-      evaluate_target_denoiser=False,
-      evaluation_temperature=0.0,
-      exploration_noise=0.0,
-      target_action_noise=0.0,
-      n_step=1,
-    ),
-  },
+  presets=PRESETS,
 )
 """DIPO."""

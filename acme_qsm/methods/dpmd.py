@@ -7,14 +7,15 @@ sampler or the critics.
 
 from __future__ import annotations
 
-import dataclasses
-import typing
 from typing import NamedTuple
 
-from acme_qsm import configuration
-from acme_qsm import diffusion
+import jax
+import jax.numpy as jnp
+
 from acme_qsm import losses
 from acme_qsm import types
+from acme_qsm.configs.dpmd import DPMDConfig
+from acme_qsm.configs.dpmd import PRESETS
 from acme_qsm.core import acting
 from acme_qsm.core import normalization
 from acme_qsm.core import policy_samples
@@ -25,40 +26,7 @@ from acme_qsm.core import weights
 from acme_qsm.core.method import Context
 from acme_qsm.core.method import Method
 from acme_qsm.core.method import PolicyLoss
-from acme_qsm.deferred import jax
-from acme_qsm.deferred import jnp
-from acme_qsm.methods import presets
-
-if typing.TYPE_CHECKING:
-  from acme_qsm.networks import DiffusionNetworks
-
-
-@dataclasses.dataclass(frozen=True)
-class DPMDConfig(weights.WeightsConfig):
-  """Everything that diffusion policy mirror descent can be told.
-
-  The actions that it weighs have target_action_noise, as the critics' target's
-  have.
-
-  Attributes:
-    num_policy_samples: K, actions of the policy for each next observation that
-      are weighed against each other. 1 takes the action of the critics' target,
-      which is there anyway, and weighs it against those of other observations:
-      for weights="normalized_exponential".
-    q_statistics_decay: of weights that are normalised, decay per update of the
-      running mean and variance of Q, in [0, 1).
-  """
-
-  sampler: diffusion.TransitionName = "posterior"
-  exploration_noise: float = configuration.non_negative(0.2)
-  target_action_noise: float = configuration.non_negative(0.2)
-  num_policy_samples: int = configuration.positive(4)
-  target_kl: float = configuration.positive(0.7)
-  q_statistics_decay: float = configuration.unit_interval(0.999, "[)")
-
-  def __post_init__(self):
-    super().__post_init__()
-    self.check_num_samples("num_policy_samples")
+from acme_qsm.networks import DiffusionNetworks
 
 
 class DPMDState(NamedTuple):
@@ -189,18 +157,6 @@ DPMD = Method(
     weights.init_temperature(config), jnp.zeros(()), jnp.zeros(())
   ),
   noise_scale=noise_scale,
-  presets={
-    # Of the implementation of Ma et al. (2025), with the brackets that its
-    # standardisation lacks.
-    "reference": DPMDConfig(
-      **presets.REFERENCE,
-      **presets.DECAYING_TEMPERATURE,
-      exploration_noise=0.1,
-      target_action_noise=0.1,
-      num_policy_samples=1,
-      weights="normalized_exponential",
-      temperature_update_period=125,
-    ),
-  },
+  presets=PRESETS,
 )
 """Diffusion policy mirror descent."""

@@ -8,15 +8,16 @@ gradient flows through the sampler.
 
 from __future__ import annotations
 
-import dataclasses
-import typing
 from collections.abc import Callable
-from typing import Literal
 
-from acme_qsm import configuration
+import jax
+import jax.numpy as jnp
+
 from acme_qsm import diffusion
 from acme_qsm import losses
 from acme_qsm import types
+from acme_qsm.configs.idem import IDEMConfig
+from acme_qsm.configs.idem import PRESETS
 from acme_qsm.core import acting
 from acme_qsm.core import reverse_sampling
 from acme_qsm.core import sampling
@@ -25,38 +26,7 @@ from acme_qsm.core import weights
 from acme_qsm.core.method import Context
 from acme_qsm.core.method import Method
 from acme_qsm.core.method import PolicyLoss
-from acme_qsm.deferred import jax
-from acme_qsm.deferred import jnp
-from acme_qsm.methods import presets
-
-if typing.TYPE_CHECKING:
-  from acme_qsm.networks import DiffusionNetworks
-
-Estimator = Literal["least_variance", "gradient"]
-
-
-@dataclasses.dataclass(frozen=True)
-class IDEMConfig(reverse_sampling.ReverseSamplingConfig):
-  """Everything that iterated denoising energy matching can be told.
-
-  The reverse samples' gradient is that of the lowest of the critics, divided by
-  the temperature: E' of `losses.noised_energy_action`.
-
-  Attributes:
-    estimator: what the target is made of. "gradient": the gradients, as
-      published, but for the box: the mean clean action is then as noisy as they
-      are where there is much noise. "least_variance": mixed with the mean
-      noise, `sdac`'s target, in the shares of least variance.
-  """
-
-  estimator: Estimator = "least_variance"
-  num_reverse_samples: int = configuration.positive(8)
-  target_kl: float = configuration.positive(1.0)
-
-  def __post_init__(self):
-    if self.weights != "self_normalized":
-      self.fail("weights", "'self_normalized'")
-    super().__post_init__()
+from acme_qsm.networks import DiffusionNetworks
 
 
 def make_policy_loss(
@@ -184,19 +154,6 @@ IDEM = Method(
   metrics=("denoiser_loss", "target_size", "gradient_share", *weights.METRICS),
   init_method_state=weights.init_temperature,
   noise_scale=weights.noise_scale,
-  presets={
-    # Of the implementation of Ma et al. (2025), but for its noise, which there
-    # decays: it has no temperature.
-    "reference": IDEMConfig(
-      **presets.REFERENCE,
-      noisy_action_source="policy",
-      num_reverse_samples=64,
-      reverse_sampling="clipped",
-      estimator="gradient",
-      # Of the unscaled return: 1 of the scaled one.
-      boltzmann_temperature=5.0,
-      temperature_update="constant",
-    ),
-  },
+  presets=PRESETS,
 )
 """Iterated denoising energy matching."""

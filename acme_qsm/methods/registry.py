@@ -3,10 +3,10 @@
 from typing import Any
 
 from acme_qsm import types
+from acme_qsm.configs.actor_critic import ActorCriticConfig
 from acme_qsm.core import acting
 from acme_qsm.core import critics
 from acme_qsm.core import learner_core
-from acme_qsm.core.config import ActorCriticConfig
 from acme_qsm.core.method import Method
 from acme_qsm.methods.dipo import DIPO
 from acme_qsm.methods.dpmd import DPMD

@@ -8,12 +8,13 @@ or the critics.
 
 from __future__ import annotations
 
-import dataclasses
-import typing
+import jax
+import jax.numpy as jnp
 
-from acme_qsm import configuration
 from acme_qsm import losses
 from acme_qsm import types
+from acme_qsm.configs.sdac import PRESETS
+from acme_qsm.configs.sdac import SDACConfig
 from acme_qsm.core import acting
 from acme_qsm.core import reverse_sampling
 from acme_qsm.core import temperature as temperature_lib
@@ -21,19 +22,7 @@ from acme_qsm.core import weights
 from acme_qsm.core.method import Context
 from acme_qsm.core.method import Method
 from acme_qsm.core.method import PolicyLoss
-from acme_qsm.deferred import jax
-from acme_qsm.deferred import jnp
-from acme_qsm.methods import presets
-
-if typing.TYPE_CHECKING:
-  from acme_qsm.networks import DiffusionNetworks
-
-
-@dataclasses.dataclass(frozen=True)
-class SDACConfig(reverse_sampling.ReverseSamplingConfig):
-  """Everything that soft diffusion actor-critic can be told."""
-
-  policy_update_period: int = configuration.positive(2)
+from acme_qsm.networks import DiffusionNetworks
 
 
 def make_policy_loss(
@@ -96,25 +85,6 @@ SDAC = Method(
   metrics=("denoiser_loss", *weights.METRICS),
   init_method_state=weights.init_temperature,
   noise_scale=weights.noise_scale,
-  presets={
-    "paper": SDACConfig(
-      **presets.PAPER,
-      noisy_action_source="policy",
-      num_reverse_samples=1,
-      reverse_sampling="clipped",
-      weights="normalized_exponential",
-      policy_update_period=1,
-      temperature_update_period=250,
-    ),
-    "reference": SDACConfig(
-      **presets.REFERENCE,
-      **presets.DECAYING_TEMPERATURE,
-      noisy_action_source="policy",
-      num_reverse_samples=64,
-      reverse_sampling="clipped",
-      weights="self_normalized",
-      temperature_update_period=125,
-    ),
-  },
+  presets=PRESETS,
 )
 """Soft diffusion actor-critic."""

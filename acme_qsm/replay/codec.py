@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from acme_qsm.deferred import jax
-from acme_qsm.deferred import jnp
 from acme_qsm.types import are_given
 from acme_qsm.types import Transition
 

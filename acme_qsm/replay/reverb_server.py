@@ -10,12 +10,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 import reverb
 from reverb import errors as reverb_errors
 from reverb.cc import schema_pb2
 
-from acme_qsm.deferred import jax
 from acme_qsm.replay import embedded
 from acme_qsm.replay import reverb_tables
 from acme_qsm.replay.listening import addresses

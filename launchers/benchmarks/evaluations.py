@@ -11,7 +11,7 @@ from typing import Any
 
 import acme_qsm
 from acme_qsm import configuration
-from acme_qsm.core import ActorCriticConfig
+from acme_qsm.configs.actor_critic import ActorCriticConfig
 
 
 def count(config: ActorCriticConfig, action_size: int) -> float:

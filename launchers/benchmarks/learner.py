@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import acme_qsm
-from acme_qsm.core import ActorCriticConfig
+from acme_qsm.configs.actor_critic import ActorCriticConfig
 from launchers.benchmarks import timing
 
 OBSERVATION_SIZE, ACTION_SIZE = 17, 6

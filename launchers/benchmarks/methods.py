@@ -10,8 +10,8 @@ import jax
 
 import acme_qsm
 from acme_qsm import diffusion
+from acme_qsm.configs.actor_critic import ActorCriticConfig
 from acme_qsm.core import acting
-from acme_qsm.core import ActorCriticConfig
 from acme_qsm.core import critics
 from acme_qsm.core import sampling
 from acme_qsm.methods import METHODS

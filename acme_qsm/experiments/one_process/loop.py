@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from acme_qsm.experiments import preparation
 from acme_qsm.experiments.config import ExperimentConfig
 from acme_qsm.experiments.config import ExperimentError
+from acme_qsm.experiments.config import ReplayKind
+from acme_qsm.experiments.config import require_at_least
 from acme_qsm.experiments.counts import LEARNER_STEPS
 from acme_qsm.experiments.one_process import agent
 from acme_qsm.experiments.one_process import local_replay
@@ -28,7 +30,7 @@ def run_experiment(
   eval_every: int = 100,
   num_eval_episodes: int = 1,
   *,
-  replay: local_replay.ReplayKind = "auto",
+  replay: ReplayKind = "auto",
   num_envs: int = 1,
 ) -> None:
   """Runs an experiment in this process, from where it was left.
@@ -65,7 +67,7 @@ def run_experiment(
     KeyboardInterrupt: after SIGINT, once a checkpoint is written.
     SystemExit: after SIGTERM, SIGHUP or SIGUSR1, likewise.
   """
-  preparation.require_at_least(1, num_envs=num_envs)
+  require_at_least(1, num_envs=num_envs)
   prepared = preparation.prepare(experiment, eval_every, num_eval_episodes)
   with preparation.as_experiment_error():
     start_replay = local_replay.prepare(
@@ -129,7 +131,7 @@ def run_seeds(
     KeyboardInterrupt: after SIGINT, once each seed has a checkpoint.
     SystemExit: after SIGTERM, SIGHUP or SIGUSR1, likewise.
   """
-  preparation.require_at_least(1, num_seeds=num_seeds, num_envs=num_envs)
+  require_at_least(1, num_seeds=num_seeds, num_envs=num_envs)
   folder = None
   if experiment.checkpointing is not None:
     with preparation.as_experiment_error():

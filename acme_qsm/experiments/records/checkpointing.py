@@ -14,12 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
-from acme_qsm.deferred import jax
 from acme_qsm.experiments.records import disk
 from acme_qsm.experiments.records import formats
 from acme_qsm.experiments.records import leaves
+from acme_qsm.experiments.records.disk import CheckpointError
 
 _METADATA = "metadata.json"
 _TEMPORARY_PREFIX = ".tmp_"
@@ -29,10 +30,6 @@ _NAME = re.compile(r"step_(\d{12,})(?:-(\d+))?")
 # What the file system says of what is not there. Whatever else it says, such as
 # that a disk or a server does not answer, may be over when it is asked again.
 _MISSING = (FileNotFoundError, NotADirectoryError)
-
-
-class CheckpointError(Exception):
-  """A checkpoint cannot be used."""
 
 
 class UnreadableError(CheckpointError):

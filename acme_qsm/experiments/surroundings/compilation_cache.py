@@ -6,7 +6,8 @@ import pathlib
 import platform
 import sys
 
-from acme_qsm.deferred import jax
+import jax
+
 from acme_qsm.experiments.surroundings import homes
 
 # What takes less to compile takes as long to find and read.

@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Iterator
 
-from acme_qsm.deferred import jax
 from acme_qsm.experiments.surroundings import homes
 from acme_qsm.experiments.surroundings import output
 
@@ -36,15 +35,15 @@ def _cpu() -> Iterator[None]:
   # The first one is the default: that stays.
   platforms = os.environ[_PLATFORMS] = f"{before},cpu"
   # Where JAX is not loaded yet, it reads the environment when it is.
-  is_loaded = "jax" in sys.modules
-  configured = is_loaded and getattr(jax.config, "jax_platforms")  # noqa: B009
-  if is_loaded:
+  jax = sys.modules.get("jax")
+  configured = jax and getattr(jax.config, "jax_platforms")  # noqa: B009
+  if jax:
     jax.config.update("jax_platforms", platforms)
   try:
     yield
   finally:
     os.environ[_PLATFORMS] = before
-    if is_loaded:
+    if jax:
       jax.config.update("jax_platforms", configured)
 
 
@@ -52,16 +51,16 @@ def _cpu() -> Iterator[None]:
 def _single_precision() -> Iterator[None]:
   variable = os.environ.get(_DOUBLES)
   # Where JAX is not loaded yet, it reads the environment when it is.
-  is_loaded = "jax" in sys.modules
-  doubles = is_loaded and getattr(jax.config, "jax_enable_x64")  # noqa: B009
+  jax = sys.modules.get("jax")
+  doubles = jax and getattr(jax.config, "jax_enable_x64")  # noqa: B009
   if variable is not None:
     os.environ[_DOUBLES] = "0"
-  if doubles:
+  if jax and doubles:
     jax.config.update("jax_enable_x64", False)
   try:
     yield
   finally:
     if variable is not None:
       os.environ[_DOUBLES] = variable
-    if doubles:
+    if jax and doubles:
       jax.config.update("jax_enable_x64", True)

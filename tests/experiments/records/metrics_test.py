@@ -8,7 +8,7 @@ import pytest
 
 from acme_qsm.experiments import counts
 from acme_qsm.experiments import run_experiment
-from acme_qsm.experiments.evaluation import EvaluationSchedule
+from acme_qsm.experiments.config import EvaluationSchedule
 from acme_qsm.experiments.records import metrics
 from acme_qsm.experiments.surroundings import progress
 
