@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
 from typing import NamedTuple
 from typing import Protocol
 from typing import TypeAlias
@@ -27,10 +29,10 @@ class Networks(Protocol):
   Attributes:
     init_policy: key -> the policy's parameters.
     init_critics: key -> parameters of all N critics.
-    criticize: (params, observation [B, ...], action [B, A]) -> Q-values
+    q_values: (params, observation [B, ...], action [B, A]) -> Q-values
       [N, B].
     action_size: A.
-    critic_outputs: as criticize, but what the critics' heads are made of [N, B,
+    critic_outputs: as q_values, but what the critics' heads are made of [N, B,
       H]; None where they predict Q itself.
     observation_shape: an observation's shape; None if it is not known.
   """
@@ -42,7 +44,7 @@ class Networks(Protocol):
   def init_critics(self) -> Callable[[jax.Array], types.Params]: ...  # noqa: D102
 
   @property
-  def criticize(  # noqa: D102
+  def q_values(  # noqa: D102
     self,
   ) -> Callable[[types.Params, jax.Array, jax.Array], jax.Array]: ...
 
@@ -62,9 +64,9 @@ class PolicyParams(NamedTuple):
   """What a policy needs to act: see `make_policy`.
 
   Attributes:
-    policy: the newest policy's parameters; None where they are not needed, and
+    policy: the online policy's parameters; None where they are not needed, and
       so are the next two.
-    target_policy: their slow copy.
+    target_policy: the target policy's.
     critics: the critics' parameters, to choose among candidate actions.
     steps: [] int32 learner steps behind these parameters.
     observation_statistics: what observations are normalised by; None for
@@ -80,24 +82,27 @@ class PolicyParams(NamedTuple):
   noise_scale: jax.Array | None = None
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Policy:
   """A pure function that acts.
 
   Attributes:
-    apply: (params, key, observation [B, ...]) -> action [B, A] in [-1, 1]; the
-      key is consumed.
+    apply: (params, key, observation [B, ...]) -> (action [B, A] in [-1, 1],
+      extras by name [B, ...]): what actors call; the key is consumed.
     evaluation: whether it is for evaluation.
+    extras_spec: the extras by name, each with `shape`, without the batch axis,
+      and `dtype`; {} where `apply` gives none.
   """
 
-  apply: Callable[[PolicyParams, jax.Array, jax.Array], jax.Array]
+  apply: Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, types.Extras]]
   evaluation: bool
+  extras_spec: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def __call__(
-    self, params: PolicyParams, key: jax.Array, observation: jax.Array
+    self, params: Any, key: jax.Array, observation: jax.Array
   ) -> jax.Array:
-    """Calls `apply`."""
-    return self.apply(params, key, observation)
+    """The action [B, A] of `apply`."""
+    return self.apply(params, key, observation)[0]
 
 
 def best_of(
@@ -181,7 +186,7 @@ def lowest_q_value(
   """
   # Observations have no axis of their own for the K actions: what a critic
   # makes of them alone is computed once.
-  q_values = jax.vmap(networks.criticize, in_axes=(None, None, 1), out_axes=2)(
+  q_values = jax.vmap(networks.q_values, in_axes=(None, None, 1), out_axes=2)(
     critic_params, observation, action
   )
   # Not their minimum, whose gradient asks which of them is equal to it: where
@@ -249,7 +254,7 @@ def make_policy(
 
   def act(
     params: PolicyParams, key: jax.Array, observation: jax.Array
-  ) -> jax.Array:
+  ) -> tuple[jax.Array, types.Extras]:
     sample_key, noise_key, random_key = jax.random.split(key, 3)
     action = sample(
       params,
@@ -257,7 +262,7 @@ def make_policy(
       normalization.normalize(params.observation_statistics, observation),
     )
     if evaluation:
-      return action
+      return action, {}
     action = add_exploration_noise(
       noise_key,
       action,
@@ -266,7 +271,7 @@ def make_policy(
     random_action = jax.random.uniform(
       random_key, action.shape, minval=-1.0, maxval=1.0
     )
-    return jnp.where(params.steps == 0, random_action, action)
+    return jnp.where(params.steps == 0, random_action, action), {}
 
   return Policy(act, evaluation)
 

@@ -34,12 +34,12 @@ class TrainingState(NamedTuple):
 
   Attributes:
     policy_params: the policy's parameters.
-    target_policy_params: their slow copy, to evaluate with.
+    target_policy_params: the target policy's, to evaluate with.
     critic_params: the N critics' parameters.
-    target_critic_params: their slow copy, which the critics' target uses.
+    target_critic_params: the target critics', which the critics' target uses.
     policy_opt_state: the policy's optimiser state.
     critic_opt_state: the critics' optimiser state.
-    extra: what the method adds, such as a temperature.
+    method_state: what the method adds, such as a temperature.
     key: PRNG key of the next step.
     steps: [] int32 learner steps made.
     policy_metrics: the metrics of the policy's last update, where it is not
@@ -54,7 +54,7 @@ class TrainingState(NamedTuple):
   target_critic_params: types.Params
   policy_opt_state: optax.OptState
   critic_opt_state: optax.OptState
-  extra: Any
+  method_state: Any
   key: jax.Array
   steps: jax.Array
   policy_metrics: types.Metrics
@@ -68,8 +68,7 @@ class LearnerCore:
   Attributes:
     init: key -> state.
     step: (state, transitions) -> (state, metrics): one gradient step of each
-      network on one batch. Transitions that have extras are refused where the
-      method has no place for them. Jit it, scan it over batches or vmap it over
+      network on one batch. Jit it, scan it over batches or vmap it over
       states.
       The state may be donated; on a CPU, such a call returns when it is done.
     policy_params: state -> the parameters that `make_policy`'s policy takes.
@@ -83,7 +82,7 @@ class LearnerCore:
       transitions that have extras. None where the method has none.
     variables: by name, what a learner answers to who asks, from its state:
       "policy" (as policy_params), "acting_policy" and "evaluation_policy" (the
-      same without what that policy does not read), and "critic" (the newest
+      same without what that policy does not read), and "critic" (the online
       critics' parameters).
   """
 
@@ -108,13 +107,15 @@ class LearnerCore:
       transitions: the batch.
 
     Returns:
-      The next state; the metrics, and the extras [B, A] that replay is to hold
-      from now on, () for none.
+      The next state; the metrics, and the extras by name [B, ...] that replay
+      is to hold from now on, () if they stay as they are.
     """
+    extras = ()
     if self.update_extras is not None and types.are_given(transitions.extras):
       transitions = self.update_extras(state, transitions)
+      extras = transitions.extras
     state, metrics = self.step(state, transitions)
-    return state, (metrics, transitions.extras)
+    return state, (metrics, extras)
 
 
 def make_learner_core(
@@ -235,7 +236,6 @@ class _Parts:
     self._sampler = method.make_sampler(networks, config)
     self._policy_loss = method.make_policy_loss(networks, config)
     self._critic_loss = method.make_critic_loss(networks, config)
-    self._has_extras = method.make_update_extras(networks, config) is not None
     self._next_value_bonus = method.make_next_value_bonus(networks, config)
     self._policy_optimizer = updates.make_policy_optimizer(config)
     self._critic_optimizer = optax.adam(config.critic_learning_rate)
@@ -254,7 +254,7 @@ class _Parts:
       target_critic_params=jax.tree.map(jnp.copy, critic_params),
       policy_opt_state=self._policy_optimizer.init(policy_params),
       critic_opt_state=self._critic_optimizer.init(critic_params),
-      extra=self._method.init_extra(self._config),
+      method_state=self._method.init_method_state(self._config),
       key=key,
       steps=jnp.zeros((), jnp.int32),
       policy_metrics={name: jnp.zeros(()) for name in held},
@@ -269,7 +269,7 @@ class _Parts:
       critics=state.critic_params,
       steps=state.steps,
       observation_statistics=state.observation_statistics,
-      noise_scale=self._method.noise_scale(self._config, state.extra),
+      noise_scale=self._method.noise_scale(self._config, state.method_state),
     )
 
   def diagnostics(
@@ -303,7 +303,6 @@ class _Parts:
     """One learner step: see `LearnerCore`."""
     chex.assert_rank([transitions.reward, transitions.discount], 1)
     chex.assert_shape(transitions.action, (None, self._networks.action_size))
-    self._check_extras(transitions)
     # Four at once, the last two for the policy's loss: other draws would be
     # other runs.
     keys = jax.random.split(state.key, 4)
@@ -317,24 +316,6 @@ class _Parts:
     state = state._replace(key=keys[0], steps=state.steps + 1)
     return state, {**metrics, **policy_metrics}
 
-  def _check_extras(self, transitions: types.Transition) -> None:
-    """Raises ValueError if there are extras that would be lost."""
-    extras = transitions.extras
-    if not types.are_given(extras):
-      return
-    if not self._has_extras:
-      raise ValueError(
-        "The transitions have extras, for which "
-        f"{type(self._config).__name__} as it is has no place."
-      )
-    shape = getattr(extras, "shape", None)
-    if shape != transitions.action.shape:
-      raise ValueError(
-        "The transitions' extras must be an array of the actions' shape "
-        f"{transitions.action.shape}, got {type(extras).__name__} of shape "
-        f"{shape}."
-      )
-
   def _update_critics(
     self, state: TrainingState, transitions: types.Transition, key: jax.Array
   ) -> tuple[TrainingState, jax.Array, types.Metrics]:
@@ -347,7 +328,7 @@ class _Parts:
       state.target_critic_params,
       key,
       transitions.next_observation,
-      self._method.noise_scale(self._config, state.extra),
+      self._method.noise_scale(self._config, state.method_state),
     )
     update = updates.gradient_step(
       self._critic_loss,
@@ -377,7 +358,7 @@ class _Parts:
       return transitions
     bonus = self._next_value_bonus(
       state.policy_params,
-      state.extra,
+      state.method_state,
       jax.random.fold_in(key, _BESIDE),
       transitions.next_observation,
     )
@@ -430,12 +411,12 @@ class _Parts:
       self._policy_optimizer,
       state.policy_params,
       state.policy_opt_state,
-      state.extra,
+      state.method_state,
       transitions,
       keys,
       context,
     )
-    extra, metrics = update.aux
+    method_state, metrics = update.aux
     metrics = _require_scalars("policy loss", metrics)
     if set(metrics) != set(self._method.metrics):
       raise ValueError(
@@ -452,6 +433,6 @@ class _Parts:
         state.critic_params, state.target_critic_params, rate
       ),
       policy_opt_state=update.opt_state,
-      extra=extra,
+      method_state=method_state,
     )
     return state, metrics

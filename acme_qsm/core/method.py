@@ -43,16 +43,16 @@ PolicyLoss: TypeAlias = Callable[
   [types.Params, Any, types.Transition, "jax.Array", Context],
   tuple["jax.Array", tuple[Any, types.Metrics]],
 ]
-"""(policy's parameters, extra state, transitions, two PRNG keys [2], context)
--> (loss [], (new extra state, metrics)). The gradient is that of the first
+"""(policy's parameters, method state, transitions, two PRNG keys [2], context)
+-> (loss [], (new method state, metrics)). The gradient is that of the first
 argument; both keys are consumed. Metrics are scalars, whole numbers too; one
 that is not is refused when a step is made."""
 
 
 UpdateExtras: TypeAlias = Callable[
-  [types.Params, types.Transition], "jax.Array"
+  [types.Params, types.Transition], types.Extras
 ]
-"""(critics' parameters, transitions with extras) -> their new extras [B, A]."""
+"""(critics' parameters, transitions with extras) -> their new extras."""
 
 
 def _make_networks(*args: Any, **kwargs: Any) -> acting.Networks:
@@ -71,30 +71,31 @@ class Method:
     config: its configuration: the shared fields and its own.
     make_policy_loss: (networks, config) -> what the policy descends.
     metrics: names of what that loss reports, in the order of display.
-    init_extra: config -> what its training state holds beside the shared part:
-      a pytree of arrays, such as a temperature or running moments.
-    noise_scale: (config, extra state) -> factor [] of the noise on actions
+    init_method_state: config -> what its training state holds beside the shared
+      part: a pytree of arrays, such as a temperature or running moments.
+    noise_scale: (config, method state) -> factor [] of the noise on actions
       while collecting data and in the critics' target; None for none.
     make_networks: (environment_spec, config, **own networks) -> networks.
     make_sampler: (networks, config, evaluation) -> what draws actions.
     make_critic_loss: (networks, config) -> what the critics descend.
     make_next_value_bonus: (networks, config) -> what is added to the value of
       the next action in the critics' target, such as its entropy: (policy's
-      parameters, extra state, key, next observation [B, ...]) -> [B], in units
+      parameters, method state, key, next observation [B, ...]) -> [B], in units
       of scaled reward; None for nothing.
     make_update_extras: (networks, config) -> what replay's `extras` become when
       they are sampled, before the step that they are sampled for: (critics'
-      parameters, transitions) -> extras [B, A]; None where there are none.
-      Its loss takes transitions without extras too, which Reverb gives.
+      parameters, transitions) -> extras; None where they stay as they are.
+    make_policy: (networks, config, evaluation) -> policy; None for
+      `acting.make_policy` of the sampler's actions.
     presets: configurations by name; "default" is there in any case.
   """
 
   config: type[ActorCriticConfig]
   make_policy_loss: Callable[[Any, Any], PolicyLoss]
   metrics: Sequence[str]
-  init_extra: Callable[[Any], Any] = lambda config: ()
-  noise_scale: Callable[[Any, Any], jax.Array | None] = lambda config, extra: (
-    None
+  init_method_state: Callable[[Any], Any] = lambda config: ()
+  noise_scale: Callable[[Any, Any], jax.Array | None] = (
+    lambda config, method_state: None
   )
   make_networks: Callable[..., acting.Networks] = _make_networks
   make_sampler: Callable[..., acting.Sampler] = sampling.make_sampler
@@ -107,6 +108,7 @@ class Method:
   make_update_extras: Callable[[Any, Any], UpdateExtras | None] = (
     lambda networks, config: None
   )
+  make_policy: Callable[..., acting.Policy] | None = None
   presets: Mapping[str, ActorCriticConfig] = dataclasses.field(
     default_factory=dict
   )

@@ -92,5 +92,5 @@ class TransitionCodec:
       reward=reward[:, 0],
       discount=discount[:, 0],
       next_observation=next_observation.reshape(shape),
-      extras=extras if self.extras_size else (),
+      extras={"moved_action": extras} if self.extras_size else (),
     )

@@ -71,10 +71,12 @@ def test_unpacking_undoes_packing(has_extras):
   unpacked = codec.unpack(jnp.asarray(packed))
   # Extras are the executed action at first, and a field of their own.
   if has_extras:
-    np.testing.assert_array_equal(unpacked.extras, unpacked.action)
+    np.testing.assert_array_equal(
+      unpacked.extras["moved_action"], unpacked.action
+    )
     packed[:, -4:] = 7.0
     changed = codec.unpack(jnp.asarray(packed))
-    np.testing.assert_array_equal(changed.extras, 7.0)
+    np.testing.assert_array_equal(changed.extras["moved_action"], 7.0)
     np.testing.assert_array_equal(changed.action, unpacked.action)
   else:
     assert unpacked.extras == ()
