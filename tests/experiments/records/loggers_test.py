@@ -106,12 +106,11 @@ def test_a_new_process_appends_and_drops_half_a_row(tmp_path):
 
 
 def test_instances_and_labels(tmp_path):
-  factory = loggers.make_logger_factory(tmp_path, tensorboard=False)
+  factory = loggers.make_logger_factory(tmp_path)
   for instance in range(2):
     factory("actor", instance=instance).write({"actor_steps": instance})
   names = sorted(path.name for path in (tmp_path / "logs").iterdir())
   assert names == ["actor.csv", "actor_1.csv"]
-  assert not (tmp_path / "tensorboard").exists()
   with pytest.raises(ValueError, match="label"):
     factory("../actor")
 
@@ -231,7 +230,6 @@ def test_rows_that_cannot_be_written_are_dropped():
   logger = loggers.LossyLogger("a.csv", disk.make_logger, Disk(said.append))
   for step in range(3):
     logger.write({"steps": step})
-  logger.close()
   assert said == [
     "Warning: a.csv cannot be written: No space left on device. The run goes "
     "on without logs and checkpoints; the last checkpoint stays."
@@ -265,6 +263,12 @@ def test_what_is_said_of_several_files(caplog):
     "Logs and checkpoints can",
   ]
   assert str(disk.error) == "No space left on device"
+  # Nor is a log waited for that is closed.
+  loggers.LossyLogger("c", fail, disk).write({})
+  disk.attempt("b", fail)
+  loggers.LossyLogger("c", fail, disk).close()
+  assert disk.attempt("b", list)
+  assert len(caplog.records) == 4
 
 
 def test_a_wrong_row_is_still_an_error(tmp_path):
