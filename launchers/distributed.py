@@ -15,7 +15,6 @@ if __name__ == "__main__":
   installation.check()
 
 import dataclasses
-import importlib
 import os
 import signal
 import time
@@ -31,6 +30,7 @@ from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.messages import Phase
 from acme_qsm.distributed.display import Display
 from acme_qsm.distributed.processes import fork_server
+from acme_qsm.experiments import no_learning
 from acme_qsm.experiments.config import require_at_least
 from acme_qsm.experiments.counts import ACTOR_STEPS
 from acme_qsm.experiments.counts import LEARNER_STEPS
@@ -118,8 +118,7 @@ def main(argv: list[str] | None = None) -> int:
       "replay; and nothing is encrypted."
     )
   print(f"Launched in {arguments.directory}; logs of each process in logs/.")
-  preparation = importlib.import_module("acme_qsm.experiments.preparation")
-  warning = preparation.warn_of_no_learning(experiment)
+  warning = no_learning.warn_of_no_learning(experiment)
   if warning is not None:
     print(warning)
   return watch(run, arguments)
