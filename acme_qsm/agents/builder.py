@@ -69,7 +69,7 @@ class DiffusionBuilder:
       ValueError: if no method is configured by it.
     """
     self.config = config
-    self.agent = methods.name_of(config)
+    self.agent, self._method = methods.find(config)
 
   def _make_codec(
     self,
@@ -302,7 +302,7 @@ class DiffusionBuilder:
       _require_spec(environment_spec), embedded=replay is not None
     )
     return DiffusionLearner(
-      methods.make_learner_core(networks, self.config),
+      self._method.make_learner_core(networks, self.config),
       random_key,
       draw_of_items(dataset, codec.size, random_key),
       codec.unpack,
@@ -354,7 +354,7 @@ class DiffusionBuilder:
       The learner.
     """
     return SeedsLearner(
-      methods.make_learner_core(networks, self.config),
+      self._method.make_learner_core(networks, self.config),
       seeds,
       self._make_codec(environment_spec, embedded=True).unpack,
       num_sgd_steps_per_step=self.config.num_sgd_steps_per_step,
@@ -377,7 +377,7 @@ class DiffusionBuilder:
       policy(params, key, observation [B, ...]) -> action [B, A].
     """
     del environment_spec
-    return methods.make_policy(networks, self.config, evaluation)
+    return self._method.make_policy(networks, self.config, evaluation)
 
 
 class QSMBuilder(DiffusionBuilder):

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 from acme_qsm import diffusion
 from acme_qsm import types
 from acme_qsm.configs.reverse_sampling import ReverseSamplingConfig
-from acme_qsm.core import critics
+from acme_qsm.core import actions
 from acme_qsm.core import sampling
 from acme_qsm.core import temperature as temperature_lib
 from acme_qsm.core import weights
-from acme_qsm.core.method import Context
+from acme_qsm.core.training import Context
 from acme_qsm.networks import DiffusionNetworks
 
 
@@ -70,7 +70,7 @@ def make_clean_action_sampler(
     )
 
     def draw_policy_action(key: jax.Array) -> jax.Array:
-      action, _ = critics.draw_target_action(
+      action, _ = actions.draw_target_action(
         sampler,
         networks,
         config,

@@ -16,17 +16,6 @@ from acme_qsm.configs.weights import REFERENCE_ENTROPY
 from acme_qsm.configs.weights import WeightsConfig
 from acme_qsm.core import temperature as temperature_lib
 
-METRICS = (
-  "boltzmann_temperature",
-  "effective_sample_size",
-  "largest_weight",
-  "weight_kl",
-  "weight_kl_low_noise",
-  "weight_kl_mid_noise",
-  "weight_kl_high_noise",
-)
-"""What `measure` reports, in the order of display."""
-
 
 def init_temperature(config: WeightsConfig) -> temperature_lib.Temperature:
   """The temperature before the first update."""
@@ -152,8 +141,9 @@ def measure(
     num_steps: T, how many of these there are.
 
   Returns:
-    `METRICS`; the largest weight may be infinite. The divergence of a third
-    without examples is 0.
+    The temperature, and of the weights the effective sample size, the largest
+    one, which may be infinite, and the divergence from equal ones; that of a
+    third without examples is 0.
   """
   kl = losses.weight_kl(normalized)
   third = 3 * steps // num_steps

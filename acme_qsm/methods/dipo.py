@@ -21,13 +21,14 @@ from acme_qsm import types
 from acme_qsm.configs.dipo import DIPOConfig
 from acme_qsm.configs.dipo import PRESETS
 from acme_qsm.core import acting
+from acme_qsm.core import actor_critic
 from acme_qsm.core import critics
-from acme_qsm.core import policy_samples
+from acme_qsm.core import denoising
 from acme_qsm.core import sampling
-from acme_qsm.core.method import Context
+from acme_qsm.core.learner_core import LearnerCore
 from acme_qsm.core.method import Method
-from acme_qsm.core.method import PolicyLoss
-from acme_qsm.core.method import UpdateExtras
+from acme_qsm.core.training import Context
+from acme_qsm.core.training import PolicyLoss
 from acme_qsm.networks import DiffusionNetworks
 
 MOVED_ACTION = "moved_action"
@@ -58,11 +59,11 @@ def make_policy_loss(
   ) -> tuple[jax.Array, tuple[tuple, types.Metrics]]:
     observation, action = transitions.observation, transitions.action
 
-    if types.are_given(transitions.extras):
+    if config.keep_moved_actions and types.are_given(transitions.extras):
       moved = _moved_action(transitions)
     else:
       moved = move(context.critic_params, observation, action)
-    loss, _ = policy_samples.denoising_loss(
+    loss, _ = denoising.weighted_loss(
       networks,
       schedule,
       params,
@@ -82,8 +83,8 @@ def make_policy_loss(
 
 def make_update_extras(
   networks: DiffusionNetworks, config: DIPOConfig
-) -> UpdateExtras | None:
-  """Makes what moves the actions that replay keeps on: see `Method`."""
+) -> Callable[[types.Params, types.Transition], types.Extras] | None:
+  """Makes what moves on the actions that replay keeps; None for none."""
   if not config.keep_moved_actions:
     return None
   move = _make_move(networks, config)
@@ -183,11 +184,22 @@ def move_actions(
   return jax.lax.stop_gradient(moved)
 
 
+def make_learner_core(
+  networks: DiffusionNetworks, config: DIPOConfig
+) -> LearnerCore:
+  """Makes the learner: an off-policy actor-critic."""
+  return actor_critic.make_learner_core(
+    networks,
+    config,
+    policy_loss=make_policy_loss(networks, config),
+    sampler=sampling.make_sampler(networks, config),
+    update_extras=make_update_extras(networks, config),
+  )
+
+
 DIPO = Method(
   config=DIPOConfig,
-  make_policy_loss=make_policy_loss,
-  metrics=("denoiser_loss", "moved_distance"),
-  make_update_extras=make_update_extras,
+  make_learner_core=make_learner_core,
   make_policy=make_policy,
   presets=PRESETS,
 )

@@ -16,16 +16,19 @@ from acme_qsm import losses
 from acme_qsm import types
 from acme_qsm.configs.dpmd import DPMDConfig
 from acme_qsm.configs.dpmd import PRESETS
-from acme_qsm.core import acting
+from acme_qsm.core import actions
+from acme_qsm.core import actor_critic
+from acme_qsm.core import critics
+from acme_qsm.core import denoising
 from acme_qsm.core import normalization
-from acme_qsm.core import policy_samples
 from acme_qsm.core import sampling
 from acme_qsm.core import temperature as temperature_lib
 from acme_qsm.core import updates
 from acme_qsm.core import weights
-from acme_qsm.core.method import Context
+from acme_qsm.core.learner_core import LearnerCore
 from acme_qsm.core.method import Method
-from acme_qsm.core.method import PolicyLoss
+from acme_qsm.core.training import Context
+from acme_qsm.core.training import PolicyLoss
 from acme_qsm.networks import DiffusionNetworks
 
 
@@ -69,16 +72,20 @@ def make_policy_loss(
     action = context.next_action[:, None]
     if config.num_policy_samples > 1:
       sample_key, noise_key = jax.random.split(keys[0])
-      action = policy_samples.draw(
-        sampler, params, sample_key, observation, config.num_policy_samples
+      action = actions.draw_several(
+        sampler,
+        jax.lax.stop_gradient(params),
+        sample_key,
+        observation,
+        config.num_policy_samples,
       )
       # As the target's: a policy that learned nothing but its own samples would
       # lose their spread, as the sampler draws narrower than it was taught.
-      noise = acting.scale_noise(
+      noise = actions.scale_noise(
         config.target_action_noise, noise_scale(config, method_state)
       )
-      action = acting.add_exploration_noise(noise_key, action, noise)
-    q_value = acting.lowest_q_value(
+      action = actions.add_exploration_noise(noise_key, action, noise)
+    q_value = critics.lowest_q_value(
       networks, context.critic_params, observation, action
     )
     q_value, method_state = standardize(
@@ -93,7 +100,7 @@ def make_policy_loss(
       normalized = weights.normalized_weights(
         config, q_value, temperature.value
       )
-    loss, steps = policy_samples.denoising_loss(
+    loss, steps = denoising.weighted_loss(
       networks, schedule, params, keys[1], observation, action, weight
     )
     metrics = {
@@ -142,6 +149,12 @@ def standardize(
   return standardized, method_state._replace(q_mean=mean, q_variance=variance)
 
 
+def init_state(config: DPMDConfig) -> DPMDState:
+  """The state before the first update."""
+  temperature = weights.init_temperature(config)
+  return DPMDState(temperature, jnp.zeros(()), jnp.zeros(()))
+
+
 def noise_scale(
   config: DPMDConfig, method_state: DPMDState
 ) -> jax.Array | None:
@@ -149,14 +162,24 @@ def noise_scale(
   return weights.noise_scale(config, method_state.temperature)
 
 
+def make_learner_core(
+  networks: DiffusionNetworks, config: DPMDConfig
+) -> LearnerCore:
+  """Makes the learner: an off-policy actor-critic."""
+  return actor_critic.make_learner_core(
+    networks,
+    config,
+    policy_loss=make_policy_loss(networks, config),
+    sampler=sampling.make_sampler(networks, config),
+    init_method_state=lambda: init_state(config),
+    noise_scale=lambda state: noise_scale(config, state),
+  )
+
+
 DPMD = Method(
   config=DPMDConfig,
-  make_policy_loss=make_policy_loss,
-  metrics=("denoiser_loss", *weights.METRICS),
-  init_method_state=lambda config: DPMDState(
-    weights.init_temperature(config), jnp.zeros(()), jnp.zeros(())
-  ),
-  noise_scale=noise_scale,
+  make_learner_core=make_learner_core,
+  make_policy=sampling.make_policy,
   presets=PRESETS,
 )
 """Diffusion policy mirror descent."""

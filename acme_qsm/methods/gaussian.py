@@ -6,23 +6,25 @@ what a diffusion policy is to be compared with.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from acme_qsm import losses
-from acme_qsm import networks as networks_lib
 from acme_qsm import types
 from acme_qsm.configs.gaussian import GaussianConfig
 from acme_qsm.configs.gaussian import PRESETS
 from acme_qsm.core import acting
+from acme_qsm.core import actions
+from acme_qsm.core import actor_critic
+from acme_qsm.core import critics
 from acme_qsm.core import temperature as temperature_lib
-from acme_qsm.core.method import Context
+from acme_qsm.core.learner_core import LearnerCore
 from acme_qsm.core.method import Method
-from acme_qsm.core.method import PolicyLoss
+from acme_qsm.core.training import Context
+from acme_qsm.core.training import NextValueBonus
+from acme_qsm.core.training import PolicyLoss
 from acme_qsm.networks import GaussianNetworks
+from acme_qsm.networks import make_gaussian_networks
 
 
 def draw(
@@ -51,7 +53,7 @@ def draw(
 
 def make_sampler(
   networks: GaussianNetworks, config: GaussianConfig, evaluation: bool = False
-) -> acting.Sampler:
+) -> actions.Sampler:
   """Makes what draws actions, or in evaluation takes the mode's."""
 
   def sampler(
@@ -86,7 +88,7 @@ def make_policy_loss(
   ) -> tuple[jax.Array, tuple[temperature_lib.Temperature, types.Metrics]]:
     observation = transitions.observation
     action, log_prob = draw(networks, params, keys[0], observation)
-    q_value = acting.lowest_q_value(
+    q_value = critics.lowest_q_value(
       networks, context.critic_params, observation, action[:, None]
     )[:, 0]
     loss = jnp.mean(
@@ -114,7 +116,7 @@ def make_policy_loss(
 
 def make_next_value_bonus(
   networks: GaussianNetworks, config: GaussianConfig
-) -> Callable[..., jax.Array] | None:
+) -> NextValueBonus | None:
   """Makes what the entropy of the next action adds to its value.
 
   Args:
@@ -122,7 +124,7 @@ def make_next_value_bonus(
     config: whether it does.
 
   Returns:
-    See `Method.make_next_value_bonus`.
+    The bonus; None for nothing.
   """
   if not config.entropy_in_target:
     return None
@@ -140,21 +142,35 @@ def make_next_value_bonus(
   return bonus
 
 
-def _make_networks(*args: Any, **kwargs: Any) -> GaussianNetworks:
-  # They are loaded with Haiku, once they are made.
-  return networks_lib.make_gaussian_networks(*args, **kwargs)
+def make_learner_core(
+  networks: GaussianNetworks, config: GaussianConfig
+) -> LearnerCore:
+  """Makes the learner: an off-policy actor-critic."""
+  return actor_critic.make_learner_core(
+    networks,
+    config,
+    policy_loss=make_policy_loss(networks, config),
+    sampler=make_sampler(networks, config),
+    init_method_state=lambda: temperature_lib.start(
+      config.entropy_temperature, config.entropy_temperature_learning_rate
+    ),
+    next_value_bonus=make_next_value_bonus(networks, config),
+  )
+
+
+def make_policy(
+  networks: GaussianNetworks, config: GaussianConfig, evaluation: bool = False
+) -> acting.Policy:
+  """Makes the policy."""
+  sampler = make_sampler(networks, config, evaluation)
+  return acting.make_policy(sampler, networks, config, evaluation)
 
 
 GAUSSIAN = Method(
   config=GaussianConfig,
-  make_policy_loss=make_policy_loss,
-  metrics=("policy_loss", "entropy", "entropy_temperature"),
-  init_method_state=lambda config: temperature_lib.start(
-    config.entropy_temperature, config.entropy_temperature_learning_rate
-  ),
-  make_networks=_make_networks,
-  make_sampler=make_sampler,
-  make_next_value_bonus=make_next_value_bonus,
+  make_learner_core=make_learner_core,
+  make_policy=make_policy,
+  make_networks=make_gaussian_networks,
   presets=PRESETS,
 )
 """Soft actor-critic."""

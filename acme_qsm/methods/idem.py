@@ -18,14 +18,16 @@ from acme_qsm import losses
 from acme_qsm import types
 from acme_qsm.configs.idem import IDEMConfig
 from acme_qsm.configs.idem import PRESETS
-from acme_qsm.core import acting
+from acme_qsm.core import actor_critic
+from acme_qsm.core import critics
 from acme_qsm.core import reverse_sampling
 from acme_qsm.core import sampling
 from acme_qsm.core import temperature as temperature_lib
 from acme_qsm.core import weights
-from acme_qsm.core.method import Context
+from acme_qsm.core.learner_core import LearnerCore
 from acme_qsm.core.method import Method
-from acme_qsm.core.method import PolicyLoss
+from acme_qsm.core.training import Context
+from acme_qsm.core.training import PolicyLoss
 from acme_qsm.networks import DiffusionNetworks
 
 
@@ -55,7 +57,7 @@ def make_policy_loss(
     samples = draw(params, method_state, transitions, keys, context)
 
     def energy(action: jax.Array) -> jax.Array:
-      q_value = acting.lowest_q_value(
+      q_value = critics.lowest_q_value(
         networks, context.critic_params, observation, action
       )
       return q_value / (config.reward_scale * method_state.value)
@@ -148,12 +150,24 @@ def noised_energy(
   return target, weight, gradient_share
 
 
+def make_learner_core(
+  networks: DiffusionNetworks, config: IDEMConfig
+) -> LearnerCore:
+  """Makes the learner: an off-policy actor-critic."""
+  return actor_critic.make_learner_core(
+    networks,
+    config,
+    policy_loss=make_policy_loss(networks, config),
+    sampler=sampling.make_sampler(networks, config),
+    init_method_state=lambda: weights.init_temperature(config),
+    noise_scale=lambda state: weights.noise_scale(config, state),
+  )
+
+
 IDEM = Method(
   config=IDEMConfig,
-  make_policy_loss=make_policy_loss,
-  metrics=("denoiser_loss", "target_size", "gradient_share", *weights.METRICS),
-  init_method_state=weights.init_temperature,
-  noise_scale=weights.noise_scale,
+  make_learner_core=make_learner_core,
+  make_policy=sampling.make_policy,
   presets=PRESETS,
 )
 """Iterated denoising energy matching."""

@@ -21,11 +21,14 @@ from acme_qsm import types
 from acme_qsm.configs.qsm import PRESETS
 from acme_qsm.configs.qsm import QSMConfig
 from acme_qsm.core import acting
+from acme_qsm.core import actions
+from acme_qsm.core import actor_critic
 from acme_qsm.core import critics
 from acme_qsm.core import sampling
-from acme_qsm.core.method import Context
+from acme_qsm.core.learner_core import LearnerCore
 from acme_qsm.core.method import Method
-from acme_qsm.core.method import PolicyLoss
+from acme_qsm.core.training import Context
+from acme_qsm.core.training import PolicyLoss
 from acme_qsm.core.updates import move_running_mean
 from acme_qsm.networks import DiffusionNetworks
 
@@ -153,7 +156,7 @@ def scale_action_gradient(
 
 def make_sampler(
   networks: DiffusionNetworks, config: QSMConfig, evaluation: bool = False
-) -> acting.Sampler:
+) -> actions.Sampler:
   """Makes what draws actions: the reverse process, or Langevin dynamics."""
   make = (
     sampling.make_langevin_sampler if config.langevin else sampling.make_sampler
@@ -161,12 +164,31 @@ def make_sampler(
   return make(networks, config, evaluation)
 
 
+def make_learner_core(
+  networks: DiffusionNetworks, config: QSMConfig
+) -> LearnerCore:
+  """Makes the learner: an off-policy actor-critic."""
+  return actor_critic.make_learner_core(
+    networks,
+    config,
+    policy_loss=make_policy_loss(networks, config),
+    sampler=make_sampler(networks, config),
+    init_method_state=lambda: QSMState(jnp.zeros(())),
+  )
+
+
+def make_policy(
+  networks: DiffusionNetworks, config: QSMConfig, evaluation: bool = False
+) -> acting.Policy:
+  """Makes the policy."""
+  sampler = make_sampler(networks, config, evaluation)
+  return acting.make_policy(sampler, networks, config, evaluation)
+
+
 QSM = Method(
   config=QSMConfig,
-  make_policy_loss=make_policy_loss,
-  make_sampler=make_sampler,
-  metrics=("denoiser_loss", "action_gradient_size"),
-  init_method_state=lambda config: QSMState(jnp.zeros(())),
+  make_learner_core=make_learner_core,
+  make_policy=make_policy,
   presets=PRESETS,
 )
 """Q-score matching."""

@@ -14,12 +14,15 @@ import jax.numpy as jnp
 from acme_qsm import types
 from acme_qsm.configs.qvpo import PRESETS
 from acme_qsm.configs.qvpo import QVPOConfig
-from acme_qsm.core import acting
-from acme_qsm.core import policy_samples
+from acme_qsm.core import actions
+from acme_qsm.core import actor_critic
+from acme_qsm.core import critics
+from acme_qsm.core import denoising
 from acme_qsm.core import sampling
-from acme_qsm.core.method import Context
+from acme_qsm.core.learner_core import LearnerCore
 from acme_qsm.core.method import Method
-from acme_qsm.core.method import PolicyLoss
+from acme_qsm.core.training import Context
+from acme_qsm.core.training import PolicyLoss
 from acme_qsm.networks import DiffusionNetworks
 
 
@@ -47,10 +50,14 @@ def make_policy_loss(
   ) -> tuple[jax.Array, tuple[tuple, types.Metrics]]:
     observation = transitions.observation
     sample_key, random_key = jax.random.split(keys[0])
-    action = policy_samples.draw(
-      sampler, params, sample_key, observation, config.num_policy_samples
+    action = actions.draw_several(
+      sampler,
+      jax.lax.stop_gradient(params),
+      sample_key,
+      observation,
+      config.num_policy_samples,
     )
-    q_value = acting.lowest_q_value(
+    q_value = critics.lowest_q_value(
       networks, context.critic_params, observation, action
     )
     best, advantage = take_best(action, q_value)
@@ -64,7 +71,7 @@ def make_policy_loss(
     weight = advantage[:, None] * jnp.array(
       [1.0] + [share] * config.num_random_actions
     )
-    loss, _ = policy_samples.denoising_loss(
+    loss, _ = denoising.weighted_loss(
       networks,
       schedule,
       params,
@@ -111,10 +118,22 @@ def random_action_weight(config: QVPOConfig, updates: jax.Array) -> jax.Array:
   return start + done * (end - start)
 
 
+def make_learner_core(
+  networks: DiffusionNetworks, config: QVPOConfig
+) -> LearnerCore:
+  """Makes the learner: an off-policy actor-critic."""
+  return actor_critic.make_learner_core(
+    networks,
+    config,
+    policy_loss=make_policy_loss(networks, config),
+    sampler=sampling.make_sampler(networks, config),
+  )
+
+
 QVPO = Method(
   config=QVPOConfig,
-  make_policy_loss=make_policy_loss,
-  metrics=("denoiser_loss", "advantage", "random_action_weight"),
+  make_learner_core=make_learner_core,
+  make_policy=sampling.make_policy,
   presets=PRESETS,
 )
 """Q-weighted variational policy optimisation."""

@@ -15,13 +15,16 @@ from acme_qsm import losses
 from acme_qsm import types
 from acme_qsm.configs.sdac import PRESETS
 from acme_qsm.configs.sdac import SDACConfig
-from acme_qsm.core import acting
+from acme_qsm.core import actor_critic
+from acme_qsm.core import critics
 from acme_qsm.core import reverse_sampling
+from acme_qsm.core import sampling
 from acme_qsm.core import temperature as temperature_lib
 from acme_qsm.core import weights
-from acme_qsm.core.method import Context
+from acme_qsm.core.learner_core import LearnerCore
 from acme_qsm.core.method import Method
-from acme_qsm.core.method import PolicyLoss
+from acme_qsm.core.training import Context
+from acme_qsm.core.training import PolicyLoss
 from acme_qsm.networks import DiffusionNetworks
 
 
@@ -48,7 +51,7 @@ def make_policy_loss(
   ) -> tuple[jax.Array, tuple[temperature_lib.Temperature, types.Metrics]]:
     observation = transitions.observation
     samples = draw(params, method_state, transitions, keys, context)
-    q_value = acting.lowest_q_value(
+    q_value = critics.lowest_q_value(
       networks, context.critic_params, observation, samples.clean_action
     )
     weight = weights.weigh(config, q_value, method_state.value)
@@ -79,12 +82,24 @@ def make_policy_loss(
   return policy_loss
 
 
+def make_learner_core(
+  networks: DiffusionNetworks, config: SDACConfig
+) -> LearnerCore:
+  """Makes the learner: an off-policy actor-critic."""
+  return actor_critic.make_learner_core(
+    networks,
+    config,
+    policy_loss=make_policy_loss(networks, config),
+    sampler=sampling.make_sampler(networks, config),
+    init_method_state=lambda: weights.init_temperature(config),
+    noise_scale=lambda state: weights.noise_scale(config, state),
+  )
+
+
 SDAC = Method(
   config=SDACConfig,
-  make_policy_loss=make_policy_loss,
-  metrics=("denoiser_loss", *weights.METRICS),
-  init_method_state=weights.init_temperature,
-  noise_scale=weights.noise_scale,
+  make_learner_core=make_learner_core,
+  make_policy=sampling.make_policy,
   presets=PRESETS,
 )
 """Soft diffusion actor-critic."""

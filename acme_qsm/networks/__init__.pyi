@@ -1,3 +1,5 @@
+from .critic_networks import CriticFn as CriticFn
+from .critic_networks import CriticNetworks as CriticNetworks
 from .critics import expected_value as expected_value
 from .critics import make_atoms as make_atoms
 from .factory import DenoiserFn as DenoiserFn

@@ -11,7 +11,7 @@ import jax
 import acme_qsm
 from acme_qsm import diffusion
 from acme_qsm.configs.actor_critic import ActorCriticConfig
-from acme_qsm.core import acting
+from acme_qsm.core import actions
 from acme_qsm.core import critics
 from acme_qsm.core import sampling
 from acme_qsm.methods import METHODS
@@ -170,7 +170,7 @@ def measure_sdac_parts(
 
   @jax.jit
   def draw_target_action(state: Any, key: jax.Array) -> jax.Array:
-    action, _ = critics.draw_target_action(
+    action, _ = actions.draw_target_action(
       sampler,
       networks,
       config,
@@ -189,7 +189,7 @@ def measure_sdac_parts(
 
   @jax.jit
   def ask_critics(state: Any, action: jax.Array) -> jax.Array:
-    return acting.lowest_q_value(
+    return critics.lowest_q_value(
       networks, state.critic_params, batch.observation, action
     )
 
