@@ -82,7 +82,8 @@ class Interruption:
 def deferred() -> Iterator[None]:
   """A context in which SIGHUP and SIGUSR1 wait until its end.
 
-  For a launcher while it starts processes, which inherit that they wait.
+  A launcher starts processes in it: they inherit the block, and so never get
+  these signals.
   """
   held = signal.pthread_sigmask(
     signal.SIG_BLOCK, set(LAUNCHERS) - {signal.SIGINT}

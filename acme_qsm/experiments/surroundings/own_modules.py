@@ -1,7 +1,7 @@
 """Where a user's own modules are found, in all processes of a run.
 
-Their folder is the last one that Python looks in: a file there may have the name
-of one of Python's own modules, or of a package that is loaded later.
+Their folder is the last one that Python looks in: a file there may have the
+name of one of Python's own modules, or of a package that is loaded later.
 """
 
 import os
@@ -41,8 +41,8 @@ def find() -> None:
 def command(module: str, *arguments: str) -> Sequence[str]:
   """The command that runs a module as a program.
 
-  Unlike with `-m`, no module of the current folder takes the place of another: a
-  `types.py` there would stop any Python.
+  Unlike with `-m`, no module of the current folder takes the place of another:
+  a `types.py` there would stop any Python.
 
   Args:
     module: its name.
