@@ -23,6 +23,7 @@ from acme_qsm.agents import acme as acme_agents
 from acme_qsm.experiments.config import CheckpointingConfig
 from acme_qsm.experiments.config import EvaluationSchedule
 from acme_qsm.experiments.config import ExperimentConfig
+from acme_qsm.experiments.surroundings import compilation_cache
 from acme_qsm.experiments.surroundings import own_modules
 
 _DEFAULT_AGENT, _DEFAULT_PRESET = "qsm", "default"
@@ -103,7 +104,7 @@ def parse(
     SystemExit: if they cannot be read, with a message.
     ValueError: if a value is not allowed.
   """
-  # These first: they say which flags there are, and what the others override.
+  # These first: the other flags, and their defaults, depend on them.
   parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
   parser.add_argument("--agent", default=_DEFAULT_AGENT)
   parser.add_argument("--preset", default=_DEFAULT_PRESET)
@@ -118,7 +119,11 @@ def parse(
   arguments = tyro.cli(
     with_config,
     args=argv,
-    description=f"{(description or '').strip()}\n\n{_choices(agents, agent)}",
+    description=(
+      f"{(description or '').strip()}\n\n"
+      f"Agents: {', '.join(agents)}.\n\n"
+      f"Presets of {agent}: {', '.join(agents[agent])}."
+    ),
     default=with_config(config=config),
     use_underscores=True,
   )
@@ -131,18 +136,18 @@ def parse(
 
 
 def _import_own(agent: str) -> str:
-  """The agent's name; of MODULE:NAME, whose module is imported.
+  """Imports the module of MODULE:NAME, and returns NAME.
 
   Raises:
-    ValueError: if there is no such module, it cannot be one's name, or another
-      module of its name comes first.
+    ValueError: if there is no such module, it cannot be the name of one, or it
+      is in the current folder, but Python finds another one of its name first.
   """
   module, separator, name = agent.rpartition(":")
   if not separator:
     return agent
   if not all(map(str.isidentifier, module.split("."))):
     raise ValueError(f"agent must be NAME or MODULE:NAME, got {agent!r}.")
-  # From where the command is typed, in all processes of the run.
+  # All processes of the run look in the folder where the command was typed.
   folder = os.getcwd()
   own_modules.find_in(folder)
   try:
@@ -154,13 +159,14 @@ def _import_own(agent: str) -> str:
       f"agent {agent!r}: there is no module {error.name!r} in {folder}, and "
       "none is installed."
     ) from error
-  path = pathlib.Path(folder, *module.split("."))
-  own = [path.with_suffix(".py"), path / "__init__.py"]
   found = getattr(imported, "__file__", None)
-  if any(each.exists() for each in own) and (
-    found is None
-    or pathlib.Path(found).resolve() not in [each.resolve() for each in own]
-  ):
+  path = pathlib.Path(folder, *module.split("."))
+  own = [
+    each.resolve()
+    for each in (path.with_suffix(".py"), path / "__init__.py")
+    if each.exists()
+  ]
+  if own and (found is None or pathlib.Path(found).resolve() not in own):
     raise ValueError(
       f"agent {agent!r}: the module {module!r} in {folder} has the name of "
       f"{found or 'one of Python'}, which comes first: rename it."
@@ -182,20 +188,12 @@ def _find_agents() -> _Agents:
   return found
 
 
-def _choices(agents: _Agents, agent: str) -> str:
-  """What the help says of agents, and of one's presets."""
-  return (
-    f"Agents: {', '.join(agents)}.\n\n"
-    f"Presets of {agent}: {', '.join(agents[agent])}."
-  )
-
-
 def _require_own_settings(
   agents: _Agents, agent: str, argv: Sequence[str]
 ) -> None:
   """Raises ValueError for a flag that other agents have, but not this one.
 
-  Flags that nobody has are left to whoever reads all of them.
+  A flag that no agent has may be one of the launcher's.
   """
   for argument in argv:
     flag = argument.split("=")[0]
@@ -266,9 +264,7 @@ def make_experiment(arguments: Arguments) -> ExperimentConfig:
   )
   # JAX is loaded here, where all is well that can be told without.
   if arguments.compilation_cache:
-    importlib.import_module(
-      "acme_qsm.experiments.surroundings.compilation_cache"
-    ).use()
+    compilation_cache.use()
   if not is_acmes(arguments):
     builder = acme_qsm.DiffusionBuilder(config)
     return dataclasses.replace(experiment, builder=builder)
@@ -277,9 +273,3 @@ def make_experiment(arguments: Arguments) -> ExperimentConfig:
     builder=acme_agents.AcmeAgentBuilder(config),
     network_factory=lambda spec: acme_agents.make_networks(spec, config),
   )
-
-
-def fail(error: Exception) -> int:
-  """Prints an error; returns the exit code of a run that was not started."""
-  print(f"Error: {error}", file=sys.stderr)
-  return 2
