@@ -1,37 +1,45 @@
 """Makes packed n-step transitions of time steps, and inserts them in replay."""
 
-import abc
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from acme_qsm import types
 from acme_qsm.replay.codec import TransitionCodec
-from acme_qsm.replay.embedded import EmbeddedReplay
 from acme_qsm.replay.n_step import NStepTransitions
 
 
-class TransitionAdder(abc.ABC):
-  """Makes the n-step transitions of episodes and packs them.
+class TransitionAdder:
+  """Makes the n-step transitions of episodes, packs and inserts them.
 
   It has the methods of Acme's adders. Which transitions there are,
-  `NStepTransitions` says; where they go, the subclass.
+  `NStepTransitions` says; that into Reverb is `reverb_adder.ReverbAdder`.
   """
 
-  def __init__(self, codec: TransitionCodec, *, n_step: int, discount: float):
+  def __init__(
+    self,
+    insert: Callable[[np.ndarray], None],
+    codec: TransitionCodec,
+    *,
+    n_step: int,
+    discount: float,
+  ):
     """Initialises the adder.
 
     Args:
+      insert: takes packed transitions [k, D], such as an embedded replay's.
       codec: packs the transitions.
       n_step: n, the most environment steps a transition spans, at least 1.
       discount: the agent's discount per environment step.
     """
+    self._insert = insert
     self._codec = codec
     self._transitions = NStepTransitions(
       n_step,
       discount,
       observation_shape=codec.observation_shape,
       action_shape=codec.action_shape,
+      extras_spec=codec.extras_spec,
     )
 
   def add_first(self, timestep: Any) -> None:
@@ -58,20 +66,16 @@ class TransitionAdder(abc.ABC):
       action: [A] the action taken.
       next_timestep: the time step that the environment answered; its reward
         and discount are numbers, or arrays of one. What it holds is copied.
-      extras: what the policy says beside the action: nothing.
+      extras: what the policy gave beside the action: arrays by name, those of
+        the codec's `extras_spec`; () for none.
 
     Raises:
-      ValueError: if `add_first` was not called before, or if there are extras,
-        which have no place in replay.
-      InvalidValueError: if the action, the reward, the discount or the
-        observation is none that the spec allows, or (a NonFiniteError) has a
-        NaN, an infinity or a number beyond float32; nothing of the step is
-        written.
+      ValueError: if `add_first` was not called before.
+      InvalidValueError: if the action, the reward, the discount, the
+        observation or an extra is none that the spec allows, or (a
+        NonFiniteError) has a NaN, an infinity or a number beyond float32;
+        nothing of the step is written.
     """
-    if types.are_given(extras):
-      raise ValueError(
-        f"A step's extras have no place in replay, got {extras!r}."
-      )
     if not self._transitions.in_episode:
       raise ValueError("add_first must be called before add.")
     transitions = self._transitions.add(
@@ -80,46 +84,16 @@ class TransitionAdder(abc.ABC):
       next_timestep.discount,
       next_timestep.observation,
       next_timestep.last(),
+      extras,
     )
-    self._write(np.stack([self._codec.pack(each) for each in transitions]))
+    self._insert(np.stack([self._codec.pack(each) for each in transitions]))
 
   def reset(self) -> None:
     """Forgets the episode; what was written stays."""
     self._transitions.reset()
 
-  @abc.abstractmethod
   def flush(self) -> None:
-    """Waits until all that was written has arrived in replay."""
+    """Waits until all that was written has arrived in replay.
 
-  @abc.abstractmethod
-  def _write(self, rows: np.ndarray) -> None:
-    """Writes packed transitions [k, D]."""
-
-
-class EmbeddedAdder(TransitionAdder):
-  """Inserts the n-step transitions of episodes into this process's replay."""
-
-  def __init__(
-    self,
-    replay: EmbeddedReplay,
-    codec: TransitionCodec,
-    *,
-    n_step: int,
-    discount: float,
-  ):
-    """Initialises the adder.
-
-    Args:
-      replay: where the transitions go.
-      codec: packs the transitions.
-      n_step: n, the most environment steps a transition spans, at least 1.
-      discount: the agent's discount per environment step.
+    An embedded replay has it when `add` returns.
     """
-    super().__init__(codec, n_step=n_step, discount=discount)
-    self._replay = replay
-
-  def flush(self) -> None:
-    """Waits for nothing: transitions are in replay when `add` returns."""
-
-  def _write(self, rows: np.ndarray) -> None:
-    self._replay.insert(rows)

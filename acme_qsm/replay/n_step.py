@@ -1,6 +1,7 @@
 """Makes n-step transitions of an episode's steps. Needs numpy alone."""
 
 import collections
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ class NStepTransitions:
   o_{min(t+n, T)}, and at the episode's start the shorter ones from o_0 to o_1,
   ..., o_{n-1}. The reward is sum_k discount^k r_{t+k+1}, with the environment's
   own discounts multiplied in; the discount is their product, times
-  discount^(steps - 1).
+  discount^(steps - 1). The extras are those of the first step.
   """
 
   def __init__(
@@ -27,6 +28,7 @@ class NStepTransitions:
     *,
     observation_shape: tuple[int, ...] | None = None,
     action_shape: tuple[int, ...] | None = None,
+    extras_spec: Mapping[str, Any] = {},
   ):
     """Initialises it; `start` comes before the first step.
 
@@ -35,12 +37,14 @@ class NStepTransitions:
       discount: the agent's discount per environment step.
       observation_shape: what an observation's shape is to be; None for any.
       action_shape: what an action's shape is to be; None for any.
+      extras_spec: by name, what has the shape and the dtype of a step's extra.
     """
     self._discount = discount
     self._observation_shape = observation_shape
     self._action_shape = action_shape
+    self._extras_spec = extras_spec
     self._episode_step = 0
-    # Of the last n steps: (observation, action, reward, discount).
+    # Of the last n steps: (observation, action, reward, discount, extras).
     self._window: collections.deque = collections.deque(maxlen=n_step)
     self._observation: Any = None
 
@@ -69,6 +73,7 @@ class NStepTransitions:
     discount: float,
     observation: np.ndarray,
     last: bool,
+    extras: Any = (),
   ) -> list[Transition]:
     """Adds a step of the episode.
 
@@ -78,6 +83,7 @@ class NStepTransitions:
       discount: the environment's own in [0, 1]; 0 where nothing follows.
       observation: what is seen after it. Arrays are copied.
       last: whether it ends the episode.
+      extras: what the policy gave beside the action, by name.
 
     Returns:
       The transitions that it completes: one, and up to n - 1 more at the end.
@@ -100,6 +106,7 @@ class NStepTransitions:
       ),
       values.take_number("reward", reward, self._episode_step),
       values.take_discount(discount, self._episode_step),
+      values.take_extras(extras, self._extras_spec, self._episode_step) or (),
     )
     self._observation = self._take_observation(observation)
     self._window.append(step)
@@ -125,9 +132,9 @@ class NStepTransitions:
 
   def _make_transition(self) -> Transition:
     """Makes the transition from the window's start to the observation."""
-    observation, action, n_step_return, total_discount = self._window[0]
+    observation, action, n_step_return, total_discount, extras = self._window[0]
     for k in range(1, len(self._window)):
-      _, _, reward, discount = self._window[k]
+      _, _, reward, discount, _ = self._window[k]
       total_discount *= self._discount
       n_step_return += total_discount * reward
       total_discount *= discount
@@ -141,5 +148,10 @@ class NStepTransitions:
       self.reset()
       raise
     return Transition(
-      observation, action, n_step_return, total_discount, self._observation
+      observation,
+      action,
+      n_step_return,
+      total_discount,
+      self._observation,
+      extras,
     )

@@ -1,12 +1,14 @@
-"""What an environment gives, in the form that replay holds it.
+"""What environments and policies give, in the form that replay holds it.
 
 Or the error that names what cannot be held, in one line. Needs numpy alone.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from acme_qsm.types import are_given
 from acme_qsm.types import InvalidValueError
 from acme_qsm.types import NonFiniteError
 
@@ -33,12 +35,7 @@ def take_array(
     InvalidValueError: if these are no numbers, or have another shape.
     NonFiniteError: if one is a NaN, an infinity or beyond float32.
   """
-  given = _as_numbers(name, value, step)
-  if shape is not None and given.shape != shape:
-    raise InvalidValueError(
-      f"{name} has shape {given.shape} at step {step} of the episode; the spec "
-      f"says {shape}."
-    )
+  given = _as_shaped_numbers(name, value, shape, step)
   if given.dtype == np.float32:
     taken = given.copy()
   else:
@@ -56,6 +53,78 @@ def take_array(
       )
     )
   return taken
+
+
+def take_extras(
+  extras: Any, extras_spec: Mapping[str, Any], step: int
+) -> dict[str, np.ndarray]:
+  """Takes what a policy gives beside an action.
+
+  Args:
+    extras: arrays by name; (), None or {} for none.
+    extras_spec: what they are to be: by name, what has a shape and a dtype.
+    step: the step of the episode that they were given at.
+
+  Returns:
+    Arrays of their own, of the spec's dtypes.
+
+  Raises:
+    InvalidValueError: if one is missing or not in the spec, or has another
+      shape, or values that its dtype cannot hold.
+    NonFiniteError: if one is a NaN, an infinity or beyond float32.
+  """
+  if not extras_spec and not are_given(extras):
+    return {}
+  where = f" at step {step} of the episode"
+  given = require_extras(extras, extras_spec, where)
+  taken = {}
+  for name, spec in extras_spec.items():
+    title, shape = f"the extra {name!r}", tuple(spec.shape)
+    if spec.dtype == np.float32:
+      taken[name] = take_array(title, given[name], shape, step)
+      continue
+    array = _as_shaped_numbers(title, given[name], shape, step)
+    taken[name] = array.astype(spec.dtype)
+    if not np.array_equal(taken[name], array):
+      raise InvalidValueError(
+        f"{title} has values of dtype {array.dtype} at step {step} of the "
+        f"episode that {np.dtype(spec.dtype)}, its spec's dtype, cannot hold."
+      )
+  return taken
+
+
+def require_extras(
+  extras: Any, extras_spec: Mapping[str, Any], where: str = ""
+) -> Mapping[str, Any]:
+  """Checks that there are the extras of a spec and no others.
+
+  Args:
+    extras: arrays by name; (), None or {} for none.
+    extras_spec: by name.
+    where: says where they come from, for the error.
+
+  Returns:
+    The extras by name; {} for none.
+
+  Raises:
+    InvalidValueError: if one is missing or not in the spec; names it.
+  """
+  given = extras if are_given(extras) else {}
+  if not isinstance(given, Mapping):
+    raise InvalidValueError(
+      f"Extras are of {type(extras).__name__}{where}; they must be arrays by "
+      "name."
+    )
+  missing = sorted(extras_spec.keys() - given.keys())
+  unknown = sorted(given.keys() - extras_spec.keys())
+  if missing or unknown:
+    wrong = [f"{missing} are missing"] if missing else []
+    wrong += [f"{unknown} are not in its spec"] if unknown else []
+    raise InvalidValueError(
+      f"Of the policy's extras, {' and '.join(wrong)}{where}; the spec says "
+      f"{sorted(extras_spec)}."
+    )
+  return given
 
 
 def take_number(name: str, value: Any, step: int) -> float:
@@ -125,6 +194,19 @@ def _as_numbers(name: str, value: Any, step: int) -> np.ndarray:
       what = f"of dtype {given.dtype}"
     raise InvalidValueError(
       f"{name} is {what} at step {step} of the episode; it must be numbers."
+    )
+  return given
+
+
+def _as_shaped_numbers(
+  name: str, value: Any, shape: tuple[int, ...] | None, step: int
+) -> np.ndarray:
+  """What was given as an array, if it has the shape."""
+  given = _as_numbers(name, value, step)
+  if shape is not None and given.shape != shape:
+    raise InvalidValueError(
+      f"{name} has shape {given.shape} at step {step} of the episode; the spec "
+      f"says {shape}."
     )
   return given
 
