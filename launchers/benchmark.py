@@ -29,7 +29,7 @@ from concurrent import futures
 from typing import Any
 
 from acme_qsm import lazy
-from acme_qsm.experiments import surroundings
+from acme_qsm.experiments.surroundings import launcher
 from launchers.benchmarks import acting
 from launchers.benchmarks import learner
 from launchers.benchmarks import machine
@@ -50,7 +50,7 @@ _SLOW = ("sac", "official", "program")
 _ROOT = pathlib.Path(__file__).parents[1]
 
 
-@surroundings.settled()
+@launcher.settled()
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command line; returns the process's exit code."""
   parts: dict[str, Callable[[argparse.Namespace], Any]] = {

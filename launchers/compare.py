@@ -16,9 +16,9 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from acme_qsm.experiments import surroundings
 from acme_qsm.experiments.records import loggers
 from acme_qsm.experiments.records import plotting
+from acme_qsm.experiments.surroundings import launcher
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,7 @@ def final_return(run: pathlib.Path, last: int) -> float:
   return float(np.mean(log["episode_return"][steps > steps[-1] - last]))
 
 
-@surroundings.settled()
+@launcher.settled()
 def main(argv: list[str] | None = None) -> int:
   """Runs the command line; returns the process's exit code."""
   arguments = tyro.cli(Arguments, args=argv, use_underscores=True)

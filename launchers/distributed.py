@@ -30,14 +30,14 @@ from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.messages import Phase
 from acme_qsm.distributed.display import Display
 from acme_qsm.distributed.processes import fork_server
-from acme_qsm.experiments import command_line
-from acme_qsm.experiments import interruption
 from acme_qsm.experiments import preparation
-from acme_qsm.experiments import surroundings
 from acme_qsm.experiments.counts import ACTOR_STEPS
 from acme_qsm.experiments.counts import LEARNER_STEPS
-from acme_qsm.experiments.progress import Progress
+from acme_qsm.experiments.surroundings import interruption
+from acme_qsm.experiments.surroundings import launcher
+from acme_qsm.experiments.surroundings.progress import Progress
 from acme_qsm.replay.listening import addresses
+from launchers import command_line
 from launchers import installation
 
 if typing.TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Arguments(command_line.Arguments):
   ray_address: str | None = None
 
 
-@surroundings.settled()
+@launcher.settled()
 def main(argv: list[str] | None = None) -> int:
   """Runs the command line; returns the process's exit code."""
   given = sys.argv[1:] if argv is None else argv

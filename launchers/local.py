@@ -19,12 +19,12 @@ from typing import Literal
 
 from acme_qsm import experiments
 from acme_qsm.environments import pool
-from acme_qsm.experiments import command_line
-from acme_qsm.experiments import surroundings
 from acme_qsm.experiments.local_replay import ReplayKind
 from acme_qsm.experiments.records.checkpointing import CheckpointError
 from acme_qsm.experiments.records.disk import SaveError
+from acme_qsm.experiments.surroundings import launcher
 from acme_qsm.types import InvalidValueError
+from launchers import command_line
 from launchers import installation
 
 
@@ -104,7 +104,7 @@ def _run(
   )
 
 
-@surroundings.settled()
+@launcher.settled()
 def main(argv: list[str] | None = None) -> int:
   """Runs the command line; returns the process's exit code."""
   try:

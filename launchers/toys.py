@@ -22,9 +22,9 @@ from typing import Any
 import tyro
 
 from acme_qsm import configuration
-from acme_qsm.experiments import command_line
-from acme_qsm.experiments import homes
-from acme_qsm.experiments import surroundings
+from acme_qsm.experiments.surroundings import homes
+from acme_qsm.experiments.surroundings import launcher
+from launchers import command_line
 from launchers.toy_problems import arguments
 
 # The toys themselves load JAX and matplotlib: not to help, or to refuse.
@@ -136,7 +136,7 @@ def _run(name: str, chosen: arguments.Arguments, folder: pathlib.Path) -> None:
   print(f"Written: {folder / 'result.json'}, {folder / f'{name}.png'}")
 
 
-@surroundings.settled()
+@launcher.settled()
 def main(argv: list[str] | None = None) -> int:
   """Runs the command line; returns the process's exit code."""
   try:

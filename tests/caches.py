@@ -10,7 +10,7 @@ import os
 import pathlib
 import sys
 
-from acme_qsm.experiments import compilation_cache
+from acme_qsm.experiments.surroundings import compilation_cache
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Kept for the next session, as what else pytest keeps; `--cache-clear` clears

@@ -13,13 +13,13 @@ MAY_BE_SKIPPED = {
   ),
   "tests/distributed/process_test.py::"
   "test_who_prints_to_a_full_disk_does_not_fail": "/dev/full is Linux's",
-  "tests/experiments/checkpointing_test.py::"
+  "tests/experiments/records/checkpointing_test.py::"
   "test_a_full_disk_leaves_all_as_it_was": "mounting a small disk needs root",
-  "tests/experiments/full_disk_test.py::"
+  "tests/experiments/records/full_disk_test.py::"
   "test_a_run_goes_on_while_the_disk_is_full": (
     "mounting a small disk needs root"
   ),
-  "tests/experiments/full_disk_test.py::"
+  "tests/experiments/records/full_disk_test.py::"
   "test_an_end_that_cannot_be_saved_is_said": (
     "mounting a small disk needs root"
   ),

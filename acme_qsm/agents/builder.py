@@ -27,7 +27,7 @@ from acme_qsm.core import ActorCriticConfig
 from acme_qsm.core import Policy
 from acme_qsm.deferred import jax
 from acme_qsm.methods.qsm import QSMConfig
-from acme_qsm.replay import memory
+from acme_qsm.replay import memory_limit
 from acme_qsm.replay.adder import EmbeddedAdder
 from acme_qsm.replay.codec import TransitionCodec
 from acme_qsm.replay.embedded import EmbeddedReplay
@@ -151,8 +151,8 @@ class DiffusionBuilder:
     self.check_replay(environment_spec, policy)
     config = dataclasses.replace(self.config, transitions_per_item=1)
     codec = self._make_codec(environment_spec, embedded=True)
-    memory.require_memory(
-      config.max_replay_size, 4 * codec.size, memory.available_memory()
+    memory_limit.require_memory(
+      config.max_replay_size, 4 * codec.size, memory_limit.available_memory()
     )
     return EmbeddedReplay(
       codec.size,

@@ -13,7 +13,7 @@ import dm_env
 import numpy as np
 
 from acme_qsm.experiments.config import ExperimentError
-from acme_qsm.replay import memory
+from acme_qsm.replay import memory_limit
 
 # How many beside the first tell what one takes.
 _NUM_WEIGHED = 4
@@ -109,12 +109,12 @@ def make_one_by_one(
     for number, seed in enumerate(seeds):
       made.append(make(seed))
       if number == 0:
-        before = memory.resident_memory()
+        before = memory_limit.resident_memory()
       if number == _NUM_WEIGHED:
         require_room(
           len(seeds) - len(made),
-          (memory.resident_memory() - before) // _NUM_WEIGHED,
-          memory.available_memory(),
+          (memory_limit.resident_memory() - before) // _NUM_WEIGHED,
+          memory_limit.available_memory(),
         )
   except BaseException:
     OneByOne(made).close()

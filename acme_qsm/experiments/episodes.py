@@ -11,7 +11,7 @@ import numpy as np
 from acme_qsm.experiments.counts import ACTOR_STEPS
 from acme_qsm.experiments.counts import Counts
 from acme_qsm.experiments.environments import Group
-from acme_qsm.replay import values
+from acme_qsm.replay import validation
 
 
 @dataclasses.dataclass
@@ -122,7 +122,9 @@ class Episodes:
     """Takes note of a step that an environment has made."""
     episode = self._episodes[index]
     assert episode is not None
-    reward = values.take_number("reward", timestep.reward, episode.length + 1)
+    reward = validation.take_number(
+      "reward", timestep.reward, episode.length + 1
+    )
     self._actors[index].observe(action, timestep)
     self._counts.increment(**{ACTOR_STEPS: 1})
     for observer in self._observers:

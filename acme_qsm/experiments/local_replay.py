@@ -18,7 +18,7 @@ from acme_qsm.experiments.records.checkpointing import Checkpoint
 from acme_qsm.experiments.records.checkpointing import CheckpointError
 from acme_qsm.experiments.records.workdir import Workdir
 from acme_qsm.replay import embedded
-from acme_qsm.replay import memory
+from acme_qsm.replay import memory_limit
 from acme_qsm.replay.embedded import EmbeddedReplay
 
 ReplayKind = Literal["auto", "embedded", "reverb"]
@@ -137,10 +137,10 @@ def prepare_seeds(parts: AgentParts, seeds: Sequence[int]) -> list[Start]:
     ValueError: if memory does not hold them all.
   """
   replays = [parts.embedded_replay(seeds[0])]
-  memory.require_memory(
+  memory_limit.require_memory(
     replays[0].max_size,
     replays[0].bytes_per_transition,
-    memory.available_memory(),
+    memory_limit.available_memory(),
     num_replays=len(seeds),
   )
   replays += [parts.embedded_replay(seed) for seed in seeds[1:]]

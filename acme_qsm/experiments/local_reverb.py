@@ -8,7 +8,7 @@ from typing import Any
 
 from acme_qsm.experiments.records.checkpointing import Checkpoint
 from acme_qsm.experiments.records.workdir import Workdir
-from acme_qsm.replay import memory
+from acme_qsm.replay import memory_limit
 from acme_qsm.replay import reverb_server
 
 
@@ -31,7 +31,9 @@ def prepare(
   reverb_server.require_ratio(tables[0])
   size = sum(table.info.max_size for table in tables)
   content = sum(reverb_server.max_bytes(table) for table in tables)
-  memory.require_memory(size, content // size, memory.available_memory())
+  memory_limit.require_memory(
+    size, content // size, memory_limit.available_memory()
+  )
   return functools.partial(ReverbReplay, tables)
 
 

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 
 from acme_qsm.experiments import local_agents
 from acme_qsm.experiments import local_replay
-from acme_qsm.experiments import native_output
 from acme_qsm.experiments import preparation
 from acme_qsm.experiments.config import ExperimentConfig
 from acme_qsm.experiments.config import ExperimentError
 from acme_qsm.experiments.counts import LEARNER_STEPS
-from acme_qsm.experiments.interruption import Interruption
-from acme_qsm.experiments.progress import Progress
 from acme_qsm.experiments.records import workdir
 from acme_qsm.experiments.records.disk import Disk
 from acme_qsm.experiments.records.disk import SaveError
 from acme_qsm.experiments.seed_run import SeedRun
 from acme_qsm.experiments.seeds import Seeds
+from acme_qsm.experiments.surroundings import native_output
+from acme_qsm.experiments.surroundings.interruption import Interruption
+from acme_qsm.experiments.surroundings.progress import Progress
 
 # Environment steps between updates of the display.
 _DISPLAY_PERIOD = 20

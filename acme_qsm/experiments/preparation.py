@@ -11,13 +11,13 @@ from typing import Any
 
 from acme_qsm import specs
 from acme_qsm.experiments import environments
-from acme_qsm.experiments import output
 from acme_qsm.experiments import time_steps
 from acme_qsm.experiments.config import ExperimentConfig
 from acme_qsm.experiments.config import ExperimentError
 from acme_qsm.experiments.evaluation import EvaluationSchedule
 from acme_qsm.experiments.parts import AgentParts
 from acme_qsm.experiments.records import workdir as workdir_lib
+from acme_qsm.experiments.surroundings import output
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ import tree
 
 from acme_qsm import specs
 from acme_qsm.environments import wrappers
-from acme_qsm.replay import values
+from acme_qsm.replay import validation
 from acme_qsm.types import InvalidValueError
 
 
@@ -61,7 +61,7 @@ class Checked(wrappers.EnvironmentWrapper):
     self._step += 1
     try:
       timestep = self._environment.step(action)
-      reward = values.take_number("reward", timestep.reward, self._step)
+      reward = validation.take_number("reward", timestep.reward, self._step)
       return self._check(timestep._replace(reward=reward))
     except InvalidValueError as error:
       raise self._say_where(error) from error
@@ -72,7 +72,7 @@ class Checked(wrappers.EnvironmentWrapper):
   def _check(self, timestep: dm_env.TimeStep) -> dm_env.TimeStep:
     if self._shape is None:
       return timestep
-    observation = values.take_array(
+    observation = validation.take_array(
       "observation", timestep.observation, self._shape, self._step
     )
     return timestep._replace(observation=observation)

@@ -15,7 +15,7 @@ import numpy as np
 
 from acme_qsm.deferred import jax
 from acme_qsm.deferred import jnp
-from acme_qsm.replay.values import require_extras
+from acme_qsm.replay.validation import require_extras
 from acme_qsm.types import Transition
 
 # Whole numbers of so many bits are not all float32 numbers: their upper and

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from acme_qsm.replay import values
+from acme_qsm.replay import validation
 from acme_qsm.types import NonFiniteError
 from acme_qsm.types import Transition
 
@@ -101,12 +101,13 @@ class NStepTransitions:
     self._episode_step += 1
     step = (
       self._observation,
-      values.take_array(
+      validation.take_array(
         "action", action, self._action_shape, self._episode_step
       ),
-      values.take_number("reward", reward, self._episode_step),
-      values.take_discount(discount, self._episode_step),
-      values.take_extras(extras, self._extras_spec, self._episode_step) or (),
+      validation.take_number("reward", reward, self._episode_step),
+      validation.take_discount(discount, self._episode_step),
+      validation.take_extras(extras, self._extras_spec, self._episode_step)
+      or (),
     )
     self._observation = self._take_observation(observation)
     self._window.append(step)
@@ -126,7 +127,7 @@ class NStepTransitions:
     self._observation = None
 
   def _take_observation(self, observation: Any) -> np.ndarray:
-    return values.take_array(
+    return validation.take_array(
       "observation", observation, self._observation_shape, self._episode_step
     )
 
@@ -139,7 +140,7 @@ class NStepTransitions:
       n_step_return += total_discount * reward
       total_discount *= discount
     try:
-      values.require_representable(
+      validation.require_representable(
         f"reward, summed over {len(self._window)} steps,",
         n_step_return,
         self._episode_step,

@@ -25,8 +25,8 @@ from acme_qsm import environments
 from acme_qsm import experiments
 from acme_qsm import make_networks
 from acme_qsm import QSMBuilder
-from acme_qsm.experiments import compilation_cache
 from acme_qsm.experiments.local_replay import ReplayKind
+from acme_qsm.experiments.surroundings import compilation_cache
 from launchers.benchmarks import learner as learner_benchmark
 from launchers.benchmarks import machine
 from launchers.benchmarks import timing

@@ -22,7 +22,7 @@ import optax
 
 from acme_qsm import diffusion
 from acme_qsm import environments
-from acme_qsm.experiments import compilation_cache
+from acme_qsm.experiments.surroundings import compilation_cache
 
 _TASK = "cheetah:run"
 _WIDTHS = (512, 512)

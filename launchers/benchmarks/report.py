@@ -104,7 +104,7 @@ def plot(
     )
   if not panels:
     return False
-  homes = importlib.import_module("acme_qsm.experiments.homes")
+  homes = importlib.import_module("acme_qsm.experiments.surroundings.homes")
   with homes.matplotlib_folder():
     importlib.import_module("matplotlib.pyplot")
   matplotlib = importlib.import_module("matplotlib")

@@ -12,7 +12,7 @@ _OF_ACME = {"launchpad", "reverb", "tensorflow"}
 PLAN = """
 import pickle
 from acme_qsm.distributed import program
-from acme_qsm.experiments import command_line
+from launchers import command_line
 from launchers import distributed
 
 arguments = command_line.parse(distributed.Arguments, [], None)

@@ -13,6 +13,8 @@ import cloudpickle
 import jax
 import numpy as np
 import pytest
+from tests.experiments.formats_test import COMMAND
+from tests.experiments.formats_test import OLD_RUN
 
 from acme_qsm import environments
 from acme_qsm import QSMBuilder
@@ -22,12 +24,10 @@ from acme_qsm.distributed.coordination import run_coordinator
 from acme_qsm.distributed.nodes import batches
 from acme_qsm.distributed.nodes import learner
 from acme_qsm.distributed.nodes import variables
-from acme_qsm.experiments import command_line
 from acme_qsm.experiments.records.loggers import read_csv
 from acme_qsm.replay import reverb_server
+from launchers import command_line
 from tests.distributed.threaded import ThreadedRun
-from tests.experiments.formats_test import COMMAND
-from tests.experiments.formats_test import OLD_RUN
 
 pytestmark = pytest.mark.acme
 

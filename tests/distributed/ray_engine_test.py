@@ -21,9 +21,9 @@ from acme_qsm.distributed.coordination.run_coordinator import CoordinatorConfig
 from acme_qsm.distributed.engines import ray_engine
 from acme_qsm.distributed.plan import Plan
 from acme_qsm.experiments import CheckpointingConfig
-from acme_qsm.experiments import interruption
 from acme_qsm.experiments.config import ExperimentError
 from acme_qsm.experiments.records import workdir
+from acme_qsm.experiments.surroundings import interruption
 
 KEY = b"key"
 # Ray counts in these.

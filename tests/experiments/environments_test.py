@@ -9,7 +9,7 @@ import pytest
 
 from acme_qsm.experiments import environments
 from acme_qsm.experiments.config import ExperimentError
-from acme_qsm.replay import memory
+from acme_qsm.replay import memory_limit
 
 MB = 10**6
 
@@ -94,8 +94,8 @@ def test_one_that_cannot_be_made_leaves_none_open():
 
 def test_the_memory_that_this_process_has():
   expected = psutil.Process().memory_info().rss
-  assert memory.resident_memory() == pytest.approx(expected, rel=0.05)
+  assert memory_limit.resident_memory() == pytest.approx(expected, rel=0.05)
 
 
 def test_where_nobody_tells(tmp_path):
-  assert memory.resident_memory(tmp_path) == 0
+  assert memory_limit.resident_memory(tmp_path) == 0

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from acme_qsm.agents import acme_agents
-from acme_qsm.experiments import command_line
 from acme_qsm.experiments.records import checkpointing
 from acme_qsm.experiments.records.loggers import read_csv
+from launchers import command_line
 from launchers import local
 
 METRICS = {

@@ -7,10 +7,10 @@ import pytest
 import acme_qsm
 from acme_qsm import environments
 from acme_qsm import methods
-from acme_qsm.experiments import command_line
 from acme_qsm.experiments.records import checkpointing
 from acme_qsm.experiments.records.loggers import read_csv
 from acme_qsm.specs import make_environment_spec
+from launchers import command_line
 from launchers import local
 
 VARIANTS = [*((agent,) for agent in methods.METHODS), ("qsm", "--langevin")]

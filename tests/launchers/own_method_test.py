@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from acme_qsm import methods
-from acme_qsm.experiments import command_line
-from acme_qsm.experiments import own_modules
 from acme_qsm.experiments.records.loggers import read_csv
+from acme_qsm.experiments.surroundings import own_modules
+from launchers import command_line
 from launchers import local
 from tests.distributed.launched import Launched
 
@@ -122,7 +122,7 @@ def test_other_modules_of_its_folder_take_no_place(hostile_folder):
   mark = hostile_folder / "mark.py"
   mark.write_text(
     "import queue, sys, types, wave\n"
-    "from acme_qsm.experiments import own_modules\n"
+    "from acme_qsm.experiments.surroundings import own_modules\n"
     "own_modules.find()\n"
     "import batch_mean\n"
     "print(batch_mean.__file__, *sys.argv[1:])\n"

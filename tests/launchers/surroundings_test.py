@@ -12,9 +12,9 @@ import jax
 import numpy as np
 import pytest
 
-from acme_qsm.experiments import compilation_cache
 from acme_qsm.experiments.records import checkpointing
 from acme_qsm.experiments.records.loggers import read_csv
+from acme_qsm.experiments.surroundings import compilation_cache
 from launchers import local
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -21,7 +21,7 @@ from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.messages import Phase
 from acme_qsm.distributed.engines import launchpad_nodes
 from acme_qsm.distributed.processes import fork_server
-from acme_qsm.experiments import interruption
+from acme_qsm.experiments.surroundings import interruption
 
 if typing.TYPE_CHECKING:
   from acme_qsm.distributed.coordination.run_coordinator import (

@@ -28,7 +28,7 @@ from acme_qsm.distributed.coordination.messages import Phase
 from acme_qsm.distributed.processes import fork_server
 from acme_qsm.distributed.processes import process
 from acme_qsm.distributed.processes import supervision
-from acme_qsm.experiments import interruption
+from acme_qsm.experiments.surroundings import interruption
 from acme_qsm.replay.listening import addresses
 
 if typing.TYPE_CHECKING:

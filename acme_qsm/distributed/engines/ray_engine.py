@@ -32,8 +32,8 @@ from acme_qsm.distributed.coordination.messages import GIVEN_UP
 from acme_qsm.distributed.processes import process
 from acme_qsm.distributed.processes import reaper
 from acme_qsm.distributed.processes import supervision
-from acme_qsm.experiments import interruption
 from acme_qsm.experiments.config import ExperimentError
+from acme_qsm.experiments.surroundings import interruption
 from acme_qsm.replay.listening import addresses
 
 if typing.TYPE_CHECKING:

@@ -21,7 +21,7 @@ from acme_qsm.experiments import environments
 from acme_qsm.experiments.counts import ACTOR_STEPS
 from acme_qsm.experiments.counts import LEARNER_STEPS
 from acme_qsm.experiments.records import metrics
-from acme_qsm.replay import values
+from acme_qsm.replay import validation
 from acme_qsm.types import InvalidValueError
 
 # An environment that makes fewer steps than these before it fails has failed
@@ -138,7 +138,7 @@ class _Actor:
     action = self._actor.select_action(timestep.observation)
     self._link.state = "acting"
     timestep = environment.step(action)
-    reward = values.take_number("reward", timestep.reward, number)
+    reward = validation.take_number("reward", timestep.reward, number)
     self._actor.observe(action, timestep)
     for observer in self._run.experiment.observers:
       observer.observe(environment.environment, timestep, action)

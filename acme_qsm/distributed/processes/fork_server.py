@@ -32,8 +32,8 @@ from typing import NoReturn
 
 from acme_qsm.distributed.processes import process
 from acme_qsm.distributed.processes import supervision
-from acme_qsm.experiments import interruption
-from acme_qsm.experiments import own_modules
+from acme_qsm.experiments.surroundings import interruption
+from acme_qsm.experiments.surroundings import own_modules
 
 SOCKET_VARIABLE = "ACME_QSM_FORK_SERVER"
 """Environment variable: the name of the socket of this run's fork server."""

@@ -21,8 +21,8 @@ from typing import NoReturn
 from acme_qsm.distributed.coordination import link
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.processes import supervision
-from acme_qsm.experiments import interruption
-from acme_qsm.experiments import own_modules
+from acme_qsm.experiments.surroundings import interruption
+from acme_qsm.experiments.surroundings import own_modules
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 """Environment variables: numpy uses one core."""

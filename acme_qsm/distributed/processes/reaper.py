@@ -17,7 +17,7 @@ import sys
 import time
 from typing import NamedTuple
 
-from acme_qsm.experiments import own_modules
+from acme_qsm.experiments.surroundings import own_modules
 
 _LOOK_SECONDS = 1.0
 _ROUNDS = 20

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from acme_qsm.experiments import counts
-from acme_qsm.experiments import homes
 from acme_qsm.experiments.records.checkpointing import write_atomically
 from acme_qsm.experiments.records.loggers import read_csv
+from acme_qsm.experiments.surroundings import homes
 
 with homes.matplotlib_folder():
   from matplotlib.axes import Axes

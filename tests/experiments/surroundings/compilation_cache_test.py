@@ -5,7 +5,7 @@ import pathlib
 import subprocess
 import sys
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 CODE = """
 import os
 import subprocess
@@ -13,7 +13,7 @@ import sys
 
 import jax
 import jax.numpy as jnp
-from acme_qsm.experiments import compilation_cache
+from acme_qsm.experiments.surroundings import compilation_cache
 
 print(compilation_cache.use())
 if sys.argv[1:] == ["compile"]:

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from acme_qsm.experiments import output
+from acme_qsm.experiments.surroundings import output
 
 _REFRESH_SECONDS = 0.2
 _LINE_SECONDS = 30.0

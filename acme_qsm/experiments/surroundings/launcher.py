@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterator
 
 from acme_qsm.deferred import jax
-from acme_qsm.experiments import homes
-from acme_qsm.experiments import output
+from acme_qsm.experiments.surroundings import homes
+from acme_qsm.experiments.surroundings import output
 
 _DOUBLES = "JAX_ENABLE_X64"
 _PLATFORMS = "JAX_PLATFORMS"

@@ -7,7 +7,7 @@ import sys
 import jax
 import pytest
 
-from acme_qsm.experiments import surroundings
+from acme_qsm.experiments.surroundings import launcher
 
 CHILD = "import os; print(os.environ.get('JAX_PLATFORMS'))"
 
@@ -30,7 +30,7 @@ def test_jax_has_a_cpu_beside_what_it_is_told_of(
   if platforms is not None:
     monkeypatch.setenv("JAX_PLATFORMS", platforms)
   configured = jax.config.jax_platforms
-  with surroundings.settled():
+  with launcher.settled():
     child = subprocess.run(
       [sys.executable, "-S", "-c", CHILD], capture_output=True, text=True
     )

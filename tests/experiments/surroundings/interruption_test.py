@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from acme_qsm.experiments import interruption
+from acme_qsm.experiments.surroundings import interruption
 
 
 @pytest.mark.parametrize(

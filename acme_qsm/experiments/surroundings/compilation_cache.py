@@ -7,7 +7,7 @@ import platform
 import sys
 
 from acme_qsm.deferred import jax
-from acme_qsm.experiments import homes
+from acme_qsm.experiments.surroundings import homes
 
 # What takes less to compile takes as long to find and read.
 _LEAST_SECONDS = 0.1

@@ -18,10 +18,10 @@ from acme_qsm import environments
 from acme_qsm import methods
 from acme_qsm.agents import acme_agents
 from acme_qsm.agents.builder import DiffusionBuilder
-from acme_qsm.experiments import compilation_cache
-from acme_qsm.experiments import own_modules
 from acme_qsm.experiments.config import CheckpointingConfig
 from acme_qsm.experiments.config import ExperimentConfig
+from acme_qsm.experiments.surroundings import compilation_cache
+from acme_qsm.experiments.surroundings import own_modules
 
 _DEFAULT_AGENT, _DEFAULT_PRESET = "qsm", "default"
 

@@ -11,9 +11,9 @@ import warnings
 import pytest
 from rich.console import Console
 
-from acme_qsm.experiments import native_output
-from acme_qsm.experiments import output
-from acme_qsm.experiments import progress
+from acme_qsm.experiments.surroundings import native_output
+from acme_qsm.experiments.surroundings import output
+from acme_qsm.experiments.surroundings import progress
 
 
 def open_broken_pipe():
@@ -116,7 +116,7 @@ def test_standard_streams_that_are_broken(monkeypatch):
 
 CLOSED = """
 import os, pathlib, sys
-from acme_qsm.experiments import native_output, output
+from acme_qsm.experiments.surroundings import native_output, output
 
 with output.surviving():
   print("out")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from acme_qsm.experiments import progress
+from acme_qsm.experiments.surroundings import progress
 
 
 class Clock:

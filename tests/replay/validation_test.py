@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from acme_qsm import types
-from acme_qsm.replay import values
+from acme_qsm.replay import validation
 from acme_qsm.replay.adder import EmbeddedAdder
 from acme_qsm.replay.codec import TransitionCodec
 from acme_qsm.replay.embedded import EmbeddedReplay
@@ -188,7 +188,7 @@ def test_rewards_whose_sum_is_too_large(replay, adder):
 
 def test_of_many_components_some_are_shown():
   with pytest.raises(types.NonFiniteError) as raised:
-    values.take_array("observation", np.full((9, 9), np.nan), None, 7)
+    validation.take_array("observation", np.full((9, 9), np.nan), None, 7)
   assert str(raised.value) == (
     "observation is not finite at step 7 of the episode: [0, 0] is nan, [0, 1] "
     "is nan, [0, 2] is nan and 78 more."
@@ -198,7 +198,7 @@ def test_of_many_components_some_are_shown():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, bool])
 def test_arrays_are_copies_in_single_precision(dtype):
   given = np.array([1, 0], dtype)
-  taken = values.take_array("observation", given, (2,), 0)
+  taken = validation.take_array("observation", given, (2,), 0)
   given[:] = 0
   assert taken.dtype == np.float32
   np.testing.assert_array_equal(taken, [1, 0])

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from acme_qsm.replay.memory import available_memory
-from acme_qsm.replay.memory import require_memory
+from acme_qsm.replay.memory_limit import available_memory
+from acme_qsm.replay.memory_limit import require_memory
 
 MB = 1_000_000
 GIB = 1 << 30

@@ -2,8 +2,8 @@
 
 import pytest
 
-from acme_qsm.experiments import command_line
 from acme_qsm.methods import METHODS
+from launchers import command_line
 
 
 def test_flags_override_the_preset():

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from acme_qsm.experiments import counts
-from acme_qsm.experiments import progress
 from acme_qsm.experiments import run_experiment
 from acme_qsm.experiments.evaluation import EvaluationSchedule
 from acme_qsm.experiments.records import metrics
+from acme_qsm.experiments.surroundings import progress
 
 
 def test_metrics_are_all_numbers_that_are_no_counts():

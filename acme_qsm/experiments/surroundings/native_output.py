@@ -6,7 +6,7 @@ import pathlib
 import sys
 from collections.abc import Iterator
 
-from acme_qsm.experiments import output
+from acme_qsm.experiments.surroundings import output
 
 
 @contextlib.contextmanager
