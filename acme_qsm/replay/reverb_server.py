@@ -294,9 +294,7 @@ def _going_on_from(
   difference = content.num_inserts() / per_item * ratio - content.num_samples()
   num_items = min(content.size() // per_item, table.info.max_size)
   shift = num_items * ratio - difference
-  return _with_window(
-    table, limiter.min_diff + shift, limiter.max_diff + shift
-  )
+  return _with_window(table, limiter.min_diff + shift, limiter.max_diff + shift)
 
 
 def _fill(client: reverb.Client, table: reverb.Table, rows: np.ndarray) -> None:
