@@ -12,8 +12,7 @@ if typing.TYPE_CHECKING:
   from acme_qsm import diffusion
   from acme_qsm import losses
   from acme_qsm import methods
-  from acme_qsm.agents import acme_builder
-  from acme_qsm.agents.acme_builder import AcmeBuilder
+  from acme_qsm.agents.acme.adapter import AcmeBuilder
   from acme_qsm.agents.builder import DiffusionBuilder
   from acme_qsm.agents.builder import QSMBuilder
   from acme_qsm.core import DiffusionConfig
@@ -58,7 +57,6 @@ __all__ = [
   "SDACConfig",
   "TrainingState",
   "Transition",
-  "acme_builder",
   "diffusion",
   "losses",
   "make_learner_core",
@@ -71,7 +69,7 @@ __getattr__, __dir__ = lazy.attach(
   __name__,
   {
     "ArraySpec": "acme_qsm.types",
-    "AcmeBuilder": "acme_qsm.agents.acme_builder",
+    "AcmeBuilder": "acme_qsm.agents.acme.adapter",
     "DiffusionBuilder": "acme_qsm.agents.builder",
     "DiffusionNetworks": "acme_qsm.networks",
     "EnvironmentSpec": "acme_qsm.types",
@@ -90,7 +88,6 @@ __getattr__, __dir__ = lazy.attach(
     "QSMNetworks": "acme_qsm.networks",
     "TrainingState": "acme_qsm.core",
     "Transition": "acme_qsm.types",
-    "acme_builder": "acme_qsm.agents.acme_builder",
     "diffusion": "acme_qsm.diffusion",
     "losses": "acme_qsm.losses",
     "make_learner_core": "acme_qsm.methods",

@@ -16,7 +16,7 @@ import tyro
 from acme_qsm import configuration
 from acme_qsm import environments
 from acme_qsm import methods
-from acme_qsm.agents import acme_agents
+from acme_qsm.agents import acme as acme_agents
 from acme_qsm.agents.builder import DiffusionBuilder
 from acme_qsm.experiments.config import CheckpointingConfig
 from acme_qsm.experiments.config import ExperimentConfig

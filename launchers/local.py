@@ -19,7 +19,7 @@ from typing import Literal
 
 from acme_qsm import experiments
 from acme_qsm.environments import pool
-from acme_qsm.experiments.local_replay import ReplayKind
+from acme_qsm.experiments.one_process.local_replay import ReplayKind
 from acme_qsm.experiments.records.checkpointing import CheckpointError
 from acme_qsm.experiments.records.disk import SaveError
 from acme_qsm.experiments.surroundings import launcher

@@ -9,8 +9,8 @@ if typing.TYPE_CHECKING:
   from acme_qsm.experiments.config import CheckpointingConfig
   from acme_qsm.experiments.config import ExperimentConfig
   from acme_qsm.experiments.config import ExperimentError
-  from acme_qsm.experiments.local_run import run_experiment
-  from acme_qsm.experiments.local_run import run_seeds
+  from acme_qsm.experiments.one_process.loop import run_experiment
+  from acme_qsm.experiments.one_process.loop import run_seeds
 
 __all__ = [
   "CheckpointingConfig",
@@ -28,7 +28,7 @@ __getattr__, __dir__ = lazy.attach(
     "ExperimentConfig": "acme_qsm.experiments.config",
     "ExperimentError": "acme_qsm.experiments.config",
     "make_distributed_experiment": "acme_qsm.distributed.program",
-    "run_experiment": "acme_qsm.experiments.local_run",
-    "run_seeds": "acme_qsm.experiments.local_run",
+    "run_experiment": "acme_qsm.experiments.one_process.loop",
+    "run_seeds": "acme_qsm.experiments.one_process.loop",
   },
 )

@@ -1,20 +1,40 @@
 """What an experiment is: an agent, an environment and for how long."""
 
 import dataclasses
-import typing
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
+from typing import Protocol
 
 import dm_env
-
-if typing.TYPE_CHECKING:
-  from acme_qsm.experiments.environments import Group
+import numpy as np
 
 
 class ExperimentError(ValueError):
   """An experiment that cannot be run as it is described."""
+
+
+class Group(Protocol):
+  """Environments that make their steps together.
+
+  Attributes:
+    environments: what observers are told of each.
+  """
+
+  environments: Sequence[Any]
+
+  def reset(self, index: int) -> dm_env.TimeStep:
+    """Begins an episode in one of them."""
+    ...
+
+  def step(self, actions: Sequence[np.ndarray]) -> Sequence[dm_env.TimeStep]:
+    """Makes a step in as many of them, the first, as there are actions."""
+    ...
+
+  def close(self) -> None:
+    """Closes all."""
+    ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +102,7 @@ class ExperimentConfig:
   observers: Sequence[Any] = ()
   logger_factory: Callable[..., Any] | None = None
   checkpointing: CheckpointingConfig | None = CheckpointingConfig()
-  environment_group_factory: Callable[[Sequence[int]], "Group"] | None = None
+  environment_group_factory: Callable[[Sequence[int]], Group] | None = None
   description: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):

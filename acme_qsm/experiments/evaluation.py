@@ -11,7 +11,7 @@ import dm_env
 import numpy as np
 
 from acme_qsm.agents.seeds_actor import SeedsActor
-from acme_qsm.experiments import environments
+from acme_qsm.experiments import environment_groups
 from acme_qsm.experiments.counts import ACTOR_STEPS
 from acme_qsm.experiments.records.run_records import RunRecords
 
@@ -88,7 +88,9 @@ class Evaluations:
     self, actor_steps: int
   ) -> contextlib.AbstractContextManager[dm_env.Environment]:
     """A context in which there is an evaluation's environment."""
-    return environments.opened(lambda: self._make_environment(actor_steps))
+    return environment_groups.opened(
+      lambda: self._make_environment(actor_steps)
+    )
 
   def record(
     self, counted: Mapping[str, float], result: Mapping[str, float]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from acme_qsm import specs
-from acme_qsm.experiments import environments
+from acme_qsm.experiments import environment_groups
 from acme_qsm.experiments import time_steps
 from acme_qsm.experiments.config import ExperimentConfig
 from acme_qsm.experiments.config import ExperimentError
@@ -213,7 +213,7 @@ def _environment_spec(experiment: ExperimentConfig) -> Any:
     if not packs:
       time_steps.require_storable(experiment.environment_spec)
     return experiment.environment_spec
-  with environments.opened(
+  with environment_groups.opened(
     lambda: experiment.environment_factory(experiment.seed)
   ) as environment:
     environment_spec = specs.make_environment_spec(environment)

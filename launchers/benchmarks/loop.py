@@ -25,7 +25,7 @@ from acme_qsm import environments
 from acme_qsm import experiments
 from acme_qsm import make_networks
 from acme_qsm import QSMBuilder
-from acme_qsm.experiments.local_replay import ReplayKind
+from acme_qsm.experiments.one_process.local_replay import ReplayKind
 from acme_qsm.experiments.surroundings import compilation_cache
 from launchers.benchmarks import learner as learner_benchmark
 from launchers.benchmarks import machine

@@ -20,7 +20,7 @@ from acme_qsm import DiffusionBuilder
 from acme_qsm import environments
 from acme_qsm import experiments
 from acme_qsm import make_networks
-from acme_qsm.agents import acme_agents
+from acme_qsm.agents import acme as acme_agents
 from acme_qsm.experiments.surroundings import compilation_cache
 from acme_qsm.methods import METHODS
 from launchers.benchmarks import learner as learner_benchmark

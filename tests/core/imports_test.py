@@ -95,7 +95,7 @@ def test_public_names():
   assert promised <= set(acme_qsm.__all__)
   assert len(set(acme_qsm.__all__)) == len(acme_qsm.__all__)
   assert set(acme_qsm.__all__) <= set(dir(acme_qsm))
-  needs_acme = {"AcmeBuilder", "acme_builder"}
+  needs_acme = {"AcmeBuilder"}
   for name in set(acme_qsm.__all__) - needs_acme - {"QSMNetworks"}:
     assert getattr(acme_qsm, name).__name__.split(".")[-1] == name
   assert acme_qsm.QSMNetworks is acme_qsm.DiffusionNetworks

@@ -218,7 +218,7 @@ def test_a_spec_that_is_given_is_all_that_is_looked_at():
 @pytest.fixture
 def make_sac_experiment(make_experiment):
   """A function that makes an experiment with Acme's SAC."""
-  from acme_qsm.agents.acme_builder import AcmeBuilder  # isort: skip
+  from acme_qsm.agents.acme.adapter import AcmeBuilder  # isort: skip
   from acme.agents.jax import sac
 
   def make(environment_factory):

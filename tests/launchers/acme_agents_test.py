@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from acme_qsm.agents import acme_agents
+from acme_qsm.agents import acme as acme_agents
 from acme_qsm.experiments.records import checkpointing
 from acme_qsm.experiments.records.loggers import read_csv
 from launchers import command_line
@@ -160,7 +160,7 @@ def test_an_agent_trains_and_goes_on(tmp_path, capfd, small_arguments, agent):
 @pytest.mark.acme
 @pytest.mark.slow
 def test_an_agent_in_many_processes(tmp_path, launch):
-  # With SAC: see tests/experiments/acme_builder_run_test.py.
+  # With SAC: see tests/agents/acme/run_test.py.
   run = launch(
     tmp_path / "run",
     *("--agent", "acme_td3", "--num_actors", "1", "--num_steps", "400"),

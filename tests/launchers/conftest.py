@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from acme_qsm import methods
-from acme_qsm.agents import acme_agents
+from acme_qsm.agents import acme as acme_agents
 from tests.distributed.launched import Launched
 from tests.distributed.launched import shared_fork_server
 

@@ -17,7 +17,7 @@ from acme_qsm.distributed.nodes.run import Run
 from acme_qsm.distributed.nodes.run import RunIsOverError
 from acme_qsm.distributed.nodes.variables import RemoteVariables
 from acme_qsm.distributed.processes import supervision
-from acme_qsm.experiments import environments
+from acme_qsm.experiments import environment_groups
 from acme_qsm.experiments.counts import ACTOR_STEPS
 from acme_qsm.experiments.counts import LEARNER_STEPS
 from acme_qsm.experiments.records import metrics
@@ -78,7 +78,7 @@ class _Actor:
     self._actor.update(wait=True)
     while True:
       try:
-        with environments.opened(self._make_environment) as environment:
+        with environment_groups.opened(self._make_environment) as environment:
           # The first time, which is when its policy first acts.
           self._link.state = COMPILING
           while True:

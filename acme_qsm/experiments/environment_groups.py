@@ -19,28 +19,6 @@ from acme_qsm.replay import memory_limit
 _NUM_WEIGHED = 4
 
 
-class Group(Protocol):
-  """Environments that make their steps together.
-
-  Attributes:
-    environments: what observers are told of each.
-  """
-
-  environments: Sequence[Any]
-
-  def reset(self, index: int) -> dm_env.TimeStep:
-    """Begins an episode in one of them."""
-    ...
-
-  def step(self, actions: Sequence[np.ndarray]) -> Sequence[dm_env.TimeStep]:
-    """Makes a step in as many of them, the first, as there are actions."""
-    ...
-
-  def close(self) -> None:
-    """Closes all."""
-    ...
-
-
 class OneByOne:
   """A group of environments that are stepped one after the other."""
 

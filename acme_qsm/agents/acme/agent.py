@@ -1,8 +1,10 @@
-"""Acme's own agents by name: what they can be told, without loading Acme."""
+"""An agent of Acme's as the launchers train it; Acme is loaded late."""
 
 import dataclasses
 import functools
+import importlib
 from typing import Any
+from typing import ClassVar
 
 from acme_qsm import configuration
 from acme_qsm import lazy
@@ -15,6 +17,7 @@ class AcmeConfig(configuration.Configuration):
   """What each of Acme's agents can be told, with the names that Acme has.
 
   Attributes:
+    acme_name: what Acme calls the agent.
     hidden_layer_sizes: widths of the hidden layers of policy and critics.
     batch_size: transitions per learner step.
     num_sgd_steps_per_step: learner steps made per call of the learner.
@@ -27,6 +30,8 @@ class AcmeConfig(configuration.Configuration):
       min_replay_size inserts call for, sampling and inserting may drift apart
       before one waits for the other.
   """
+
+  acme_name: ClassVar[str]
 
   hidden_layer_sizes: tuple[int, ...] = configuration.widths((256, 256))
   batch_size: int = configuration.positive(256)
@@ -49,77 +54,40 @@ class AcmeConfig(configuration.Configuration):
         f"at least {least:g} for min_replay_size={self.min_replay_size}",
       )
 
+  @classmethod
+  def agent_name(cls) -> str:
+    """What the launchers call the agent."""
+    return f"acme_{cls.acme_name.lower()}"
 
-@dataclasses.dataclass(frozen=True)
-class AcmeSACConfig(AcmeConfig):
-  """What Acme's SAC can be told; the defaults are Acme's.
+  def load(self) -> Any:
+    """Loads Acme, and returns the module that it has of the agent.
 
-  Attributes:
-    learning_rate: Adam's, for the policy and the critics.
-    reward_scale: factor of the rewards.
-    entropy_coefficient: of the policy's entropy; None to adapt it.
-    target_entropy: the entropy, in nats, that it is adapted to; 0 where it is
-      not adapted.
-    tau: the step of the target critics towards the newest ones, in (0, 1].
-  """
+    Raises:
+      ModuleNotFoundError: without the extra `acme`.
+    """
+    lazy.load("acme_qsm.acme_compat", f"The agent {self.agent_name()}")
+    return importlib.import_module(f"acme.agents.jax.{self.acme_name.lower()}")
 
-  learning_rate: float = configuration.positive(3e-4)
-  reward_scale: float = configuration.positive(1.0)
-  entropy_coefficient: float | None = configuration.non_negative(None)
-  target_entropy: float = 0.0
-  tau: float = configuration.unit_interval(0.005, "(]")
+  def make_policy(
+    self, networks: Any, environment_spec: Any, evaluation: bool
+  ) -> Any:
+    """Makes what Acme's builder of the agent takes as its policy network.
 
-  def __post_init__(self):
-    super().__post_init__()
-    if self.entropy_coefficient is not None and self.target_entropy:
-      self.fail("target_entropy", "0 where entropy_coefficient is given")
+    Args:
+      networks: from `make_networks`.
+      environment_spec: the environment's spec.
+      evaluation: whether the policy is for evaluation.
 
-
-@dataclasses.dataclass(frozen=True)
-class AcmeTD3Config(AcmeConfig):
-  """What Acme's TD3 can be told; the defaults are Acme's.
-
-  Its `delay` and `tau` are not here: the builder of dm-acme 0.4.0 does not hand
-  them on to its learner, which has 2 and 0.005.
-
-  Attributes:
-    policy_learning_rate: Adam's, for the policy.
-    critic_learning_rate: Adam's, for the critics.
-    policy_gradient_clipping: the norm that the policy's gradient is clipped to;
-      None for any.
-    sigma: standard deviation of the Gaussian noise on actions while collecting
-      data.
-    target_sigma: standard deviation of the Gaussian noise on the critics'
-      target actions.
-    noise_clip: the most that this noise may be.
-  """
-
-  policy_learning_rate: float = configuration.positive(3e-4)
-  critic_learning_rate: float = configuration.positive(3e-4)
-  policy_gradient_clipping: float | None = configuration.positive(None)
-  sigma: float = configuration.non_negative(0.1)
-  target_sigma: float = configuration.non_negative(0.2)
-  noise_clip: float = configuration.non_negative(0.5)
-  min_replay_size: int = configuration.positive(1_000)
-
-
-CONFIGS: dict[str, type[AcmeConfig]] = {
-  "acme_sac": AcmeSACConfig,
-  "acme_td3": AcmeTD3Config,
-}
-"""The configurations of Acme's agents by their names."""
-
-
-def name_of(config: AcmeConfig) -> str:
-  """The name in `CONFIGS` of the agent that a configuration is for."""
-  (name,) = [name for name, each in CONFIGS.items() if each is type(config)]
-  return name
+    Returns:
+      (parameters, key, observation [B, O]) -> action [B, A].
+    """
+    raise NotImplementedError
 
 
 class AcmeAgentBuilder:
   """Builds the parts of one of Acme's agents: an `AcmeBuilder` made late.
 
-  So that what is wrong with a run is said before Acme is loaded.
+  So a run that cannot be is refused before Acme is loaded.
 
   Attributes:
     config: the agent's configuration.
@@ -133,22 +101,34 @@ class AcmeAgentBuilder:
     """Initialises the builder.
 
     Args:
-      config: a configuration of `CONFIGS`.
+      config: the agent's configuration.
 
     Raises:
       ModuleNotFoundError: without the extra `acme`.
     """
     self.config = config
-    self.agent = name_of(config)
+    self.agent = config.agent_name()
     lazy.require("acme", f"The agent {self.agent}")
 
   @functools.cached_property
   def _builder(self) -> Any:
-    return _load(self.config).make_builder(self.config)
+    acme, name = self.config.load(), self.config.acme_name
+    adapter = importlib.import_module("acme_qsm.agents.acme.adapter")
+    fields = {
+      field.name: getattr(self.config, field.name)
+      for field in dataclasses.fields(self.config)
+      # Of the networks, not of the builder.
+      if field.name != "hidden_layer_sizes"
+    }
+    acme_config = getattr(acme, f"{name}Config")(**fields)
+    return adapter.AcmeBuilder(
+      functools.partial(getattr(acme, f"{name}Builder"), acme_config),
+      self.config.make_policy,
+    )
 
   def __getattr__(self, name: str) -> Any:
-    # Python asks for those, to copy an object that has no attributes yet, and
-    # for `_builder` where making it fails.
+    # Python asks for private names when it copies an object that has no
+    # attributes yet, and for `_builder` where making it fails.
     if name.startswith("_"):
       raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
     return getattr(self._builder, name)
@@ -162,7 +142,7 @@ def make_networks(
   Args:
     environment_spec: the environment's spec: observations are one vector,
       actions one in [-1, 1].
-    config: a configuration of `CONFIGS`.
+    config: the agent's configuration.
 
   Returns:
     The networks.
@@ -172,8 +152,6 @@ def make_networks(
     ModuleNotFoundError: without the extra `acme`.
   """
   specs.validate_environment_spec(environment_spec)
-  return _load(config).make_networks(environment_spec, config)
-
-
-def _load(config: AcmeConfig) -> Any:
-  return lazy.load("acme_qsm.agents.acme_parts", f"The agent {name_of(config)}")
+  return config.load().make_networks(
+    environment_spec, config.hidden_layer_sizes
+  )

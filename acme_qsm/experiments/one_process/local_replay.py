@@ -113,7 +113,7 @@ def prepare(kind: ReplayKind, parts: AgentParts, seed: int) -> Start:
 def _prepare_reverb(parts: AgentParts) -> Start:
   # Not everyone has Reverb.
   local_reverb = lazy.load(
-    "acme_qsm.experiments.local_reverb", "This run's replay"
+    "acme_qsm.experiments.one_process.local_reverb", "This run's replay"
   )
   return local_reverb.prepare(parts.tables())
 

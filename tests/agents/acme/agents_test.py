@@ -14,9 +14,9 @@ from acme import specs
 from acme.agents.jax import sac
 from acme.agents.jax import td3
 
-from acme_qsm.agents import acme_agents
-from acme_qsm.agents.acme_agents import AcmeSACConfig
-from acme_qsm.agents.acme_agents import AcmeTD3Config
+from acme_qsm.agents import acme as acme_agents
+from acme_qsm.agents.acme import AcmeSACConfig
+from acme_qsm.agents.acme import AcmeTD3Config
 
 pytestmark = pytest.mark.acme
 

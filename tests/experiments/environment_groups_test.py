@@ -7,7 +7,7 @@ import numpy as np
 import psutil
 import pytest
 
-from acme_qsm.experiments import environments
+from acme_qsm.experiments import environment_groups
 from acme_qsm.experiments.config import ExperimentError
 from acme_qsm.replay import memory_limit
 
@@ -37,7 +37,7 @@ def _none_is_closed():
 
 
 def test_all_are_made_in_the_order_of_their_seeds():
-  group = environments.make_one_by_one(Heavy, [5, 3, 4, 9, 7, 1, 2])
+  group = environment_groups.make_one_by_one(Heavy, [5, 3, 4, 9, 7, 1, 2])
   assert [one.seed for one in group.environments] == [5, 3, 4, 9, 7, 1, 2]
   group.close()
   assert Heavy.closed == 7
@@ -52,7 +52,7 @@ def test_more_than_memory_holds_are_refused_after_a_few():
 
   # 100 TB.
   with pytest.raises(ExperimentError, match="Set a smaller num_envs"):
-    environments.make_one_by_one(make, range(10**7))
+    environment_groups.make_one_by_one(make, range(10**7))
   assert made == [0, 1, 2, 3, 4]
   assert Heavy.closed == 5
 
@@ -61,9 +61,9 @@ def test_what_each_takes():
   # In a process of its own: what other tests' threads take or give back
   # meanwhile is no part of it.
   script = """
-from acme_qsm.experiments import environments
-from tests.experiments.environments_test import Heavy
-environments.make_one_by_one(Heavy, range(10**7))
+from acme_qsm.experiments import environment_groups
+from tests.experiments.environment_groups_test import Heavy
+environment_groups.make_one_by_one(Heavy, range(10**7))
 """
   process = subprocess.run(
     [sys.executable, "-c", script], capture_output=True, text=True, check=False
@@ -74,11 +74,11 @@ environments.make_one_by_one(Heavy, range(10**7))
 
 
 def test_the_sum():
-  environments.require_room(10, 10 * MB, 100 * MB)
-  environments.require_room(10**9, MB, None)
+  environment_groups.require_room(10, 10 * MB, 100 * MB)
+  environment_groups.require_room(10**9, MB, None)
   message = "11 more of 10.0 MB = 110 MB; 100 MB are free"
   with pytest.raises(ExperimentError, match=message):
-    environments.require_room(11, 10 * MB, 100 * MB)
+    environment_groups.require_room(11, 10 * MB, 100 * MB)
 
 
 def test_one_that_cannot_be_made_leaves_none_open():
@@ -88,7 +88,7 @@ def test_one_that_cannot_be_made_leaves_none_open():
     return Heavy(seed)
 
   with pytest.raises(OSError, match="no more"):
-    environments.make_one_by_one(make, range(5))
+    environment_groups.make_one_by_one(make, range(5))
   assert Heavy.closed == 3
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import dm_env
 import numpy as np
 
+from acme_qsm.experiments.config import Group
 from acme_qsm.experiments.counts import ACTOR_STEPS
 from acme_qsm.experiments.counts import Counts
-from acme_qsm.experiments.environments import Group
 from acme_qsm.replay import validation
 
 

@@ -16,7 +16,7 @@ from acme.agents.jax import builders
 from acme.agents.jax import sac
 from acme.utils import loggers
 
-from acme_qsm.agents.acme_builder import AcmeBuilder
+from acme_qsm.agents.acme.adapter import AcmeBuilder
 from acme_qsm.agents.builder import QSMBuilder
 
 pytestmark = pytest.mark.acme

@@ -18,10 +18,10 @@ from acme_qsm.deferred import jnp
 from acme_qsm.experiments import evaluation
 from acme_qsm.experiments.config import ExperimentError
 from acme_qsm.experiments.counts import LEARNER_STEPS
+from acme_qsm.experiments.one_process.seed_run import at_step_of
+from acme_qsm.experiments.one_process.seed_run import SeedRun
 from acme_qsm.experiments.records import metrics
 from acme_qsm.experiments.records import run_records
-from acme_qsm.experiments.seed_run import at_step_of
-from acme_qsm.experiments.seed_run import SeedRun
 
 _Note = Callable[[str], Any]
 

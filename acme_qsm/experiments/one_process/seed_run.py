@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from acme_qsm.experiments import environments
+from acme_qsm.experiments import environment_groups
 from acme_qsm.experiments import preparation
 from acme_qsm.experiments import time_steps
+from acme_qsm.experiments.config import Group
 from acme_qsm.experiments.counts import ACTOR_STEPS
 from acme_qsm.experiments.counts import Counter
 from acme_qsm.experiments.counts import Counts
-from acme_qsm.experiments.episodes import Episodes
-from acme_qsm.experiments.local_replay import Batches
-from acme_qsm.experiments.local_replay import Replay
+from acme_qsm.experiments.one_process.episodes import Episodes
+from acme_qsm.experiments.one_process.local_replay import Batches
+from acme_qsm.experiments.one_process.local_replay import Replay
 from acme_qsm.experiments.records import metrics
 from acme_qsm.experiments.records import run_records
 from acme_qsm.experiments.records.disk import Disk
@@ -180,14 +181,14 @@ class SeedRun:
     )
     return self._episodes
 
-  def _make_group(self, seeds: Sequence[int]) -> environments.Group:
+  def _make_group(self, seeds: Sequence[int]) -> Group:
     """Makes environments of these seeds, which are closed in the end."""
     make_group = self.experiment.environment_group_factory
     if make_group is None:
       make = self.experiment.environment_factory
-      make_group = functools.partial(environments.make_one_by_one, make)
+      make_group = functools.partial(environment_groups.make_one_by_one, make)
     return self._stack.enter_context(
-      environments.opened(lambda: make_group(seeds))
+      environment_groups.opened(lambda: make_group(seeds))
     )
 
   def make_evaluation_environment(self, actor_steps: int) -> Any:

@@ -26,8 +26,9 @@ class AcmeBuilder:
 
   The builders of that release take other arguments than the `run_experiment`
   and `make_distributed_experiment` of today give, get their learner's logger
-  before there is a run, and do not make policies. This one has today's methods
-  and hands on what the other wants to know. For SAC:
+  before there is a run, and do not make policies. This one has the methods of
+  `DiffusionBuilder`, their arguments in that order, and hands on those that the
+  other takes. For SAC:
 
       AcmeBuilder(
         functools.partial(sac.SACBuilder, sac.SACConfig()),
@@ -54,10 +55,8 @@ class AcmeBuilder:
       TypeError: if an argument is not a function, or make_builder makes no
         builder with the arguments of dm-acme 0.4.0.
     """
-    for name, function in (
-      ("make_builder", make_builder),
-      ("make_policy", make_policy),
-    ):
+    functions = {"make_builder": make_builder, "make_policy": make_policy}
+    for name, function in functions.items():
       if not callable(function):
         raise TypeError(
           f"{name} must be a function, got {function!r}. An example: "
@@ -97,13 +96,8 @@ class AcmeBuilder:
   ) -> list[reverb.Table]:
     """Makes the builder's tables.
 
-    Args:
-      environment_spec: the environment's spec.
-      policy: ignored.
-
-    Returns:
-      The tables. A rate limiter's window is widened where it is too narrow for
-      acting and learning in turn.
+    A rate limiter's window is widened where it is too narrow for acting and
+    learning in turn.
     """
     del policy
     tables = self._builder.make_replay_tables(environment_spec)
@@ -113,8 +107,8 @@ class AcmeBuilder:
     """Makes the limiter's window hold what is on its way to the learner.
 
     Each worker of Acme's dataset collects a batch of its own. If the limiter
-    stopped all of them short of one, a learner in whose process nobody can act
-    meanwhile would wait for ever.
+    stopped all of them before a batch is complete, a learner would wait for
+    ever in a process that cannot act meanwhile.
     """
     info = table.info
     limiter = info.rate_limiter_info
@@ -139,14 +133,7 @@ class AcmeBuilder:
     )
 
   def make_dataset_iterator(self, replay_client: reverb.Client) -> Iterator:
-    """Makes the builder's iterator over what its learner takes.
-
-    Args:
-      replay_client: the replay server's client.
-
-    Returns:
-      The iterator.
-    """
+    """Makes the builder's iterator over what its learner takes."""
     return self._builder.make_dataset_iterator(replay_client)
 
   def make_adder(
@@ -155,16 +142,7 @@ class AcmeBuilder:
     environment_spec: specs.EnvironmentSpec | None = None,
     policy: Any = None,
   ) -> adders.Adder | None:
-    """Makes the builder's adder.
-
-    Args:
-      replay_client: the replay server's client.
-      environment_spec: ignored.
-      policy: ignored.
-
-    Returns:
-      The adder.
-    """
+    """Makes the builder's adder."""
     del environment_spec, policy
     return self._builder.make_adder(replay_client)
 
@@ -176,26 +154,15 @@ class AcmeBuilder:
     variable_source: core.VariableSource | None = None,
     adder: adders.Adder | None = None,
   ) -> core.Actor:
-    """Makes the builder's actor.
-
-    Args:
-      random_key: PRNG key of its actions.
-      policy: from `make_policy`.
-      environment_spec: ignored.
-      variable_source: where it gets its parameters from.
-      adder: records what happens; None to record nothing.
-
-    Returns:
-      The actor.
-    """
+    """Makes the builder's actor, for a policy of `make_policy`."""
     del environment_spec
     actor = self._builder.make_actor(
       random_key, policy, adder=adder, variable_source=variable_source
     )
     client = getattr(actor, "_variable_client", None)
     if adder is None and client is not None:
-      # Who records nothing evaluates, and asks once per evaluation: Acme has
-      # no argument for that.
+      # An actor that records nothing evaluates, and asks for parameters once
+      # per evaluation: Acme has no argument for that.
       client._update_period = 1
     return actor
 
@@ -209,20 +176,7 @@ class AcmeBuilder:
     replay_client: reverb.Client | None = None,
     counter: counting.Counter | None = None,
   ) -> core.Learner:
-    """Makes the builder's learner.
-
-    Args:
-      random_key: PRNG key of the parameters and of training.
-      networks: the agent's networks.
-      dataset: from `make_dataset_iterator`.
-      logger_fn: (label, steps_key) -> logger; None to log nothing.
-      environment_spec: ignored.
-      replay_client: the replay server's client.
-      counter: counts learner steps.
-
-    Returns:
-      The learner.
-    """
+    """Makes the builder's learner, which logs by `logger_fn` if at all."""
     del environment_spec
     self._logger = (
       logger_fn("learner", "learner_steps")
@@ -245,7 +199,7 @@ class AcmeBuilder:
     return learner
 
   def _take_logger(self) -> loggers.Logger | None:
-    """Hands the run's logger to the learner that is being made."""
+    """Gives the run's logger to the learner that is being made."""
     logger, self._logger = self._logger, None
     return logger
 
@@ -255,14 +209,5 @@ class AcmeBuilder:
     environment_spec: specs.EnvironmentSpec,
     evaluation: bool = False,
   ) -> Any:
-    """Makes the policy that the actor acts by.
-
-    Args:
-      networks: the agent's networks.
-      environment_spec: the environment's spec.
-      evaluation: whether it is for evaluation.
-
-    Returns:
-      The policy.
-    """
+    """Makes the policy that the actor acts by."""
     return self._make_policy(networks, environment_spec, evaluation)

@@ -4,16 +4,16 @@ import contextlib
 from collections.abc import Callable
 from collections.abc import Sequence
 
-from acme_qsm.experiments import local_agents
-from acme_qsm.experiments import local_replay
 from acme_qsm.experiments import preparation
 from acme_qsm.experiments.config import ExperimentConfig
 from acme_qsm.experiments.config import ExperimentError
 from acme_qsm.experiments.counts import LEARNER_STEPS
+from acme_qsm.experiments.one_process import agent
+from acme_qsm.experiments.one_process import local_replay
+from acme_qsm.experiments.one_process.seed_run import SeedRun
 from acme_qsm.experiments.records import workdir
 from acme_qsm.experiments.records.disk import Disk
 from acme_qsm.experiments.records.disk import SaveError
-from acme_qsm.experiments.seed_run import SeedRun
 from acme_qsm.experiments.seeds import Seeds
 from acme_qsm.experiments.surroundings import native_output
 from acme_qsm.experiments.surroundings.interruption import Interruption
@@ -74,9 +74,9 @@ def run_experiment(
   with contextlib.ExitStack() as stack:
     run = SeedRun(prepared, "", Disk(), stack)
 
-    def make_agent(note: Callable[[str], None]) -> local_agents.LocalAgent:
+    def make_agent(note: Callable[[str], None]) -> agent.LocalAgent:
       run.start(start_replay)
-      return local_agents.OneSeed(run, num_envs, note, stack)
+      return agent.OneSeed(run, num_envs, note, stack)
 
     _Loop([run], num_envs, make_agent, stack).run()
 
@@ -157,10 +157,10 @@ def run_seeds(
       for each in prepared
     ]
 
-    def make_agent(note: Callable[[str], None]) -> local_agents.LocalAgent:
+    def make_agent(note: Callable[[str], None]) -> agent.LocalAgent:
       for run, start_replay in zip(runs, start_replays, strict=True):
         run.start(start_replay)
-      return local_agents.ManySeeds(runs, num_envs, folder, note, stack)
+      return agent.ManySeeds(runs, num_envs, folder, note, stack)
 
     _Loop(runs, num_envs, make_agent, stack).run()
 
@@ -172,7 +172,7 @@ class _Loop:
     self,
     runs: Sequence[SeedRun],
     num_envs: int,
-    make_agent: Callable[[Callable[[str], None]], local_agents.LocalAgent],
+    make_agent: Callable[[Callable[[str], None]], agent.LocalAgent],
     stack: contextlib.ExitStack,
   ):
     """Makes the parts, each of which the stack ends.

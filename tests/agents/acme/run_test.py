@@ -12,7 +12,7 @@ import pytest
 from acme.agents.jax import sac
 
 from acme_qsm import experiments
-from acme_qsm.agents import acme_builder
+from acme_qsm.agents.acme import adapter
 from acme_qsm.experiments.records import checkpointing
 from acme_qsm.experiments.records.loggers import read_csv
 
@@ -35,7 +35,7 @@ def make_sac_experiment(make_experiment):
   def make(num_steps, config=SMALL_CONFIG, **kwargs):
     return dataclasses.replace(
       make_experiment(num_steps, **kwargs),
-      builder=acme_builder.AcmeBuilder(
+      builder=adapter.AcmeBuilder(
         functools.partial(sac.SACBuilder, config),
         lambda networks, environment_spec, evaluation: (
           sac.apply_policy_and_sample(networks, eval_mode=evaluation)
