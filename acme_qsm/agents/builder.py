@@ -28,7 +28,7 @@ from acme_qsm.core import Policy
 from acme_qsm.deferred import jax
 from acme_qsm.methods.qsm import QSMConfig
 from acme_qsm.replay import memory_limit
-from acme_qsm.replay.adder import EmbeddedAdder
+from acme_qsm.replay.adder import TransitionAdder
 from acme_qsm.replay.codec import TransitionCodec
 from acme_qsm.replay.embedded import EmbeddedReplay
 from acme_qsm.replay.items import draw_of_items
@@ -38,7 +38,7 @@ from acme_qsm.specs import validate_environment_spec
 if typing.TYPE_CHECKING:
   import reverb
 
-  from acme_qsm.replay.reverb_adder import NStepTransitionAdder
+  from acme_qsm.replay.reverb_adder import ReverbAdder
 
 
 class DiffusionBuilder:
@@ -77,9 +77,7 @@ class DiffusionBuilder:
     embedded: bool,
   ) -> TransitionCodec:
     """What packs transitions for an embedded replay, or for Reverb."""
-    return TransitionCodec(
-      environment_spec, has_extras=embedded and self.config.keeps_extras
-    )
+    return TransitionCodec(environment_spec)
 
   def check_replay(
     self,
@@ -159,7 +157,7 @@ class DiffusionBuilder:
       config.max_replay_size,
       make_pace(config),
       seed,
-      extras_size=codec.extras_size,
+      extras=codec.describe_extras(),
     )
 
   def make_dataset_iterator(
@@ -191,7 +189,7 @@ class DiffusionBuilder:
     replay_client: EmbeddedReplay | reverb.Client,
     environment_spec: types.EnvironmentSpecLike | None = None,
     policy: Policy | None = None,
-  ) -> EmbeddedAdder | NStepTransitionAdder:
+  ) -> TransitionAdder | ReverbAdder:
     """Makes an adder of n-step transitions.
 
     Args:
@@ -210,8 +208,8 @@ class DiffusionBuilder:
     environment_spec = _require_spec(environment_spec)
     config = self.config
     if isinstance(replay_client, EmbeddedReplay):
-      return EmbeddedAdder(
-        replay_client,
+      return TransitionAdder(
+        replay_client.insert,
         self._make_codec(environment_spec, embedded=True),
         n_step=config.n_step,
         discount=config.discount,
@@ -219,7 +217,7 @@ class DiffusionBuilder:
     reverb_adder = lazy.load(
       "acme_qsm.replay.reverb_adder", "An adder to Reverb"
     )
-    return reverb_adder.NStepTransitionAdder(
+    return reverb_adder.ReverbAdder(
       replay_client,
       self._make_codec(environment_spec, embedded=False),
       n_step=config.n_step,
