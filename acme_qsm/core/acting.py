@@ -27,10 +27,10 @@ class Networks(Protocol):
   Attributes:
     init_policy: key -> the policy's parameters.
     init_critics: key -> parameters of all N critics.
-    criticize: (params, observation [B, ...], action [B, A]) -> Q-values
+    q_values: (params, observation [B, ...], action [B, A]) -> Q-values
       [N, B].
     action_size: A.
-    critic_outputs: as criticize, but what the critics' heads are made of [N, B,
+    critic_outputs: as q_values, but what the critics' heads are made of [N, B,
       H]; None where they predict Q itself.
     observation_shape: an observation's shape; None if it is not known.
   """
@@ -42,7 +42,7 @@ class Networks(Protocol):
   def init_critics(self) -> Callable[[jax.Array], types.Params]: ...  # noqa: D102
 
   @property
-  def criticize(  # noqa: D102
+  def q_values(  # noqa: D102
     self,
   ) -> Callable[[types.Params, jax.Array, jax.Array], jax.Array]: ...
 
@@ -62,9 +62,9 @@ class PolicyParams(NamedTuple):
   """What a policy needs to act: see `make_policy`.
 
   Attributes:
-    policy: the newest policy's parameters; None where they are not needed, and
+    policy: the online policy's parameters; None where they are not needed, and
       so are the next two.
-    target_policy: their slow copy.
+    target_policy: the target policy's.
     critics: the critics' parameters, to choose among candidate actions.
     steps: [] int32 learner steps behind these parameters.
     observation_statistics: what observations are normalised by; None for
@@ -181,7 +181,7 @@ def lowest_q_value(
   """
   # Observations have no axis of their own for the K actions: what a critic
   # makes of them alone is computed once.
-  q_values = jax.vmap(networks.criticize, in_axes=(None, None, 1), out_axes=2)(
+  q_values = jax.vmap(networks.q_values, in_axes=(None, None, 1), out_axes=2)(
     critic_params, observation, action
   )
   # Not their minimum, whose gradient asks which of them is equal to it: where

@@ -34,7 +34,7 @@ class ActorCriticConfig(NetworksConfig):
     policy_update_period: learner steps per update of the policy and of the
       targets; the critics are updated at each.
     target_update_rate: tau, the step of the target critics and the target
-      policy towards the newest ones at each of those updates, in (0, 1].
+      policy towards the online ones at each of those updates, in (0, 1].
     discount: gamma, in [0, 1].
     reward_scale: factor of the rewards in the critic's target.
     num_target_candidates: as num_action_candidates, for the actions of the
@@ -131,7 +131,7 @@ class ActorCriticConfig(NetworksConfig):
     return 0.0
 
   def acts_by_target(self, evaluation: bool) -> bool:
-    """Whether who acts takes the target policy, not the newest one."""
+    """Whether who acts takes the target policy, not the online one."""
     del evaluation
     return False
 
@@ -157,9 +157,9 @@ class DiffusionConfig(ActorCriticConfig, DenoiserConfig):
     sampling_temperature: scale of the sampler's noise when acting and in the
       critic's target.
     act_with_target_denoiser: whether acting while collecting data samples from
-      the target denoiser rather than the newest one.
+      the target denoiser rather than the online one.
     evaluate_target_denoiser: whether evaluation samples from the target
-      denoiser rather than the newest one.
+      denoiser rather than the online one.
     evaluation_temperature: scale of the sampler's noise in evaluation.
   """
 

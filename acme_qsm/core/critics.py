@@ -162,7 +162,7 @@ def make_critic_loss(
   _require_same_head(networks, config)
   per_example = _make_head_loss(config)
   outputs = (
-    networks.criticize
+    networks.q_values
     if config.critic_head == "scalar"
     else networks.critic_outputs
   )
@@ -296,7 +296,7 @@ def action_gradient(
           networks, critic_params, observation, action[:, None]
         )
       )
-    q_values = networks.criticize(critic_params, observation, action)
+    q_values = networks.q_values(critic_params, observation, action)
     return jnp.sum(jnp.mean(q_values, axis=0))
 
   return jax.grad(total_q_value)(action)

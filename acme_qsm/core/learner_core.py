@@ -34,12 +34,12 @@ class TrainingState(NamedTuple):
 
   Attributes:
     policy_params: the policy's parameters.
-    target_policy_params: their slow copy, to evaluate with.
+    target_policy_params: the target policy's, to evaluate with.
     critic_params: the N critics' parameters.
-    target_critic_params: their slow copy, which the critics' target uses.
+    target_critic_params: the target critics', which the critics' target uses.
     policy_opt_state: the policy's optimiser state.
     critic_opt_state: the critics' optimiser state.
-    extra: what the method adds, such as a temperature.
+    method_state: what the method adds, such as a temperature.
     key: PRNG key of the next step.
     steps: [] int32 learner steps made.
     policy_metrics: the metrics of the policy's last update, where it is not
@@ -54,7 +54,7 @@ class TrainingState(NamedTuple):
   target_critic_params: types.Params
   policy_opt_state: optax.OptState
   critic_opt_state: optax.OptState
-  extra: Any
+  method_state: Any
   key: jax.Array
   steps: jax.Array
   policy_metrics: types.Metrics
@@ -83,7 +83,7 @@ class LearnerCore:
       transitions that have extras. None where the method has none.
     variables: by name, what a learner answers to who asks, from its state:
       "policy" (as policy_params), "acting_policy" and "evaluation_policy" (the
-      same without what that policy does not read), and "critic" (the newest
+      same without what that policy does not read), and "critic" (the online
       critics' parameters).
   """
 
@@ -254,7 +254,7 @@ class _Parts:
       target_critic_params=jax.tree.map(jnp.copy, critic_params),
       policy_opt_state=self._policy_optimizer.init(policy_params),
       critic_opt_state=self._critic_optimizer.init(critic_params),
-      extra=self._method.init_extra(self._config),
+      method_state=self._method.init_method_state(self._config),
       key=key,
       steps=jnp.zeros((), jnp.int32),
       policy_metrics={name: jnp.zeros(()) for name in held},
@@ -269,7 +269,7 @@ class _Parts:
       critics=state.critic_params,
       steps=state.steps,
       observation_statistics=state.observation_statistics,
-      noise_scale=self._method.noise_scale(self._config, state.extra),
+      noise_scale=self._method.noise_scale(self._config, state.method_state),
     )
 
   def diagnostics(
@@ -347,7 +347,7 @@ class _Parts:
       state.target_critic_params,
       key,
       transitions.next_observation,
-      self._method.noise_scale(self._config, state.extra),
+      self._method.noise_scale(self._config, state.method_state),
     )
     update = updates.gradient_step(
       self._critic_loss,
@@ -377,7 +377,7 @@ class _Parts:
       return transitions
     bonus = self._next_value_bonus(
       state.policy_params,
-      state.extra,
+      state.method_state,
       jax.random.fold_in(key, _BESIDE),
       transitions.next_observation,
     )
@@ -430,12 +430,12 @@ class _Parts:
       self._policy_optimizer,
       state.policy_params,
       state.policy_opt_state,
-      state.extra,
+      state.method_state,
       transitions,
       keys,
       context,
     )
-    extra, metrics = update.aux
+    method_state, metrics = update.aux
     metrics = _require_scalars("policy loss", metrics)
     if set(metrics) != set(self._method.metrics):
       raise ValueError(
@@ -452,6 +452,6 @@ class _Parts:
         state.critic_params, state.target_critic_params, rate
       ),
       policy_opt_state=update.opt_state,
-      extra=extra,
+      method_state=method_state,
     )
     return state, metrics

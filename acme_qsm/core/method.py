@@ -43,8 +43,8 @@ PolicyLoss: TypeAlias = Callable[
   [types.Params, Any, types.Transition, "jax.Array", Context],
   tuple["jax.Array", tuple[Any, types.Metrics]],
 ]
-"""(policy's parameters, extra state, transitions, two PRNG keys [2], context)
--> (loss [], (new extra state, metrics)). The gradient is that of the first
+"""(policy's parameters, method state, transitions, two PRNG keys [2], context)
+-> (loss [], (new method state, metrics)). The gradient is that of the first
 argument; both keys are consumed. Metrics are scalars, whole numbers too; one
 that is not is refused when a step is made."""
 
@@ -71,16 +71,16 @@ class Method:
     config: its configuration: the shared fields and its own.
     make_policy_loss: (networks, config) -> what the policy descends.
     metrics: names of what that loss reports, in the order of display.
-    init_extra: config -> what its training state holds beside the shared part:
-      a pytree of arrays, such as a temperature or running moments.
-    noise_scale: (config, extra state) -> factor [] of the noise on actions
+    init_method_state: config -> what its training state holds beside the shared
+      part: a pytree of arrays, such as a temperature or running moments.
+    noise_scale: (config, method state) -> factor [] of the noise on actions
       while collecting data and in the critics' target; None for none.
     make_networks: (environment_spec, config, **own networks) -> networks.
     make_sampler: (networks, config, evaluation) -> what draws actions.
     make_critic_loss: (networks, config) -> what the critics descend.
     make_next_value_bonus: (networks, config) -> what is added to the value of
       the next action in the critics' target, such as its entropy: (policy's
-      parameters, extra state, key, next observation [B, ...]) -> [B], in units
+      parameters, method state, key, next observation [B, ...]) -> [B], in units
       of scaled reward; None for nothing.
     make_update_extras: (networks, config) -> what replay's `extras` become when
       they are sampled, before the step that they are sampled for: (critics'
@@ -92,9 +92,9 @@ class Method:
   config: type[ActorCriticConfig]
   make_policy_loss: Callable[[Any, Any], PolicyLoss]
   metrics: Sequence[str]
-  init_extra: Callable[[Any], Any] = lambda config: ()
-  noise_scale: Callable[[Any, Any], jax.Array | None] = lambda config, extra: (
-    None
+  init_method_state: Callable[[Any], Any] = lambda config: ()
+  noise_scale: Callable[[Any, Any], jax.Array | None] = (
+    lambda config, method_state: None
   )
   make_networks: Callable[..., acting.Networks] = _make_networks
   make_sampler: Callable[..., acting.Sampler] = sampling.make_sampler

@@ -16,6 +16,7 @@ from acme_qsm import diffusion
 from acme_qsm import types
 from acme_qsm.core import critics
 from acme_qsm.core import sampling
+from acme_qsm.core import temperature as temperature_lib
 from acme_qsm.core import weights
 from acme_qsm.core.method import Context
 from acme_qsm.deferred import jax
@@ -75,7 +76,7 @@ class ReverseSamples(NamedTuple):
   noise: jax.Array
 
 
-def make_reverse_sampler(
+def make_clean_action_sampler(
   networks: DiffusionNetworks, config: ReverseSamplingConfig
 ) -> Callable[..., ReverseSamples]:
   """Makes what draws noisy actions and their reverse samples.
@@ -94,7 +95,7 @@ def make_reverse_sampler(
 
   def draw(
     params: types.Params,
-    temperature: weights.Temperature,
+    temperature: temperature_lib.Temperature,
     transitions: types.Transition,
     keys: jax.Array,
     context: Context,

@@ -97,10 +97,10 @@ def _seen_share(decay: float, updates: jax.Array) -> jax.Array:
 
 
 def move_target(
-  newest: types.Params, target: types.Params, rate: float
+  online: types.Params, target: types.Params, rate: float
 ) -> types.Params:
-  """Moves a slow copy towards the newest parameters by a share `rate`."""
-  return optax.incremental_update(newest, target, rate)
+  """Moves a target network's parameters towards the online one's."""
+  return optax.incremental_update(online, target, rate)
 
 
 def make_policy_optimizer(

@@ -1,4 +1,4 @@
-"""Weights of samples by the critics, and their temperature.
+"""Weights of samples by the critics, and how their temperature moves.
 
 For methods whose denoiser learns samples weighted by exp(Q / temperature).
 """
@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Literal
-from typing import NamedTuple
 
 from acme_qsm import configuration
 from acme_qsm import losses
 from acme_qsm import types
+from acme_qsm.core import temperature as temperature_lib
 from acme_qsm.core.config import DiffusionConfig
 from acme_qsm.deferred import jax
 from acme_qsm.deferred import jnp
-from acme_qsm.deferred import optax
 
 TemperatureUpdate = Literal["constant", "target_kl", "reference_decay"]
 Weights = Literal["self_normalized", "exponential", "normalized_exponential"]
@@ -136,56 +134,11 @@ class WeightsConfig(DiffusionConfig):
       )
 
 
-class Temperature(NamedTuple):
-  """The weights' temperature, as a method's extra state.
-
-  Attributes:
-    log_value: [] its logarithm.
-    opt_state: its optimiser's state.
-  """
-
-  log_value: jax.Array
-  opt_state: optax.OptState
-
-  @property
-  def value(self) -> jax.Array:
-    """The temperature [], positive."""
-    return jnp.exp(self.log_value)
-
-
-def init_temperature(config: WeightsConfig) -> Temperature:
+def init_temperature(config: WeightsConfig) -> temperature_lib.Temperature:
   """The temperature before the first update."""
-  return start_temperature(
+  return temperature_lib.start(
     config.boltzmann_temperature, config.temperature_learning_rate
   )
-
-
-def start_temperature(value: float, learning_rate: float) -> Temperature:
-  """A temperature of so much, before its first step: see `descend`."""
-  log_value = jnp.log(jnp.float32(value))
-  return Temperature(log_value, optax.adam(learning_rate).init(log_value))
-
-
-def descend(
-  temperature: Temperature,
-  loss: Callable[[jax.Array], jax.Array],
-  learning_rate: float,
-) -> Temperature:
-  """Makes a step of Adam down a loss of the temperature's logarithm.
-
-  Args:
-    temperature: the temperature.
-    loss: its logarithm [] -> loss [].
-    learning_rate: Adam's.
-
-  Returns:
-    The next temperature.
-  """
-  gradient = jax.grad(loss)(temperature.log_value)
-  change, opt_state = optax.adam(learning_rate).update(
-    gradient, temperature.opt_state
-  )
-  return Temperature(temperature.log_value + jnp.asarray(change), opt_state)
 
 
 def weigh(
@@ -212,12 +165,12 @@ def weigh(
   return losses.self_normalized_weights(q_value, temperature)
 
 
-def shares(
+def normalized_weights(
   config: WeightsConfig, q_value: jax.Array, temperature: jax.Array
 ) -> jax.Array:
-  """Each sample's share of its example's weights, of whichever kind.
+  """The weights of each example, of whichever kind, divided by their sum.
 
-  It is finite where exponential weights are all 0 or infinite in float32.
+  They are finite where exponential weights are all 0 or infinite in float32.
 
   Args:
     config: how samples are weighed.
@@ -225,7 +178,7 @@ def shares(
     temperature: [] the temperature.
 
   Returns:
-    Shares [B, K] that sum to one over the K samples.
+    Weights [B, K] that sum to one over the K samples.
   """
   if config.weights == "normalized_exponential":
     q_value = losses.normalize_q_value(q_value, config.q_value_clip)
@@ -236,16 +189,16 @@ def shares(
 
 def update_temperature(
   config: WeightsConfig,
-  temperature: Temperature,
-  share: jax.Array,
+  temperature: temperature_lib.Temperature,
+  normalized: jax.Array,
   updates: jax.Array,
-) -> Temperature:
+) -> temperature_lib.Temperature:
   """Moves the temperature as the configuration says.
 
   Args:
     config: how, and how often.
     temperature: the temperature.
-    share: [B, K] the shares at that temperature.
+    normalized: [B, K] the normalized weights at that temperature.
     updates: [] updates of the policy made before this one.
 
   Returns:
@@ -259,7 +212,9 @@ def update_temperature(
       # Of the logarithm in the temperature's place: the dual's own gradient has
       # the temperature for a factor, and Adam, which remembers the gradients of
       # a high one, takes three times as long down from there.
-      per_example = losses.temperature_loss(log_value, share, config.target_kl)
+      per_example = losses.temperature_loss(
+        log_value, normalized, config.target_kl
+      )
       return jnp.mean(per_example)
     # The entropy of the exploration noise is driven to a target; per action
     # dimension, which is all the same to Adam.
@@ -267,7 +222,9 @@ def update_temperature(
     entropy = 0.5 * jnp.log(2.0 * jnp.pi * jnp.e * jnp.square(deviation))
     return log_value * (entropy - _REFERENCE_ENTROPY)
 
-  moved = descend(temperature, loss, config.temperature_learning_rate)
+  moved = temperature_lib.descend(
+    temperature, loss, config.temperature_learning_rate
+  )
   log_value = jnp.maximum(moved.log_value, math.log(config.min_temperature))
   is_due = (updates + 1) % config.temperature_update_period == 0
   return jax.tree.map(
@@ -278,16 +235,16 @@ def update_temperature(
 
 
 def noise_scale(
-  config: WeightsConfig, temperature: Temperature
+  config: WeightsConfig, temperature: temperature_lib.Temperature
 ) -> jax.Array | None:
   """The factor of the noise on actions: the temperature, or none."""
   return temperature.value if config.temperature_scales_noise else None
 
 
 def measure(
-  temperature: Temperature,
+  temperature: temperature_lib.Temperature,
   weight: jax.Array,
-  share: jax.Array,
+  normalized: jax.Array,
   steps: jax.Array,
   num_steps: int,
 ) -> types.Metrics:
@@ -296,7 +253,7 @@ def measure(
   Args:
     temperature: the temperature.
     weight: [B, K] the weights.
-    share: [B, K] their shares.
+    normalized: [B, K] the normalized weights.
     steps: [B] the examples' denoising steps.
     num_steps: T, how many of these there are.
 
@@ -304,7 +261,7 @@ def measure(
     `METRICS`; the largest weight may be infinite. The divergence of a third
     without examples is 0.
   """
-  kl = losses.weight_kl(share)
+  kl = losses.weight_kl(normalized)
   third = 3 * steps // num_steps
 
   def mean_of_third(number: int) -> jax.Array:
@@ -313,7 +270,7 @@ def measure(
 
   return {
     "boltzmann_temperature": temperature.value,
-    "effective_sample_size": jnp.mean(losses.effective_sample_size(share)),
+    "effective_sample_size": jnp.mean(losses.effective_sample_size(normalized)),
     # Of equal weights that sum to one, this is one.
     "largest_weight": jnp.max(weight) * weight.shape[1],
     "weight_kl": jnp.mean(kl),

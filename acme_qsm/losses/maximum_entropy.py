@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 
 def squashed_log_prob(
-  action: jax.Array, mean: jax.Array, log_deviation: jax.Array
+  action: jax.Array, mean: jax.Array, log_std: jax.Array
 ) -> jax.Array:
   """The log-density of tanh(u) at a given u of a normal.
 
@@ -17,14 +17,14 @@ def squashed_log_prob(
   Args:
     action: [B, A] u, the action before tanh.
     mean: [B, A] the normal's mean.
-    log_deviation: [B, A] the logarithm of its standard deviation.
+    log_std: [B, A] the logarithm of its standard deviation.
 
   Returns:
     The log-density of each tanh(u) [B].
   """
   chex.assert_rank(action, 2)
-  chex.assert_equal_shape([action, mean, log_deviation])
-  log_normal = jax.scipy.stats.norm.logpdf(action, mean, jnp.exp(log_deviation))
+  chex.assert_equal_shape([action, mean, log_std])
+  log_normal = jax.scipy.stats.norm.logpdf(action, mean, jnp.exp(log_std))
   log_slope = 2.0 * (jnp.log(2.0) - action - jax.nn.softplus(-2.0 * action))
   return jnp.sum(log_normal - log_slope, axis=-1)
 

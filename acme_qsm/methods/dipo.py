@@ -73,7 +73,7 @@ def make_policy_loss(
 
   def policy_loss(
     params: types.Params,
-    extra: tuple,
+    method_state: tuple,
     transitions: types.Transition,
     keys: jax.Array,
     context: Context,
@@ -97,7 +97,7 @@ def make_policy_loss(
       "denoiser_loss": loss,
       "moved_distance": jnp.sqrt(jnp.mean(jnp.square(moved - action))),
     }
-    return loss, (extra, metrics)
+    return loss, (method_state, metrics)
 
   return policy_loss
 

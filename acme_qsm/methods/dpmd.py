@@ -19,6 +19,7 @@ from acme_qsm.core import acting
 from acme_qsm.core import normalization
 from acme_qsm.core import policy_samples
 from acme_qsm.core import sampling
+from acme_qsm.core import temperature as temperature_lib
 from acme_qsm.core import updates
 from acme_qsm.core import weights
 from acme_qsm.core.method import Context
@@ -69,7 +70,7 @@ class DPMDState(NamedTuple):
     q_variance: [] running variance of Q, likewise.
   """
 
-  temperature: weights.Temperature
+  temperature: temperature_lib.Temperature
   q_mean: jax.Array
   q_variance: jax.Array
 
@@ -91,7 +92,7 @@ def make_policy_loss(
 
   def policy_loss(
     params: types.Params,
-    extra: DPMDState,
+    method_state: DPMDState,
     transitions: types.Transition,
     keys: jax.Array,
     context: Context,
@@ -106,38 +107,44 @@ def make_policy_loss(
       # As the target's: a policy that learned nothing but its own samples would
       # lose their spread, as the sampler draws narrower than it was taught.
       noise = acting.scale_noise(
-        config.target_action_noise, noise_scale(config, extra)
+        config.target_action_noise, noise_scale(config, method_state)
       )
       action = acting.add_exploration_noise(noise_key, action, noise)
     q_value = acting.lowest_q_value(
       networks, context.critic_params, observation, action
     )
-    q_value, extra = standardize(config, extra, q_value, context.updates)
-    temperature = extra.temperature
+    q_value, method_state = standardize(
+      config, method_state, q_value, context.updates
+    )
+    temperature = method_state.temperature
     if config.weights == "normalized_exponential":
       weight = losses.exponential_weights(q_value, temperature.value)
-      share = losses.self_normalized_weights(q_value, temperature.value)
+      normalized = losses.self_normalized_weights(q_value, temperature.value)
     else:
       weight = weights.weigh(config, q_value, temperature.value)
-      share = weights.shares(config, q_value, temperature.value)
+      normalized = weights.normalized_weights(
+        config, q_value, temperature.value
+      )
     loss, steps = policy_samples.denoising_loss(
       networks, schedule, params, keys[1], observation, action, weight
     )
     metrics = {
       "denoiser_loss": loss,
-      **weights.measure(temperature, weight, share, steps, schedule.num_steps),
+      **weights.measure(
+        temperature, weight, normalized, steps, schedule.num_steps
+      ),
     }
     temperature = weights.update_temperature(
-      config, temperature, share, context.updates
+      config, temperature, normalized, context.updates
     )
-    return loss, (extra._replace(temperature=temperature), metrics)
+    return loss, (method_state._replace(temperature=temperature), metrics)
 
   return policy_loss
 
 
 def standardize(
   config: DPMDConfig,
-  extra: DPMDState,
+  method_state: DPMDState,
   q_value: jax.Array,
   num_updates: jax.Array,
 ) -> tuple[jax.Array, DPMDState]:
@@ -145,7 +152,7 @@ def standardize(
 
   Args:
     config: whether, and how.
-    extra: the running moments.
+    method_state: the running moments.
     q_value: [B, K] Q-values, of scaled rewards.
     num_updates: [] updates made before this one.
 
@@ -154,29 +161,31 @@ def standardize(
     moments.
   """
   if config.weights != "normalized_exponential":
-    return q_value, extra
+    return q_value, method_state
   mean, variance = normalization.mix_moments(
-    extra.q_mean,
-    extra.q_variance,
+    method_state.q_mean,
+    method_state.q_variance,
     jnp.ravel(q_value),
     updates.newest_share(config.q_statistics_decay, num_updates),
   )
   standardized = losses.standardize(
     q_value, mean, jnp.sqrt(variance), config.q_value_clip
   )
-  return standardized, extra._replace(q_mean=mean, q_variance=variance)
+  return standardized, method_state._replace(q_mean=mean, q_variance=variance)
 
 
-def noise_scale(config: DPMDConfig, extra: DPMDState) -> jax.Array | None:
+def noise_scale(
+  config: DPMDConfig, method_state: DPMDState
+) -> jax.Array | None:
   """The factor [] of the noise on actions; None for none."""
-  return weights.noise_scale(config, extra.temperature)
+  return weights.noise_scale(config, method_state.temperature)
 
 
 DPMD = Method(
   config=DPMDConfig,
   make_policy_loss=make_policy_loss,
   metrics=("denoiser_loss", *weights.METRICS),
-  init_extra=lambda config: DPMDState(
+  init_method_state=lambda config: DPMDState(
     weights.init_temperature(config), jnp.zeros(()), jnp.zeros(())
   ),
   noise_scale=noise_scale,

@@ -17,7 +17,7 @@ from acme_qsm import losses
 from acme_qsm import networks as networks_lib
 from acme_qsm import types
 from acme_qsm.core import acting
-from acme_qsm.core import weights
+from acme_qsm.core import temperature as temperature_lib
 from acme_qsm.core.config import ActorCriticConfig
 from acme_qsm.core.method import Context
 from acme_qsm.core.method import Method
@@ -84,10 +84,10 @@ def draw(
   Returns:
     Actions [B, A] in [-1, 1] and their log-densities [B].
   """
-  mean, log_deviation = networks.propose(params, observation)
+  mean, log_std = networks.propose(params, observation)
   noise = jax.random.normal(key, mean.shape)
-  action = mean + jnp.exp(log_deviation) * noise
-  log_prob = losses.squashed_log_prob(action, mean, log_deviation)
+  action = mean + jnp.exp(log_std) * noise
+  log_prob = losses.squashed_log_prob(action, mean, log_std)
   return jnp.tanh(action), log_prob
 
 
@@ -121,21 +121,23 @@ def make_policy_loss(
 
   def policy_loss(
     params: types.Params,
-    extra: weights.Temperature,
+    method_state: temperature_lib.Temperature,
     transitions: types.Transition,
     keys: jax.Array,
     context: Context,
-  ) -> tuple[jax.Array, tuple[weights.Temperature, types.Metrics]]:
+  ) -> tuple[jax.Array, tuple[temperature_lib.Temperature, types.Metrics]]:
     observation = transitions.observation
     action, log_prob = draw(networks, params, keys[0], observation)
     q_value = acting.lowest_q_value(
       networks, context.critic_params, observation, action[:, None]
     )[:, 0]
-    loss = jnp.mean(losses.soft_policy_loss(q_value, log_prob, extra.value))
+    loss = jnp.mean(
+      losses.soft_policy_loss(q_value, log_prob, method_state.value)
+    )
     metrics = {
       "policy_loss": loss,
       "entropy": -jnp.mean(log_prob),
-      "entropy_temperature": extra.value,
+      "entropy_temperature": method_state.value,
     }
 
     def temperature_loss(log_value: jax.Array) -> jax.Array:
@@ -144,10 +146,10 @@ def make_policy_loss(
       )
       return jnp.mean(per_example)
 
-    extra = weights.descend(
-      extra, temperature_loss, config.entropy_temperature_learning_rate
+    method_state = temperature_lib.descend(
+      method_state, temperature_loss, config.entropy_temperature_learning_rate
     )
-    return loss, (extra, metrics)
+    return loss, (method_state, metrics)
 
   return policy_loss
 
@@ -169,13 +171,13 @@ def make_next_value_bonus(
 
   def bonus(
     params: types.Params,
-    extra: weights.Temperature,
+    method_state: temperature_lib.Temperature,
     key: jax.Array,
     observation: jax.Array,
   ) -> jax.Array:
     # Of an action of its own: as good on average, and exact at the box's ends.
     _, log_prob = draw(networks, params, key, observation)
-    return -extra.value * log_prob
+    return -method_state.value * log_prob
 
   return bonus
 
@@ -189,7 +191,7 @@ GAUSSIAN = Method(
   config=GaussianConfig,
   make_policy_loss=make_policy_loss,
   metrics=("policy_loss", "entropy", "entropy_temperature"),
-  init_extra=lambda config: weights.start_temperature(
+  init_method_state=lambda config: temperature_lib.start(
     config.entropy_temperature, config.entropy_temperature_learning_rate
   ),
   make_networks=_make_networks,

@@ -20,6 +20,7 @@ from acme_qsm import types
 from acme_qsm.core import acting
 from acme_qsm.core import reverse_sampling
 from acme_qsm.core import sampling
+from acme_qsm.core import temperature as temperature_lib
 from acme_qsm.core import weights
 from acme_qsm.core.method import Context
 from acme_qsm.core.method import Method
@@ -71,25 +72,25 @@ def make_policy_loss(
     The loss, a mean over the batch and the action's dimensions.
   """
   schedule = sampling.make_schedule(networks, config)
-  draw = reverse_sampling.make_reverse_sampler(networks, config)
+  draw = reverse_sampling.make_clean_action_sampler(networks, config)
 
   def policy_loss(
     params: types.Params,
-    extra: weights.Temperature,
+    method_state: temperature_lib.Temperature,
     transitions: types.Transition,
     keys: jax.Array,
     context: Context,
-  ) -> tuple[jax.Array, tuple[weights.Temperature, types.Metrics]]:
+  ) -> tuple[jax.Array, tuple[temperature_lib.Temperature, types.Metrics]]:
     observation = transitions.observation
-    samples = draw(params, extra, transitions, keys, context)
+    samples = draw(params, method_state, transitions, keys, context)
 
     def energy(action: jax.Array) -> jax.Array:
       q_value = acting.lowest_q_value(
         networks, context.critic_params, observation, action
       )
-      return q_value / (config.reward_scale * extra.value)
+      return q_value / (config.reward_scale * method_state.value)
 
-    target, share, gradient_share = noised_energy(
+    target, normalized, gradient_share = noised_energy(
       config, schedule, energy, samples
     )
     noise_prediction = networks.denoise(
@@ -101,10 +102,14 @@ def make_policy_loss(
       "denoiser_loss": loss,
       "target_size": jnp.sqrt(jnp.mean(jnp.square(target))),
       "gradient_share": jnp.mean(gradient_share),
-      **weights.measure(extra, share, share, samples.steps, schedule.num_steps),
+      **weights.measure(
+        method_state, normalized, normalized, samples.steps, schedule.num_steps
+      ),
     }
-    extra = weights.update_temperature(config, extra, share, context.updates)
-    return loss, (extra, metrics)
+    method_state = weights.update_temperature(
+      config, method_state, normalized, context.updates
+    )
+    return loss, (method_state, metrics)
 
   return policy_loss
 
@@ -177,7 +182,7 @@ IDEM = Method(
   config=IDEMConfig,
   make_policy_loss=make_policy_loss,
   metrics=("denoiser_loss", "target_size", "gradient_share", *weights.METRICS),
-  init_extra=weights.init_temperature,
+  init_method_state=weights.init_temperature,
   noise_scale=weights.noise_scale,
   presets={
     # Of the implementation of Ma et al. (2025), but for its noise, which there

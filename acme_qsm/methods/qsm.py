@@ -104,7 +104,7 @@ def make_policy_loss(
 
   def policy_loss(
     params: types.Params,
-    extra: QSMState,
+    method_state: QSMState,
     transitions: types.Transition,
     keys: jax.Array,
     context: Context,
@@ -134,8 +134,8 @@ def make_policy_loss(
       noisy_action,
       config.action_gradient_critic,
     )
-    scaled_gradient, size, extra = scale_action_gradient(
-      config, extra, gradient, context.updates
+    scaled_gradient, size, method_state = scale_action_gradient(
+      config, method_state, gradient, context.updates
     )
     noise_prediction = networks.denoise(
       params, observation, noisy_action, steps
@@ -153,19 +153,25 @@ def make_policy_loss(
         scale,
       )
     loss = jnp.mean(loss)
-    return loss, (extra, {"denoiser_loss": loss, "action_gradient_size": size})
+    return loss, (
+      method_state,
+      {"denoiser_loss": loss, "action_gradient_size": size},
+    )
 
   return policy_loss
 
 
 def scale_action_gradient(
-  config: QSMConfig, extra: QSMState, gradient: jax.Array, updates: jax.Array
+  config: QSMConfig,
+  method_state: QSMState,
+  gradient: jax.Array,
+  updates: jax.Array,
 ) -> tuple[jax.Array, jax.Array, QSMState]:
   """Scales, perhaps normalises, and clips the critics' action gradient.
 
   Args:
     config: how.
-    extra: the running mean square.
+    method_state: the running mean square.
     gradient: [B, A] the action gradient.
     updates: [] updates made before this one.
 
@@ -174,7 +180,7 @@ def scale_action_gradient(
     the new running mean square.
   """
   square, mean_square = move_running_mean(
-    extra.action_gradient_square,
+    method_state.action_gradient_square,
     jnp.mean(jnp.square(gradient)),
     config.action_gradient_decay,
     updates,
@@ -216,7 +222,7 @@ QSM = Method(
   make_policy_loss=make_policy_loss,
   make_sampler=make_sampler,
   metrics=("denoiser_loss", "action_gradient_size"),
-  init_extra=lambda config: QSMState(jnp.zeros(())),
+  init_method_state=lambda config: QSMState(jnp.zeros(())),
   presets={
     # What the paper says, and where it is silent its implementation: the
     # critic's gradient alone as target, the sampler's action as it is.

@@ -70,7 +70,7 @@ def make_policy_loss(
 
   def policy_loss(
     params: types.Params,
-    extra: tuple,
+    method_state: tuple,
     transitions: types.Transition,
     keys: jax.Array,
     context: Context,
@@ -108,7 +108,7 @@ def make_policy_loss(
       "advantage": jnp.mean(advantage),
       "random_action_weight": share,
     }
-    return loss, (extra, metrics)
+    return loss, (method_state, metrics)
 
   return policy_loss
 

@@ -16,6 +16,7 @@ from acme_qsm import losses
 from acme_qsm import types
 from acme_qsm.core import acting
 from acme_qsm.core import reverse_sampling
+from acme_qsm.core import temperature as temperature_lib
 from acme_qsm.core import weights
 from acme_qsm.core.method import Context
 from acme_qsm.core.method import Method
@@ -47,22 +48,22 @@ def make_policy_loss(
   Returns:
     The loss, a mean over the batch and the action's dimensions.
   """
-  draw = reverse_sampling.make_reverse_sampler(networks, config)
+  draw = reverse_sampling.make_clean_action_sampler(networks, config)
 
   def policy_loss(
     params: types.Params,
-    extra: weights.Temperature,
+    method_state: temperature_lib.Temperature,
     transitions: types.Transition,
     keys: jax.Array,
     context: Context,
-  ) -> tuple[jax.Array, tuple[weights.Temperature, types.Metrics]]:
+  ) -> tuple[jax.Array, tuple[temperature_lib.Temperature, types.Metrics]]:
     observation = transitions.observation
-    samples = draw(params, extra, transitions, keys, context)
+    samples = draw(params, method_state, transitions, keys, context)
     q_value = acting.lowest_q_value(
       networks, context.critic_params, observation, samples.clean_action
     )
-    weight = weights.weigh(config, q_value, extra.value)
-    share = weights.shares(config, q_value, extra.value)
+    weight = weights.weigh(config, q_value, method_state.value)
+    normalized = weights.normalized_weights(config, q_value, method_state.value)
     noise_prediction = networks.denoise(
       params, observation, samples.noisy_action, samples.steps
     )
@@ -74,11 +75,17 @@ def make_policy_loss(
     metrics = {
       "denoiser_loss": loss,
       **weights.measure(
-        extra, weight, share, samples.steps, config.num_denoising_steps
+        method_state,
+        weight,
+        normalized,
+        samples.steps,
+        config.num_denoising_steps,
       ),
     }
-    extra = weights.update_temperature(config, extra, share, context.updates)
-    return loss, (extra, metrics)
+    method_state = weights.update_temperature(
+      config, method_state, normalized, context.updates
+    )
+    return loss, (method_state, metrics)
 
   return policy_loss
 
@@ -87,7 +94,7 @@ SDAC = Method(
   config=SDACConfig,
   make_policy_loss=make_policy_loss,
   metrics=("denoiser_loss", *weights.METRICS),
-  init_extra=weights.init_temperature,
+  init_method_state=weights.init_temperature,
   noise_scale=weights.noise_scale,
   presets={
     "paper": SDACConfig(

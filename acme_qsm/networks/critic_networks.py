@@ -25,7 +25,7 @@ class _Init(Protocol):
   def __call__(self, key: jax.Array, /) -> types.Params: ...
 
 
-class _Criticize(Protocol):
+class _QValues(Protocol):
   def __call__(
     self,
     params: types.Params,
@@ -41,10 +41,10 @@ class CriticNetworks:
 
   Attributes:
     init_critics: key -> parameters of all N critics.
-    criticize: (params, observation [B, ...], action [B, A]) -> Q-values
+    q_values: (params, observation [B, ...], action [B, A]) -> Q-values
       [N, B].
     action_size: A.
-    critic_outputs: as criticize, but what the critics' heads are made of [N, B,
+    critic_outputs: as q_values, but what the critics' heads are made of [N, B,
       H], of which Q is the mean: logits of the atoms, or quantiles; None where
       they predict Q itself.
     observation_shape: an observation's shape; None if it does not matter, which
@@ -58,9 +58,9 @@ class CriticNetworks:
   """
 
   init_critics: _Init
-  criticize: _Criticize
+  q_values: _QValues
   action_size: int
-  critic_outputs: _Criticize | None = None
+  critic_outputs: _QValues | None = None
   observation_shape: tuple[int, ...] | None = None
   critic_head: CriticHead | None = None
   num_atoms: int | None = None
@@ -104,7 +104,7 @@ def make_critics(
 
   apply_critics = jax.vmap(critic_net.apply, in_axes=(0, None, None))
 
-  def criticize(
+  def q_values(
     params: types.Params, observation: jax.Array, action: jax.Array
   ) -> jax.Array:
     return expected_value(config, apply_critics(params, observation, action))
@@ -118,7 +118,7 @@ def make_critics(
   )
   return CriticNetworks(
     init_critics=init_critics,
-    criticize=criticize,
+    q_values=q_values,
     action_size=action_size,
     critic_outputs=None if scalar else apply_critics,
     observation_shape=tuple(environment_spec.observations.shape),

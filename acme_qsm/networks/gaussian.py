@@ -18,7 +18,7 @@ from acme_qsm.networks.critic_networks import examples
 from acme_qsm.networks.critic_networks import make_critics
 from acme_qsm.networks.layers import Perceptron
 
-# Of log-deviations, before squashing.
+# Of log_std, before squashing.
 _LOWEST, _HIGHEST = -5.0, 2.0
 
 
@@ -27,11 +27,11 @@ class Gaussian(NamedTuple):
 
   Attributes:
     mean: [B, A].
-    log_deviation: [B, A] logarithms of the standard deviations.
+    log_std: [B, A] logarithms of the standard deviations.
   """
 
   mean: jax.Array
-  log_deviation: jax.Array
+  log_std: jax.Array
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,9 +84,9 @@ def make_gaussian_networks(
     return net.init(key, observation)
 
   def propose(params: types.Params, observation: jax.Array) -> Gaussian:
-    mean, log_deviation = jnp.split(net.apply(params, observation), 2, axis=-1)
+    mean, log_std = jnp.split(net.apply(params, observation), 2, axis=-1)
     # Within its bounds by tanh, so that the gradient never ends.
-    share = 0.5 * (1.0 + jnp.tanh(log_deviation))
+    share = 0.5 * (1.0 + jnp.tanh(log_std))
     return Gaussian(mean, _LOWEST + share * (_HIGHEST - _LOWEST))
 
   check_output(

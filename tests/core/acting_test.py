@@ -18,7 +18,7 @@ PARAMS = PolicyParams(
 )
 
 
-def make_fake_networks(denoise, criticize=None, action_size=2):
+def make_fake_networks(denoise, q_values=None, action_size=2):
   def no_critic(*args):
     raise AssertionError("No critic should be asked.")
 
@@ -26,9 +26,7 @@ def make_fake_networks(denoise, criticize=None, action_size=2):
     init_denoiser=lambda key: None,
     denoise=lambda params, o, a, t: denoise(o, a, t),
     init_critics=lambda key: None,
-    criticize=(
-      (lambda params, o, a: criticize(o, a)) if criticize else no_critic
-    ),
+    q_values=((lambda params, o, a: q_values(o, a)) if q_values else no_critic),
     action_size=action_size,
   )
 
@@ -242,7 +240,7 @@ def test_the_lower_critics_favourite_is_taken(config, evaluation):
   # bound: -3 (a - o) against a - o.
   seen = []
 
-  def criticize(observation, action):
+  def q_values(observation, action):
     difference = action[:, 0] - observation[:, 0]
     jax.debug.callback(
       lambda o, a: seen.append((np.array(o), np.array(a))),
@@ -257,7 +255,7 @@ def test_the_lower_critics_favourite_is_taken(config, evaluation):
     num_action_candidates=1 if evaluation else 8,
     num_evaluation_candidates=8 if evaluation else 1,
   )
-  networks = make_fake_networks(lambda o, a, t: 0.9 * a, criticize, 1)
+  networks = make_fake_networks(lambda o, a, t: 0.9 * a, q_values, 1)
   policy = acme_qsm.make_policy(networks, config, evaluation=evaluation)
   observation = goals(5, 1)
   actions = policy(PARAMS, jax.random.key(0), observation)

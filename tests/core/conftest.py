@@ -188,6 +188,6 @@ def _make_constant_networks(critic_gradients, values=(0.0, 0.0), num_steps=3):
       "b": jnp.asarray(values, jnp.float32),
       "c": critic_gradients,
     },
-    criticize=lambda params, o, a: params["b"][:, None] + params["c"] @ a.T,
+    q_values=lambda params, o, a: params["b"][:, None] + params["c"] @ a.T,
     action_size=action_size,
   )

@@ -237,7 +237,7 @@ def test_every_critic_learns_the_return(
   state, metrics = jax.jit(lambda s, b: jax.lax.scan(core.step, s, b))(
     core.init(jax.random.key(0)), batches
   )
-  values = networks.criticize(
+  values = networks.q_values(
     state.critic_params, batches.observation[-1], batches.action[-1]
   )
   assert values.shape == (2, 16)
@@ -260,7 +260,7 @@ def test_an_hl_gauss_target_learns_too(environment_spec, config, make_batch):
   state, _ = jax.jit(lambda s, b: jax.lax.scan(core.step, s, b))(
     core.init(jax.random.key(0)), batches
   )
-  values = networks.criticize(
+  values = networks.q_values(
     state.critic_params, batches.observation[-1], batches.action[-1]
   )
   np.testing.assert_allclose(jnp.mean(values), 1.5, rtol=0.1)
@@ -276,8 +276,8 @@ def test_layer_normalised_hidden_units_are_normal(environment_spec, config):
   observation = jnp.array([[0.3, -0.2, 0.9]])
   action = jnp.array([[0.1, 0.5]])
   np.testing.assert_allclose(
-    networks.criticize(params, 10 * observation, 10 * action),
-    networks.criticize(params, observation, action),
+    networks.q_values(params, 10 * observation, 10 * action),
+    networks.q_values(params, observation, action),
     rtol=1e-3,
   )
 

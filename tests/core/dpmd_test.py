@@ -9,14 +9,16 @@ import pytest
 
 import acme_qsm
 from acme_qsm import losses
-from acme_qsm.core import weights
+from acme_qsm.core import temperature as temperature_lib
 from acme_qsm.methods import dpmd
 
 
 def make_state(mean=0.0, variance=0.0, temperature=1.0):
   log_value = jnp.log(jnp.float32(temperature))
   return dpmd.DPMDState(
-    weights.Temperature(log_value, ()), jnp.float32(mean), jnp.float32(variance)
+    temperature_lib.Temperature(log_value, ()),
+    jnp.float32(mean),
+    jnp.float32(variance),
   )
 
 
@@ -190,8 +192,8 @@ def test_the_action_of_the_critics_target_is_taken(
   )
   assert np.isfinite(metrics["denoiser_loss"])
   # The moments of 3 a of the policy's own actions, within the box.
-  assert abs(state.extra.q_mean) < 3.0
-  assert 0.0 < state.extra.q_variance <= 9.0
+  assert abs(state.method_state.q_mean) < 3.0
+  assert 0.0 < state.method_state.q_variance <= 9.0
 
 
 def test_samples_and_weights_that_do_not_go_together():

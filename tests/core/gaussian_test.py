@@ -17,11 +17,11 @@ from acme_qsm.methods import gaussian
 
 def test_the_density_of_a_squashed_normal():
   rng = np.random.default_rng(0)
-  mean, log_deviation = rng.normal(size=(2, 50, 3)).astype(np.float32)
+  mean, log_std = rng.normal(size=(2, 50, 3)).astype(np.float32)
   action = rng.normal(scale=3.0, size=(50, 3)).astype(np.float32)
-  found = losses.squashed_log_prob(action, mean, log_deviation)
+  found = losses.squashed_log_prob(action, mean, log_std)
   wide = action.astype(np.float64)
-  log_normal = scipy.stats.norm.logpdf(wide, mean, np.exp(log_deviation))
+  log_normal = scipy.stats.norm.logpdf(wide, mean, np.exp(log_std))
   # log(1 - tanh^2) in double precision.
   expected = np.sum(log_normal + 2 * np.log(np.cosh(wide)), axis=1)
   np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
@@ -46,9 +46,9 @@ def test_it_is_finite_where_the_squashed_action_is_one(action):
   assert float(found[0]) == pytest.approx(expected, rel=1e-4)
 
 
-def make_networks(mean, log_deviation, slope, value=0.0):
+def make_networks(mean, log_std, slope, value=0.0):
   """A policy whose parameters are its moments, and linear critics."""
-  start = (jnp.float32(mean), jnp.float32(log_deviation))
+  start = (jnp.float32(mean), jnp.float32(log_std))
 
   def propose(params, observation):
     shape = (observation.shape[0], 1)
@@ -61,7 +61,7 @@ def make_networks(mean, log_deviation, slope, value=0.0):
       "slope": jnp.full((2, 1), slope),
       "value": jnp.full((2,), value),
     },
-    criticize=lambda params, observation, action: (
+    q_values=lambda params, observation, action: (
       params["slope"] @ action.T + params["value"][:, None]
     ),
     action_size=1,
@@ -86,13 +86,13 @@ def integrate(function, mean, deviation):
 
 
 def test_the_loss_and_its_gradient(first_gradient, make_flat_batch):
-  mean, log_deviation, slope, size = 0.2, -0.7, 1.5, 40_000
+  mean, log_std, slope, size = 0.2, -0.7, 1.5, 40_000
   after, metrics = step_once(
-    make_networks(mean, log_deviation, slope), CONFIG, make_flat_batch(size)
+    make_networks(mean, log_std, slope), CONFIG, make_flat_batch(size)
   )
 
-  def expected_loss(mean, log_deviation):
-    deviation = np.exp(log_deviation)
+  def expected_loss(mean, log_std):
+    deviation = np.exp(log_std)
 
     def loss(action):
       log_prob = scipy.stats.norm.logpdf(action, mean, deviation)
@@ -101,19 +101,19 @@ def test_the_loss_and_its_gradient(first_gradient, make_flat_batch):
 
     return integrate(loss, mean, deviation)
 
-  value = expected_loss(mean, log_deviation)
+  value = expected_loss(mean, log_std)
   # Five standard errors of a loss that deviates by about 0.7.
   assert float(metrics["policy_loss"]) == pytest.approx(value, abs=0.02)
   small = 1e-4
   expected = [
     (
-      expected_loss(mean + small, log_deviation)
-      - expected_loss(mean - small, log_deviation)
+      expected_loss(mean + small, log_std)
+      - expected_loss(mean - small, log_std)
     )
     / (2 * small),
     (
-      expected_loss(mean, log_deviation + small)
-      - expected_loss(mean, log_deviation - small)
+      expected_loss(mean, log_std + small)
+      - expected_loss(mean, log_std - small)
     )
     / (2 * small),
   ]
@@ -121,18 +121,20 @@ def test_the_loss_and_its_gradient(first_gradient, make_flat_batch):
   np.testing.assert_allclose(found, expected, atol=0.02)
 
 
-@pytest.mark.parametrize(("log_deviation", "sign"), [(-2.0, 1.0), (-0.5, -1.0)])
+@pytest.mark.parametrize(("log_std", "sign"), [(-2.0, 1.0), (-0.5, -1.0)])
 def test_the_temperature_moves_towards_the_target_entropy(
-  log_deviation, sign, make_flat_batch
+  log_std, sign, make_flat_batch
 ):
   # Too certain a policy raises it, too uncertain a one lowers it; Adam's first
   # step is of its rate.
   after, metrics = step_once(
-    make_networks(0.0, log_deviation, 0.0), CONFIG, make_flat_batch(512)
+    make_networks(0.0, log_std, 0.0), CONFIG, make_flat_batch(512)
   )
   assert (float(metrics["entropy"]) < -0.5) == (sign > 0)
   expected = np.log(0.3) + sign * 3e-4
-  assert float(after.extra.log_value) == pytest.approx(expected, abs=1e-6)
+  assert float(after.method_state.log_value) == pytest.approx(
+    expected, abs=1e-6
+  )
 
 
 def test_a_temperature_that_stays(make_flat_batch):
@@ -140,7 +142,7 @@ def test_a_temperature_that_stays(make_flat_batch):
   after, _ = step_once(
     make_networks(0.0, -2.0, 0.0), config, make_flat_batch(64)
   )
-  assert float(after.extra.value) == pytest.approx(0.3)
+  assert float(after.method_state.value) == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize("reward_scale", [1.0, 0.2])
@@ -150,11 +152,11 @@ def test_the_critics_target_has_the_entropy(reward_scale, make_flat_batch):
   config = dataclasses.replace(
     CONFIG, discount=0.9, reward_scale=reward_scale, num_target_candidates=1
   )
-  log_deviation, size = -0.7, 600_000
-  networks = make_networks(0.1, log_deviation, 0.0, value=2.0)
+  log_std, size = -0.7, 600_000
+  networks = make_networks(0.1, log_std, 0.0, value=2.0)
 
   def square(action, weight):
-    log_prob = scipy.stats.norm.logpdf(action, 0.1, np.exp(log_deviation))
+    log_prob = scipy.stats.norm.logpdf(action, 0.1, np.exp(log_std))
     log_prob += 2 * np.log(np.cosh(action))
     return (2.0 - 0.9 * (2.0 - weight * log_prob)) ** 2
 
@@ -170,7 +172,7 @@ def test_the_critics_target_has_the_entropy(reward_scale, make_flat_batch):
       integrate(
         lambda action, weight=weight: square(action, weight),
         0.1,
-        np.exp(log_deviation),
+        np.exp(log_std),
       )
     )
   # Both up to the same constant factor of the critics' loss. A square deviates
@@ -209,10 +211,10 @@ def test_the_networks(environment_spec):
   # Whatever the network says, deviations stay within their bounds.
   params = jax.tree.map(lambda x: 1e3 * (x + 1.0), params)
   observation = jax.random.normal(jax.random.key(1), (6, 3))
-  mean, log_deviation = networks.propose(params, observation)
-  assert mean.shape == log_deviation.shape == (6, 2)
-  assert np.all(log_deviation >= -5.0)
-  assert np.all(log_deviation <= 2.0)
+  mean, log_std = networks.propose(params, observation)
+  assert mean.shape == log_std.shape == (6, 2)
+  assert np.all(log_std >= -5.0)
+  assert np.all(log_std <= 2.0)
 
 
 @pytest.mark.parametrize(

@@ -365,7 +365,7 @@ def compute_other(config_type, fields):
         "target_policy": state.target_policy_params,
         "critics": state.critic_params,
         "target_critics": state.target_critic_params,
-        "extra": state.extra,
+        "extra": state.method_state,
         "metrics": metrics,
         "extras": extras,
       }

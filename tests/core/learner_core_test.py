@@ -140,7 +140,7 @@ def test_diagnostics_draw_by_a_key_of_their_own(networks, config, make_batch):
 def test_a_bonus_draws_by_a_key_of_its_own(networks, config, make_batch):
   keys = []
 
-  def bonus(params, extra, key, observation):
+  def bonus(params, method_state, key, observation):
     keys.append(key)
     return jnp.zeros(observation.shape[0])
 
@@ -193,7 +193,7 @@ def test_targets_move_by_tau(rate, config, make_batch, make_constant_networks):
     make_constant_networks([[1.0, 2.0]], [5.0], num_steps=1), config
   )
   state = core.init(jax.random.key(0))
-  # Away from the newest ones, which they equal at the start.
+  # Away from the online ones, which they equal at the start.
   state = state._replace(
     target_critic_params=jax.tree.map(
       lambda x: x + 1, state.target_critic_params
@@ -202,8 +202,8 @@ def test_targets_move_by_tau(rate, config, make_batch, make_constant_networks):
   )
   after, _ = jax.jit(core.step)(state, make_batch(0, 8))
   jax.tree.map(
-    lambda target, newest, got: np.testing.assert_allclose(
-      got, (1 - rate) * target + rate * newest, rtol=1e-6
+    lambda target, online, got: np.testing.assert_allclose(
+      got, (1 - rate) * target + rate * online, rtol=1e-6
     ),
     (state.target_critic_params, state.target_policy_params),
     (after.critic_params, after.policy_params),
@@ -351,7 +351,7 @@ def _target_square(networks, config, state_fields):
   return jax.jit(core.step)(state, batch)[1]["critic_loss"]
 
 
-def test_target_actions_come_from_the_newest_denoiser(
+def test_target_actions_come_from_the_online_denoiser(
   config, make_constant_networks
 ):
   schedule = diffusion.make_schedule("vp", 3)
@@ -413,7 +413,7 @@ def test_critics_learn_the_return(
   state, _ = jax.jit(lambda s, b: jax.lax.scan(core.step, s, b))(
     core.init(jax.random.key(0)), batches
   )
-  values = networks.criticize(
+  values = networks.q_values(
     state.critic_params,
     batches.observation.reshape(-1, 3),
     batches.action.reshape(-1, 2),

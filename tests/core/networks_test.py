@@ -160,7 +160,7 @@ def test_output_shapes(networks, config, batch_size):
   assert networks.denoise(
     denoiser_params, observation, action, steps
   ).shape == (batch_size, 2)
-  assert networks.criticize(critic_params, observation, action).shape == (
+  assert networks.q_values(critic_params, observation, action).shape == (
     config.num_critics,
     batch_size,
   )
@@ -209,12 +209,12 @@ def test_each_critic_has_parameters_of_its_own(environment_spec, config):
   )
   params = networks.init_critics(jax.random.key(0))
   observation, action = normal(1, 6, 3), normal(2, 6, 2)
-  values = networks.criticize(params, observation, action)
+  values = networks.q_values(params, observation, action)
   assert values.shape == (3, 6)
   for i in range(3):
     assert jnp.abs(values[i] - values[i - 1]).min() > 1e-4
     np.testing.assert_allclose(
-      one.criticize(
+      one.q_values(
         jax.tree.map(lambda x, i=i: x[i : i + 1], params), observation, action
       )[0],
       values[i],
@@ -282,7 +282,7 @@ def test_own_critic(environment_spec, config):
   observation, action = normal(1, 6, 3), normal(2, 6, 2)
   inputs = np.concatenate([observation, action], axis=1)
   np.testing.assert_allclose(
-    networks.criticize(params, observation, action),
+    networks.q_values(params, observation, action),
     (inputs @ np.asarray(weights))[:, :, 0],
     rtol=1e-4,
     atol=1e-5,

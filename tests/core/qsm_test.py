@@ -94,7 +94,7 @@ def test_denoiser_gradient_derived_anew(
   # The mean of the updated critics' gradients, one critic and one example at a
   # time.
   def q_value(action, observation, i):
-    return networks.criticize(
+    return networks.q_values(
       after.critic_params, observation[None], action[None]
     )[i, 0]
 
@@ -206,7 +206,7 @@ def test_a_flat_critic_is_left_alone(
 ):
   networks = dataclasses.replace(
     make_constant_networks(np.zeros((2, 2))),
-    criticize=lambda params, o, a: jnp.zeros((2, a.shape[0])),
+    q_values=lambda params, o, a: jnp.zeros((2, a.shape[0])),
   )
   core = acme_qsm.make_learner_core(networks, config)
   after, metrics = jax.jit(core.step)(
@@ -307,7 +307,7 @@ def test_langevin_dynamics_draw_what_the_reverse_process_does(
   networks = dataclasses.replace(
     make_constant_networks([[0.0]], [0.0]),
     num_denoising_steps=400,
-    criticize=lambda params, observation, action: -0.5 * (action - goal).T ** 2,
+    q_values=lambda params, observation, action: -0.5 * (action - goal).T ** 2,
     denoise=lambda params, observation, action, step: (
       params[0] * action + params[1]
     ),

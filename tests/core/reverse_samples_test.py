@@ -1,5 +1,7 @@
 """Reverse samples, against scipy's normal and truncated normal."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +10,8 @@ import scipy.special
 import scipy.stats
 
 from acme_qsm import diffusion
-from acme_qsm import losses
 from acme_qsm.diffusion import reverse
+from tests.core import closed_forms
 
 # From all of the action to nothing of it, as the toy problem's schedule ends.
 ALPHA_BARS = np.asarray([0.9999, 0.94, 0.5, 1e-3, 6e-11], np.float32)
@@ -23,6 +25,13 @@ def make_schedule(alpha_bars):
   """A schedule of these alpha_bars: nothing else is read of it."""
   alpha_bars = jnp.asarray(alpha_bars, jnp.float32)
   return diffusion.NoiseSchedule(alpha_bars, alpha_bars, alpha_bars)
+
+
+@functools.partial(jax.jit, static_argnames=("num_samples", "bound"))
+def draw(key, schedule, noisy_action, steps, *, num_samples, bound=None):
+  return diffusion.reverse_samples(
+    key, schedule, noisy_action, steps, num_samples, bound=bound
+  )
 
 
 def truncnorm(noisy_action, alpha_bar, bound):
@@ -46,10 +55,13 @@ def make_cases(bound):
   return cases
 
 
+draw_truncated = jax.jit(reverse._draw_truncated)
+
+
 def test_a_draw_of_zero_is_no_atom_at_the_far_end():
   # The least draw above 0 is at -5.2, and what stands for 0 is next to it.
   uniform = jnp.array([[[0.0], [2.0**-23]]])
-  offset = reverse._draw_truncated(
+  offset = draw_truncated(
     uniform, jnp.full((1, 1, 1), -50.0), jnp.full((1, 1, 1), 100.0)
   )
   zero, least = np.asarray(offset)[0, :, 0] - 50.0
@@ -57,68 +69,33 @@ def test_a_draw_of_zero_is_no_atom_at_the_far_end():
   assert zero == pytest.approx(scipy.special.ndtri(2.0**-24), abs=0.05)
 
 
-@pytest.fixture(scope="module", params=[1.0, 0.3], ids=lambda b: f"bound{b}")
-def bounded(request):
-  """Bound, cases, and draws of each: clean actions and noises [case, K]."""
-  cases = make_cases(request.param)
+@pytest.mark.parametrize("bound", [1.0, 0.3])
+def test_truncated_draws_follow_scipys_truncnorm(bound):
+  cases = make_cases(bound)
   step, noisy = (np.asarray(column) for column in zip(*cases, strict=True))
-  clean, noise = diffusion.reverse_samples(
-    jax.random.key(0),
-    make_schedule(ALPHA_BARS),
-    jnp.asarray(noisy)[:, None],
-    jnp.asarray(step),
-    NUM_SAMPLES,
-    bound=request.param,
-  )
-  return request.param, cases, np.asarray(clean[..., 0]), np.asarray(noise)
-
-
-def test_truncated_draws_follow_scipys_truncnorm(bounded):
-  bound, cases, clean, _ = bounded
-  for draws, (i, noisy) in zip(clean, cases, strict=True):
-    expected = truncnorm(float(noisy), float(ALPHA_BARS[i]), bound)
+  clean, noise = np.asarray(
+    draw(
+      jax.random.key(0),
+      make_schedule(ALPHA_BARS),
+      jnp.asarray(noisy)[:, None],
+      jnp.asarray(step),
+      num_samples=NUM_SAMPLES,
+      bound=bound,
+    )
+  )[..., 0]
+  assert np.isfinite(noise).all()
+  # Exactly: the critic is never asked outside of the box.
+  assert np.abs(clean).max() <= np.float32(bound)
+  for draws, noises, (i, noisy) in zip(clean, noise, cases, strict=True):
+    alpha_bar = float(ALPHA_BARS[i])
+    expected = truncnorm(float(noisy), alpha_bar, bound)
     statistic = scipy.stats.kstest(
       draws.astype(np.float64), expected.cdf
     ).statistic
     # A right sample exceeds it with a probability of 2 exp(-2 * 2.5^2) = 7e-6,
     # in 100 cases with 7e-4.
     assert statistic < 2.5 / np.sqrt(NUM_SAMPLES), (i, noisy)
-
-
-def test_truncated_draws_have_scipys_mean_and_standard_deviation(bounded):
-  bound, cases, clean, _ = bounded
-  for draws, (i, noisy) in zip(clean, cases, strict=True):
-    expected = truncnorm(float(noisy), float(ALPHA_BARS[i]), bound)
-    # Moments by quadrature of the quantiles: truncnorm.stats cancels where the
-    # interval is narrow.
-    points, weights = np.polynomial.legendre.leggauss(200)
-    quantiles = expected.ppf((points + 1) / 2)
-    mean = np.sum(weights * quantiles) / 2
-    std = np.sqrt(np.sum(weights * (quantiles - mean) ** 2) / 2)
-    draws = draws.astype(np.float64)
-    # Five standard errors, the variance's by the draws' own fourth moment; and
-    # 0.1% for what the quadrature leaves of unbounded tails.
-    error = 5 / np.sqrt(NUM_SAMPLES)
-    fourth = np.mean((draws - mean) ** 4) / std**4
-    np.testing.assert_allclose(
-      draws.mean(), mean, rtol=0, atol=(error + 1e-3) * std, err_msg=f"{i}"
-    )
-    np.testing.assert_allclose(
-      draws.std() / std,
-      1.0,
-      atol=error * np.sqrt(fourth - 1) / 2 + 1e-3,
-      err_msg=f"{i} {noisy}",
-    )
-
-
-def test_truncated_draws_are_bounded_and_add_up(bounded):
-  bound, cases, clean, noise = bounded
-  assert np.isfinite(noise).all()
-  # Exactly: the critic is never asked outside of the box.
-  assert np.abs(clean).max() <= np.float32(bound)
-  for draws, noises, (i, noisy) in zip(clean, noise, cases, strict=True):
-    alpha_bar = float(ALPHA_BARS[i])
-    total = np.sqrt(alpha_bar) * draws + np.sqrt(1 - alpha_bar) * noises[:, 0]
+    total = np.sqrt(alpha_bar) * draws + np.sqrt(1 - alpha_bar) * noises
     np.testing.assert_allclose(total, noisy, rtol=1e-6, atol=1e-6)
 
 
@@ -129,7 +106,7 @@ def test_inverse_of_the_distribution_function(low, width):
   # function, in every branch and on both sides of where they meet.
   low, width = np.float32(max(low, -width / 2)), np.float32(width)
   uniform = np.arange(512, dtype=np.float32) / 512
-  offset = reverse._draw_truncated(
+  offset = draw_truncated(
     jnp.asarray(uniform)[None, :, None],
     jnp.full((1, 1, 1), low),
     jnp.full((1, 1, 1), width),
@@ -148,29 +125,29 @@ def test_inverse_of_the_distribution_function(low, width):
 
 def test_no_bound_leaves_the_noise_normal():
   schedule = diffusion.make_schedule("vp", 5)
-  noisy = jnp.asarray([[0.3], [-2.0]])
-  clean, noise = diffusion.reverse_samples(
-    jax.random.key(1), schedule, noisy, jnp.asarray([0, 4]), NUM_SAMPLES
+  noisy, steps = jnp.asarray([[0.3], [-2.0]]), jnp.asarray([0, 4])
+  clean, noise = draw(
+    jax.random.key(1), schedule, noisy, steps, num_samples=NUM_SAMPLES
   )
   assert clean.shape == noise.shape == (2, NUM_SAMPLES, 1)
   assert clean.dtype == noise.dtype == jnp.float32
   assert jnp.abs(clean).max() > 5
-  for i, t in enumerate([0, 4]):
-    alpha_bar = float(schedule.alpha_bars[t])
+  for i in range(2):
     statistic = scipy.stats.kstest(noise[i, :, 0], "norm").statistic
     assert statistic < 2.5 / np.sqrt(NUM_SAMPLES)  # As above.
+    alpha_bar = float(schedule.alpha_bars[steps[i]])
     total = np.sqrt(alpha_bar) * clean[i] + np.sqrt(1 - alpha_bar) * noise[i]
     np.testing.assert_allclose(total, np.full_like(total, noisy[i]), atol=1e-5)
 
 
 @pytest.mark.parametrize("bound", [None, 1.0])
 def test_draws_of_examples_samples_and_dimensions_are_independent(bound):
-  _, noise = diffusion.reverse_samples(
+  _, noise = draw(
     jax.random.key(2),
     make_schedule([0.5]),
     jnp.zeros((4, 3)),
     jnp.int32(0),
-    5_000,
+    num_samples=5_000,
     bound=bound,
   )
   draws = np.asarray(noise).transpose(0, 2, 1).reshape(12, 5_000)
@@ -190,116 +167,86 @@ def test_draws_of_examples_samples_and_dimensions_are_independent(bound):
   ],
 )
 def test_extremes_are_finite_and_bounded(schedule):
-  num_steps = schedule.num_steps
-  for size in (0.0, 1e-30, 0.5, 1.0, 1.5, 6.0, 1e4):
-    noisy = jnp.full((num_steps, 2), size) * jnp.asarray([1.0, -1.0])
-    clean, noise = diffusion.reverse_samples(
-      jax.random.key(3), schedule, noisy, jnp.arange(num_steps), 64, bound=1.0
-    )
-    assert jnp.isfinite(noise).all()
-    assert jnp.abs(clean).max() <= 1.0
+  sizes = jnp.asarray([0.0, 1e-30, 0.5, 1.0, 1.5, 6.0, 1e4])
+  steps = jnp.tile(jnp.arange(schedule.num_steps), sizes.size)
+  noisy = jnp.repeat(sizes, schedule.num_steps)[:, None]
+  clean, noise = draw(
+    jax.random.key(3),
+    schedule,
+    noisy * jnp.asarray([1.0, -1.0]),
+    steps,
+    num_samples=64,
+    bound=1.0,
+  )
+  assert jnp.isfinite(noise).all()
+  assert jnp.abs(clean).max() <= 1.0
 
 
 @pytest.mark.parametrize("noisy", [0.3, 1.5])
 def test_the_mean_noise_is_the_score_of_the_noised_uniform_density(noisy):
-  # Equal weights are a flat Q: the policy is uniform on the box, its noised
-  # density the difference of two normal distribution functions. Out of the
-  # box its score is large, which clipped clean actions would not tell.
+  # Equal weights are a flat Q: the policy is uniform on the box. Out of it, the
+  # noised density's score is large, which clipped clean actions would not tell.
   alpha_bar = float(np.float32(0.94))
-  root, scale = np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar)
-  low, high = (noisy - root) / scale, (noisy + root) / scale
-  pdf, cdf = scipy.stats.norm.pdf, scipy.stats.norm.cdf
-  score = (pdf(high) - pdf(low)) / (cdf(high) - cdf(low)) / scale
-  assert noisy < 1 or score < -10
-  _, noise = diffusion.reverse_samples(
+  expected = closed_forms.mean_noise(
+    np.zeros_like, np.linspace(-1, 1, 20_001), noisy, alpha_bar
+  )
+  assert noisy < 1 or expected > 2
+  _, noise = draw(
     jax.random.key(4),
     make_schedule([alpha_bar]),
     jnp.full((1, 1), noisy),
     jnp.int32(0),
-    100_000,
+    num_samples=100_000,
     bound=1.0,
   )
   # Five standard errors.
-  np.testing.assert_allclose(
-    jnp.mean(noise),
-    -scale * score,
-    atol=5 * float(jnp.std(noise)) / np.sqrt(100_000),
+  assert float(np.mean(noise)) == pytest.approx(
+    expected, abs=5 * float(np.std(noise)) / np.sqrt(100_000) + 1e-4
   )
-
-
-@pytest.mark.parametrize("normalized", [False, True])
-def test_weighted_noises_are_the_noise_prediction_of_a_boltzmann_policy(
-  normalized,
-):
-  # exp(Q / temperature) = N(m, s^2) up to a factor, without a bound: noised it
-  # is normal, and its noise prediction known.
-  mean, scale, temperature, size = 0.4, 0.5, 0.2, 400_000
-  schedule = diffusion.make_schedule("vp", 5)
-  noisy = jnp.asarray([[0.2], [-0.5], [0.9]])
-  steps = jnp.asarray([0, 1, 3])
-  clean, noise = diffusion.reverse_samples(
-    jax.random.key(5), schedule, noisy, steps, size
-  )
-  q_value = -temperature * (clean[..., 0] - mean) ** 2 / (2 * scale**2)
-  if normalized:
-    weight = losses.self_normalized_weights(q_value, temperature)
-  else:
-    weight = losses.exponential_weights(q_value, temperature)
-    weight = weight / jnp.sum(weight, axis=1, keepdims=True)
-  alpha_bar = np.asarray(schedule.alpha_bars)[np.asarray(steps)]
-  variance = alpha_bar * scale**2 + 1 - alpha_bar
-  expected = np.asarray(noisy)[:, 0] - np.sqrt(alpha_bar) * mean
-  expected = np.sqrt(1 - alpha_bar) * expected / variance
-  # The loss is least there: its gradient vanishes, within five standard errors
-  # of a weighted mean (the delta method).
-  gradient = jax.grad(
-    lambda e: jnp.sum(
-      losses.reverse_sampling_score_matching_loss(e, noise, weight)
-    )
-  )(jnp.asarray(expected, jnp.float32)[:, None])
-  error = np.sqrt(
-    np.sum(np.square(weight * (noise[..., 0] - expected[:, None])), axis=1)
-  )
-  assert (np.abs(gradient[:, 0]) / 2 < 5 * error + 1e-5).all()
 
 
 def test_gradients():
-  schedule, steps = make_schedule([0.25]), jnp.int32(0)
+  @jax.jit
+  def both(noisy):
+    return [
+      jax.grad(
+        lambda noisy, bound=bound: jnp.sum(
+          diffusion.reverse_samples(
+            jax.random.key(6),
+            make_schedule([0.25]),
+            noisy,
+            jnp.int32(0),
+            8,
+            bound=bound,
+          )[0]
+        )
+      )(noisy)
+      for bound in (None, 1.0)
+    ]
 
-  def total(noisy, bound):
-    return jnp.sum(
-      diffusion.reverse_samples(
-        jax.random.key(6), schedule, noisy, steps, 8, bound=bound
-      )[0]
-    )
-
-  noisy = jnp.asarray([[0.3, -2.0]])
   # Eight clean actions, each a_t / sqrt(alpha_bar) less a constant.
-  np.testing.assert_allclose(jax.grad(total)(noisy, None), [[16.0, 16.0]])
-  np.testing.assert_array_equal(jax.grad(total)(noisy, 1.0), [[0.0, 0.0]])
+  free, bounded = both(jnp.asarray([[0.3, -2.0]]))
+  np.testing.assert_allclose(free, [[16.0, 16.0]])
+  np.testing.assert_array_equal(bounded, [[0.0, 0.0]])
 
 
-@pytest.mark.parametrize("bound", [None, 0.5])
-def test_compiled_and_over_keys_it_is_the_same(bound):
+def test_over_keys_it_is_the_same():
   schedule = diffusion.make_schedule("vp", 5)
   noisy, steps = jnp.full((5, 2), 0.7), jnp.arange(5)
 
-  def draw(key):
-    return diffusion.reverse_samples(
-      key, schedule, noisy, steps, 7, bound=bound
-    )
+  def sample(key):
+    return draw(key, schedule, noisy, steps, num_samples=7, bound=0.5)
 
   keys = jax.random.split(jax.random.key(7), 2)
-  together = jax.jit(jax.vmap(draw))(keys)
-  for i in range(2):
-    for a, b in zip(together, draw(keys[i]), strict=True):
-      np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-4)
+  together = jax.vmap(sample)(keys)
+  for a, b in zip(together, sample(keys[1]), strict=True):
+    np.testing.assert_allclose(a[1], b, rtol=1e-4, atol=1e-4)
 
 
 def test_arguments_out_of_range_are_named():
   schedule = diffusion.make_schedule("vp", 2)
 
-  def draw(noisy=(1, 1), step=0, num_samples=4, **kwargs):
+  def refuse(noisy=(1, 1), step=0, num_samples=4, **kwargs):
     diffusion.reverse_samples(
       jax.random.key(0),
       schedule,
@@ -310,11 +257,11 @@ def test_arguments_out_of_range_are_named():
     )
 
   with pytest.raises(ValueError, match=r"num_samples.*0"):
-    draw(num_samples=0)
+    refuse(num_samples=0)
   for bound in (0.0, -1.0):
     with pytest.raises(ValueError, match=f"bound.*{bound}"):
-      draw(bound=bound)
+      refuse(bound=bound)
   with pytest.raises(AssertionError):
-    draw(noisy=(3,))
+    refuse(noisy=(3,))
   with pytest.raises(AssertionError):
-    draw(step=0.0)
+    refuse(step=0.0)

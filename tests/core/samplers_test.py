@@ -1,4 +1,6 @@
-"""The noise-mean sampler, against closed forms."""
+"""The samplers of the reverse process, against closed forms."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -6,290 +8,310 @@ import numpy as np
 import pytest
 
 from acme_qsm import diffusion
+from tests.core import closed_forms
+
+SAMPLERS = {
+  "noise_mean": diffusion.sample,
+  "posterior": diffusion.sample_posterior,
+  "fixed_large": functools.partial(
+    diffusion.sample_posterior, variance="fixed_large"
+  ),
+}
 
 
 def linear_denoiser(action, step):
   return 0.3 * action + 0.1 * step + 0.2
 
 
-def record_sample(key, denoise_fn, schedule, shape, **kwargs):
-  """Samples; also returns the denoiser's inputs, the noisiest first."""
-  inputs = []
+def draw(name, key, denoise_fn, schedule, shape, **kwargs):
+  """Samples, compiled as a whole."""
+  return np.asarray(
+    jax.jit(
+      lambda key: SAMPLERS[name](key, denoise_fn, schedule, shape, **kwargs)
+    )(key),
+    np.float64,
+  )
+
+
+def record(name, key, denoise_fn, *args, **kwargs):
+  """What entered the denoiser, the noisiest first, and the result: [T + 1]."""
+  entered = []
 
   def denoise(action, step):
     jax.debug.callback(
-      lambda a, t: inputs.append((np.array(a), int(t))),
+      lambda a, t: entered.append((int(t), np.array(a, np.float64))),
       action,
       step,
       ordered=True,
     )
     return denoise_fn(action, step)
 
-  result = diffusion.sample(key, denoise, schedule, shape, **kwargs)
+  drawn = draw(name, key, denoise, *args, **kwargs)
   jax.effects_barrier()
-  actions, steps = zip(*inputs, strict=True)
-  return np.array(result), np.array(actions), list(steps)
+  steps, actions = zip(*entered, strict=True)
+  assert list(steps) == list(range(len(steps)))[::-1]
+  return [*actions, drawn]
 
 
 # The last has more denoising steps than the sampler unrolls.
 @pytest.mark.parametrize(
-  ("num_steps", "clip"), [(1, None), (2, None), (2, 1.0), (7, 0.4), (40, None)]
+  ("num_steps", "clip"), [(1, None), (7, 0.4), (40, 0.8)]
 )
-def test_sample_without_noise_is_a_numpy_loop(num_steps, clip):
+@pytest.mark.parametrize("name", ["noise_mean", "posterior"])
+def test_without_noise_it_is_a_numpy_loop(name, num_steps, clip):
   schedule = diffusion.make_schedule("vp", num_steps)
-  result, actions, steps = record_sample(
+  offset = np.linspace(-1.0, 1.0, 8).reshape(4, 2).astype(np.float32)
+
+  def denoise(action, step):
+    return 0.3 * action + 0.01 * step + offset
+
+  result = draw(
+    name,
     jax.random.key(0),
-    linear_denoiser,
+    denoise,
     schedule,
     (4, 2),
     temperature=0.0,
     clip=clip,
+    start_scale=0.0,
   )
-  assert steps == list(range(num_steps))[::-1]
-  action = actions[0].astype(np.float64)
-  for t in reversed(range(num_steps)):
-    beta = float(schedule.betas[t])
-    alpha_bar = np.prod(1.0 - np.asarray(schedule.betas[: t + 1], np.float64))
-    noise_prediction = 0.3 * action + 0.1 * t + 0.2
-    action = action - beta / np.sqrt(1 - alpha_bar) * noise_prediction
-    action = action / np.sqrt(1 - beta)
-    if clip is not None:
-      action = np.clip(action, -clip, clip)
-  np.testing.assert_allclose(result, action, rtol=1e-3, atol=1e-5)
-
-
-def test_one_step_sample_by_hand():
-  # T = 1: a_0 = (a_1 - sqrt(beta) eps) / sqrt(1 - beta), and no noise. Two
-  # constant denoisers with one key tell the start and the step's size.
-  schedule = diffusion.make_schedule("vp", 1)
-  beta = 1 - np.exp(-0.1 - 4.95)
-
-  def sample(value):
-    return diffusion.sample(
-      jax.random.key(1),
-      lambda action, step: jnp.full_like(action, value),
-      schedule,
-      (50_000, 1),
-      clip=None,
-    )
-
-  start = sample(0.0) * np.sqrt(1 - beta)
-  # Five standard errors of 50 000 standard normal draws.
-  assert abs(jnp.mean(start)) < 5 / np.sqrt(50_000)
-  assert abs(jnp.var(start) - 1) < 5 * np.sqrt(2 / 50_000)
-  np.testing.assert_allclose(
-    sample(0.7), (start - np.sqrt(beta) * 0.7) / np.sqrt(1 - beta), atol=1e-4
+  expected = closed_forms.reverse_process(
+    closed_forms.alpha_bars_of(schedule), denoise, np.zeros((4, 2)), name, clip
   )
+  np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-5)
+  assert np.ptp(result) > 0.1
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.5])
-def test_sample_adds_noise_of_variance_beta_times_temperature_squared(
-  temperature,
-):
-  schedule = diffusion.make_schedule("vp", 4)
-  size = 20_000
-  result, actions, _ = record_sample(
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_each_step_s_noise_is_of_its_variance_times_temperature_squared(name):
+  schedule, size = diffusion.make_schedule("vp", 4), 20_000
+  trajectory = record(
+    name,
     jax.random.key(2),
     linear_denoiser,
     schedule,
     (size, 1),
-    temperature=temperature,
+    temperature=0.5,
     clip=None,
   )
-  betas, _, alpha_bars = (np.asarray(x, np.float64) for x in schedule)
-  trajectory = [*actions, result]
-  noises = []
-  for i, t in enumerate(reversed(range(4))):
-    mean = trajectory[i] - betas[t] / np.sqrt(1 - alpha_bars[t]) * (
-      0.3 * trajectory[i] + 0.1 * t + 0.2
+  alpha_bars = closed_forms.alpha_bars_of(schedule)
+  draws = [trajectory[0]]
+  for t in reversed(range(4)):
+    action, after = trajectory[3 - t : 5 - t]
+    mean, std = closed_forms.reverse_step(
+      alpha_bars, t, linear_denoiser(action, t), action, name
     )
-    mean /= np.sqrt(1 - betas[t])
-    noises.append((trajectory[i + 1] - mean)[:, 0] / np.sqrt(betas[t]))
-  # The start is N(0, I) whatever the temperature, the last step has no noise;
-  # the rest are independent. Five standard errors; the float32 rounding of the
-  # trajectory is far below.
-  np.testing.assert_allclose(np.abs(noises[-1]).max(), 0.0, atol=1e-5)
-  draws = np.stack([actions[0][:, 0], *noises[:-1]])
-  scales = np.array([1.0] + 3 * [temperature])
-  np.testing.assert_allclose(
-    draws.mean(axis=1) / scales, 0, atol=5 / np.sqrt(size)
-  )
-  np.testing.assert_allclose(
-    draws.var(axis=1) / scales**2, 1, atol=5 * np.sqrt(2 / size)
-  )
+    draws.append((after - mean) / (0.5 * std if t else 1.0))
+  # The last step has no noise, the start N(0, I) whatever the temperature; all
+  # are independent. Five standard errors; float32's rounding is far below.
+  np.testing.assert_allclose(draws.pop(), 0.0, atol=1e-4)
+  draws = np.concatenate(draws, axis=1).T
+  np.testing.assert_allclose(draws.mean(axis=1), 0, atol=5 / np.sqrt(size))
+  np.testing.assert_allclose(draws.var(axis=1), 1, atol=5 * np.sqrt(2 / size))
   np.testing.assert_allclose(
     np.corrcoef(draws), np.eye(4), atol=5 / np.sqrt(size)
   )
 
 
-def test_sample_takes_a_traced_temperature():
-  schedule = diffusion.make_schedule("vp", 3)
-
-  def sample(temperature):
-    return diffusion.sample(
-      jax.random.key(3),
-      linear_denoiser,
-      schedule,
-      (4, 2),
-      temperature=temperature,
-    )
-
-  np.testing.assert_allclose(
-    jax.jit(sample)(jnp.float32(0.5)), sample(0.5), rtol=1e-5, atol=1e-6
-  )
-
-
-def test_sample_of_a_gaussian_with_the_exact_noise_prediction():
-  # Data N(m, s^2): a_t ~ N(sqrt(abar) m, abar s^2 + 1 - abar), whose score
-  # times -sqrt(1 - abar) is eps. 1000 linear steps leave next to nothing of
-  # the data (abar 4e-5) and make discretisation errors of about beta / 2.
-  mean, scale, size = 0.5, 0.2, 8192
-  schedule = diffusion.make_schedule("linear", 1000)
-
-  def denoise(action, step):
-    alpha_bar = schedule.alpha_bars[step]
-    variance = alpha_bar * scale**2 + 1 - alpha_bar
-    return (
-      jnp.sqrt(1 - alpha_bar) * (action - jnp.sqrt(alpha_bar) * mean) / variance
-    )
-
-  actions = diffusion.sample(
-    jax.random.key(4), denoise, schedule, (size, 1), clip=None
-  )
-  # Five standard errors, plus 1% of the scale for the discretisation.
-  np.testing.assert_allclose(
-    jnp.mean(actions), mean, atol=5 * scale / np.sqrt(size) + 0.01 * scale
-  )
-  np.testing.assert_allclose(
-    jnp.std(actions), scale, atol=5 * scale / np.sqrt(2 * size) + 0.01 * scale
-  )
-  # A Gaussian's fourth moment: 3 +- 5 standard errors (sqrt(24 / size)).
-  kurtosis = jnp.mean((actions - mean) ** 4) / jnp.var(actions) ** 2
-  np.testing.assert_allclose(kurtosis, 3.0, atol=5 * np.sqrt(24 / size))
-
-
-@pytest.mark.parametrize("clip", [1.0, 0.25])
-def test_every_intermediate_sample_is_clipped(clip):
+def test_the_noise_mean_clips_every_sample_but_the_start():
   schedule = diffusion.make_schedule("vp", 6)
 
   def explode(action, step):
     return -100.0 * action
 
-  result, actions, _ = record_sample(
-    jax.random.key(5), explode, schedule, (64, 2), clip=clip
-  )
-  assert np.abs(actions[0]).max() > 1.5  # The start is not clipped.
-  assert np.abs(actions[1:]).max() <= clip
-  assert np.abs(result).max() <= clip
+  args = jax.random.key(5), explode, schedule, (64, 2)
+  start, *others = record("noise_mean", *args, clip=0.25)
+  assert np.abs(start).max() > 1.5
+  assert np.abs(others).max() <= 0.25
   # The clip is what held it.
-  free = diffusion.sample(
-    jax.random.key(5), explode, schedule, (64, 2), clip=None
+  assert np.abs(draw("noise_mean", *args, clip=None)).max() > 1e3
+
+
+def test_the_posterior_clips_estimates_and_holds_what_would_explode():
+  # A denoiser that saturates: what it misses grows by 1 / sqrt(alpha_t) each
+  # step, 1 / sqrt(alpha_bar) = 1 000 in all.
+  schedule = diffusion.make_schedule(
+    "linear", 10, beta_start=0.001, beta_end=0.999
   )
-  assert jnp.abs(free).max() > 1e3
-
-
-def test_sample_is_the_same_compiled():
-  schedule = diffusion.make_schedule("cosine", 5)
-
-  def sample(key):
-    return diffusion.sample(key, linear_denoiser, schedule, (4, 3))
-
-  key = jax.random.key(6)
-  np.testing.assert_allclose(
-    jax.jit(sample)(key), sample(key), rtol=1e-4, atol=1e-5
-  )
-
-
-def test_sample_over_keys_is_a_loop():
-  schedule = diffusion.make_schedule("vp", 5)
-
-  def sample(key):
-    return diffusion.sample(key, linear_denoiser, schedule, (4, 3))
-
-  keys = jax.random.split(jax.random.key(7), 3)
-  together = jax.vmap(sample)(keys)
-  one_by_one = jnp.stack([jax.jit(sample)(key) for key in keys])
-  np.testing.assert_allclose(together, one_by_one, rtol=1e-5, atol=1e-6)
-  assert jnp.abs(together[0] - together[1]).max() > 0.1
-
-
-@pytest.mark.parametrize("clip", [0.0, -1.0])
-def test_clip_must_be_positive(clip):
-  with pytest.raises(ValueError, match=f"clip.*{clip}"):
-    diffusion.sample(
-      jax.random.key(0),
-      linear_denoiser,
-      diffusion.make_schedule("vp", 2),
-      (1, 1),
-      clip=clip,
-    )
-
-
-def test_temperature_must_not_be_negative():
-  with pytest.raises(ValueError, match=r"temperature.*-0\.5"):
-    diffusion.sample(
-      jax.random.key(0),
-      linear_denoiser,
-      diffusion.make_schedule("vp", 2),
-      (1, 1),
-      temperature=-0.5,
-    )
-
-
-def test_denoiser_must_return_the_samples_shape():
-  with pytest.raises(AssertionError):
-    diffusion.sample(
-      jax.random.key(0),
-      lambda action, step: action[:1],
-      diffusion.make_schedule("vp", 2),
-      (4, 2),
-    )
+  args = jax.random.key(5), lambda action, step: jnp.tanh(action), schedule
+  *entered, actions = record("posterior", *args, (64, 2), clip=0.1)
+  assert np.abs(actions).max() <= np.float32(0.1)
+  assert np.std(actions) > 0.01
+  # Samples on the way are not clipped.
+  assert np.abs(entered[1:]).max() > 0.5
+  assert np.abs(draw("posterior", *args, (64, 2), clip=None)).max() > 100
 
 
 @pytest.mark.parametrize(
-  "sampler", [diffusion.sample, diffusion.sample_posterior]
+  ("num_steps", "deviation", "small", "large"),
+  [
+    (10, 0.1, 0.129, 0.372),
+    (10, 0.3, 0.422, 1.005),
+    (10, 0.5, 0.531, 1.036),
+    (40, 0.3, 0.731, 1.075),
+  ],
 )
-def test_start_scale_scales_the_start_alone(sampler):
-  # T = 1 adds no noise, and a zero denoiser makes it linear in the start.
-  schedule = diffusion.make_schedule("vp", 1)
-  one, half = (
-    sampler(
-      jax.random.key(8),
-      lambda action, step: jnp.zeros_like(action),
-      schedule,
-      (16, 2),
-      clip=None,
-      start_scale=scale,
-    )
-    for scale in (1.0, 0.5)
+def test_how_wide_a_gaussian_is_drawn(num_steps, deviation, small, large):
+  # By the small variance too narrowly, as the posterior is of one clean action.
+  # A policy that learned nothing but its own samples would shrink.
+  alpha_bars = closed_forms.vp_alpha_bars(num_steps)
+  for name, share in (("posterior", small), ("fixed_large", large)):
+    _, variance = closed_forms.moments_drawn(alpha_bars, 0.0, deviation, name)
+    assert variance == pytest.approx(share * deviation**2, rel=2e-3)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_gaussian_with_the_exact_noise_prediction(name):
+  mean, deviation, size = 0.5, 0.3, 50_000
+  schedule = diffusion.make_schedule("vp", 10)
+  drawn = draw(
+    name,
+    jax.random.key(4),
+    lambda action, step: closed_forms.gaussian_noise(
+      schedule.alpha_bars[step], mean, deviation, action
+    ),
+    schedule,
+    (size, 1),
+    clip=None,
   )
-  np.testing.assert_allclose(half, 0.5 * one, rtol=1e-6)
+  expected, variance = closed_forms.moments_drawn(
+    closed_forms.vp_alpha_bars(10), mean, deviation, name
+  )
+  # Five standard errors of a normal's moments.
+  assert np.mean(drawn) == pytest.approx(
+    expected, abs=5 * np.sqrt(variance / size)
+  )
+  assert np.var(drawn) == pytest.approx(variance, rel=5 * np.sqrt(2 / size))
+  # By many steps it is the Gaussian itself that is drawn.
+  many = np.cumprod(1 - np.linspace(1e-4, 2e-2, 1_000))
+  expected, variance = closed_forms.moments_drawn(many, mean, deviation, name)
+  assert expected == pytest.approx(mean, abs=0.01 * deviation)
+  assert np.sqrt(variance) == pytest.approx(deviation, rel=0.02)
 
 
-def test_noise_does_not_depend_on_the_start_scale():
+@pytest.mark.parametrize("name", ["posterior", "fixed_large"])
+def test_how_wide_policies_on_the_box_are_drawn(name):
+  # exp(3 a) and exp(-8 (a - 0.3)^2), with exact denoisers: by the small
+  # variance, two thirds of the deviation; by the large one, what it is, at a
+  # mean that is nearer to 0.
+  size, schedule = 40_000, diffusion.make_schedule("vp", 10)
+  grid, noisy = jnp.linspace(-1, 1, 401), jnp.linspace(-6, 6, 801)
+
+  @jax.jit
+  def sample(slope, curvature):
+    def denoise(action, step):
+      alpha_bar = schedule.alpha_bars[step]
+      noise = noisy[:, None] - jnp.sqrt(alpha_bar) * grid
+      noise = noise / jnp.sqrt(1 - alpha_bar)
+      log_density = slope * grid - curvature * grid**2
+      weight = jax.nn.softmax(log_density - noise**2 / 2)
+      return jnp.interp(action, noisy, jnp.sum(weight * noise, axis=1))
+
+    return SAMPLERS[name](jax.random.key(0), denoise, schedule, (size, 1))
+
+  for slope, curvature, small, large in (
+    (3.0, 0.0, 0.205, 0.324),
+    (4.8, 8.0, 0.152, 0.237),
+  ):
+
+    def log_density(action, slope=slope, curvature=curvature):
+      return slope * action - curvature * action**2
+
+    mean, deviation = closed_forms.moments_on_box(log_density)
+    expected = closed_forms.draw_on_box(
+      log_density, closed_forms.vp_alpha_bars(10), size, name
+    )
+    seen = small if name == "posterior" else large
+    assert np.std(expected) == pytest.approx(seen, abs=0.004)
+    assert (abs(seen / deviation - 1) < 0.05) == (name == "fixed_large")
+    assert np.mean(expected) == pytest.approx(mean, abs=0.06)
+    drawn = np.asarray(sample(slope, curvature))
+    # Five standard errors of the difference of two such samples.
+    error = 5 * np.std(expected) * np.sqrt(2 / size)
+    assert np.mean(drawn) == pytest.approx(np.mean(expected), abs=error)
+    assert np.std(drawn) == pytest.approx(np.std(expected), abs=error)
+
+
+def sample_langevin(key, temperature):
+  return diffusion.sample_langevin(
+    key,
+    lambda action: -action,
+    jnp.full((4,), 0.5),
+    (4, 3),
+    temperature=temperature,
+  )
+
+
+def sample_of(sampler):
+  return lambda key, temperature: sampler(
+    key,
+    linear_denoiser,
+    diffusion.make_schedule("cosine", 3),
+    (4, 3),
+    temperature=temperature,
+  )
+
+
+@pytest.mark.parametrize(
+  "sample",
+  [
+    sample_of(diffusion.sample),
+    sample_of(diffusion.sample_posterior),
+    sample_langevin,
+    sample_of(diffusion.sample_chain),
+  ],
+  ids=["noise_mean", "posterior", "langevin", "chain"],
+)
+def test_compiled_and_over_keys_it_is_the_same(sample):
+  keys = jax.random.split(jax.random.key(6), 2)
+  together = jax.jit(jax.vmap(sample, in_axes=(0, None)))(keys, 0.5)
+  alone = sample(keys[1], 0.5)
+  for many, one in zip(
+    jax.tree.leaves(together), jax.tree.leaves(alone), strict=True
+  ):
+    np.testing.assert_allclose(many[1], one, rtol=1e-3, atol=1e-4)
+    assert jnp.abs(many[0] - many[1]).max() > 0.1
+
+
+@pytest.mark.parametrize("name", ["noise_mean", "posterior"])
+def test_start_scale_scales_the_start_alone(name):
   # With a denoiser that is linear in the action, so is the result in the start.
   schedule = diffusion.make_schedule("vp", 3)
-
-  def sample(scale):
-    return diffusion.sample(
-      jax.random.key(8),
-      linear_denoiser,
-      schedule,
-      (16, 2),
-      clip=None,
-      start_scale=scale,
+  zero, one, two = jax.jit(
+    jax.vmap(
+      lambda scale: SAMPLERS[name](
+        jax.random.key(8),
+        linear_denoiser,
+        schedule,
+        (16, 2),
+        clip=None,
+        start_scale=scale,
+      )
     )
-
-  zero, one, two = (np.asarray(sample(scale)) for scale in (0.0, 1.0, 2.0))
+  )(jnp.arange(3.0))
   np.testing.assert_allclose(two - one, one - zero, rtol=1e-3, atol=1e-4)
+  assert jnp.abs(one - zero).max() > 0.1
 
 
-def test_start_scale_must_not_be_negative():
-  with pytest.raises(ValueError, match=r"start_scale.*-1\.0"):
-    diffusion.sample(
-      jax.random.key(0),
-      linear_denoiser,
-      diffusion.make_schedule("vp", 2),
-      (1, 1),
-      start_scale=-1.0,
-    )
+@pytest.mark.parametrize(
+  "sample",
+  [
+    *(SAMPLERS[name] for name in ("noise_mean", "posterior")),
+    diffusion.sample_chain,
+    lambda key, denoise, schedule, *args, **kwargs: diffusion.sample_langevin(
+      key, lambda action: denoise(action, 0), schedule.betas, *args, **kwargs
+    ),
+  ],
+  ids=["noise_mean", "posterior", "chain", "langevin"],
+)
+def test_arguments_out_of_range_are_named(sample):
+  args = jax.random.key(0), lambda a, t: a[:1], diffusion.make_schedule("vp", 2)
+  for name, value in (
+    *(("clip", 0.0), ("clip", -1.0)),
+    *(("temperature", -0.5), ("start_scale", -1.0)),
+  ):
+    with pytest.raises(ValueError, match=rf"{name}.*{value}"):
+      sample(*args, (1, 1), **{name: value})
+  # Of a denoiser that returns another shape.
+  with pytest.raises(AssertionError):
+    sample(*args, (4, 2))

@@ -14,6 +14,7 @@ from acme_qsm import diffusion
 from acme_qsm import losses
 from acme_qsm import methods
 from acme_qsm.core import reverse_sampling
+from acme_qsm.core import temperature as temperature_lib
 from acme_qsm.core import weights
 
 NUM_STEPS = 3
@@ -171,7 +172,7 @@ def test_an_outlier_s_normalised_weight_is_finite(config, clip):
   expected[3, 7] = np.exp(clip / 0.5) / 16
   np.testing.assert_allclose(weights.weigh(*args), expected, rtol=1e-3)
   np.testing.assert_allclose(
-    weights.shares(*args),
+    weights.normalized_weights(*args),
     expected / expected.sum(axis=1, keepdims=True),
     rtol=1e-3,
   )
@@ -182,14 +183,16 @@ def test_an_outlier_s_normalised_weight_is_finite(config, clip):
 def test_shares_are_finite_where_weights_are_not(config, kind, offset):
   q_value = np.random.default_rng(0).normal(size=(4, 5)) + offset
   config = dataclasses.replace(config, weights=kind)
-  extra = weights.Temperature(jnp.log(jnp.float32(0.5)), ())
-  args = (config, jnp.asarray(q_value, jnp.float32), extra.value)
-  weight, share = weights.weigh(*args), weights.shares(*args)
+  temperature = temperature_lib.Temperature(jnp.log(jnp.float32(0.5)), ())
+  args = (config, jnp.asarray(q_value, jnp.float32), temperature.value)
+  weight, normalized = weights.weigh(*args), weights.normalized_weights(*args)
   scale = q_value.std() if kind == "normalized_exponential" else 1.0
   expected = np.exp((q_value - offset) / scale / 0.5)
   expected /= expected.sum(axis=1, keepdims=True)
-  np.testing.assert_allclose(share, expected, rtol=1e-3)
-  metrics = weights.measure(extra, weight, share, jnp.arange(4) % 3, 3)
+  np.testing.assert_allclose(normalized, expected, rtol=1e-3)
+  metrics = weights.measure(
+    temperature, weight, normalized, jnp.arange(4) % 3, 3
+  )
   for name in ("weight_kl", "effective_sample_size"):
     assert np.isfinite(metrics[name])
   if kind == "exponential" and offset:
@@ -294,7 +297,7 @@ def test_the_temperature_follows_q_s_scale_at_one_pace(config):
       after = weights.update_temperature(config, temperature, share, i)
       return after, after.value
 
-    start = weights.start_temperature(start, config.temperature_learning_rate)
+    start = temperature_lib.start(start, config.temperature_learning_rate)
     steps = jnp.arange(len(scales))
     return jax.lax.scan(update, start, (steps, scales))[1]
 
@@ -330,7 +333,7 @@ def test_the_temperature_has_a_floor(
   state = core.init(jax.random.key(0))
   for _ in range(3):
     state, _ = jax.jit(core.step)(state, make_flat_batch(8))
-  np.testing.assert_allclose(np.exp(state.extra.log_value), 0.5)
+  np.testing.assert_allclose(np.exp(state.method_state.log_value), 0.5)
 
 
 def test_the_references_decay(config):
@@ -345,12 +348,14 @@ def test_the_references_decay(config):
     exploration_noise=0.1,
   )
 
-  def update(extra, i):
-    extra = weights.update_temperature(config, extra, jnp.ones((1, 2)), i)
-    return extra, extra.log_value
+  def update(temperature, i):
+    temperature = weights.update_temperature(
+      config, temperature, jnp.ones((1, 2)), i
+    )
+    return temperature, temperature.log_value
 
   _, found = jax.jit(
-    lambda extra: jax.lax.scan(update, extra, jnp.arange(125_000))
+    lambda temperature: jax.lax.scan(update, temperature, jnp.arange(125_000))
   )(weights.init_temperature(config))
   logarithm, mean, square, expected = np.log(5.0), 0.0, 0.0, []
   for i in range(1_000):
@@ -452,7 +457,7 @@ def test_a_boltzmann_policy_on_the_box_is_learnt(
   )
   networks = dataclasses.replace(
     networks,
-    criticize=lambda params, o, a: jnp.tile(jnp.sum(q_value(a), -1), (2, 1)),
+    q_values=lambda params, o, a: jnp.tile(jnp.sum(q_value(a), -1), (2, 1)),
   )
   core = acme_qsm.make_learner_core(networks, config)
   batch = make_flat_batch(256)

@@ -117,7 +117,11 @@ def test_a_delayed_policy_moves_at_every_third_step(
 
     moved.append(moves("policy_params"))
     assert moves("critic_params")
-    for name in ("target_policy_params", "target_critic_params", "extra"):
+    for name in (
+      "target_policy_params",
+      "target_critic_params",
+      "method_state",
+    ):
       assert moves(name) == moved[-1], name
     if not moved[-1]:
       # What is shown is what there was last.
@@ -190,8 +194,8 @@ def with_metric(monkeypatch, name, value, of_critics):
     policy_loss = qsm.make_policy_loss(networks, config)
 
     def more(*args):
-      loss, (extra, metrics) = policy_loss(*args)
-      return loss, (extra, {**metrics, name: value})
+      loss, (method_state, metrics) = policy_loss(*args)
+      return loss, (method_state, {**metrics, name: value})
 
     return more
 

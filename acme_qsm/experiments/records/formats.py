@@ -35,7 +35,8 @@ _STATE_FIELDS_1 = {
   ".denoiser_params": ".policy_params",
   ".target_denoiser_params": ".target_policy_params",
   ".denoiser_opt_state": ".policy_opt_state",
-  ".action_gradient_square": ".extra.action_gradient_square",
+  ".action_gradient_square": ".method_state.action_gradient_square",
+  ".extra": ".method_state",
 }
 
 
@@ -105,7 +106,7 @@ def leaf_names(version: int, wanted: frozenset[str]) -> Callable[[str], str]:
   """
 
   def today(name: str) -> str:
-    if version > 1 or name in wanted:
+    if name in wanted:
       return name
     for old, new in _STATE_FIELDS_1.items():
       renamed = new + name[len(old) :]
@@ -131,7 +132,7 @@ def upgrade_leaves(
   Returns:
     Leaves by name.
   """
-  square, variance = ".extra.q_square", ".extra.q_variance"
+  square, variance = ".extra.q_square", ".method_state.q_variance"
   if square not in found or variance not in wanted:
     return found
   leaves = dict(found)

@@ -116,7 +116,7 @@ def test_old_parameters_get_todays_names():
       ".target_policy_params['a']['w']",
       ".critic_params['a']['w']",
       ".policy_opt_state[0].mu['a']['w']",
-      ".extra.action_gradient_square",
+      ".method_state.action_gradient_square",
     }
   )
   old = [
@@ -130,7 +130,6 @@ def test_old_parameters_get_todays_names():
   assert {today(name) for name in old} == wanted
   # What today's state does not have stays what it was, to be refused by name.
   assert today(".denoiser_params['b']") == ".denoiser_params['b']"
-  assert formats.leaf_names(2, wanted)(old[0]) == old[0]
 
 
 class _OldExtra(NamedTuple):
@@ -148,7 +147,7 @@ class _Extra(NamedTuple):
 
 
 class _State(NamedTuple):
-  extra: _Extra
+  method_state: _Extra
 
 
 @pytest.mark.parametrize(("mean", "deviation"), [(0.0, 0.0), (-7.0, 3.0)])
@@ -162,7 +161,7 @@ def test_a_mean_square_becomes_a_variance(tmp_path, mean, deviation):
   template = _State(_Extra(np.float32(0), np.float32(0)))
   checkpoint = checkpointer.latest()
   assert checkpoint is not None
-  found = checkpoint.load("learner", template).extra
+  found = checkpoint.load("learner", template).method_state
   assert found.q_mean == mean
   np.testing.assert_allclose(found.q_variance, deviation**2, rtol=1e-5)
   # And what is saved today is what comes back.
