@@ -18,7 +18,11 @@ _NUM_SHOWN = 3
 
 
 def take_array(
-  name: str, value: Any, shape: tuple[int, ...] | None, step: int
+  name: str,
+  value: Any,
+  shape: tuple[int, ...] | None,
+  step: int,
+  dtype: Any = np.float32,
 ) -> np.ndarray:
   """Takes an array, such as an observation or an action.
 
@@ -27,21 +31,35 @@ def take_array(
     value: what was given: numbers of any type.
     shape: what its shape is to be; None for any.
     step: the step of the episode that it was given at, 0 for its start.
+    dtype: what its type is to be.
 
   Returns:
-    A float32 array of its own: who gave it may write into theirs again.
+    An array of its own of that type: who gave it may write into theirs again.
 
   Raises:
-    InvalidValueError: if these are no numbers, or have another shape.
-    NonFiniteError: if one is a NaN, an infinity or beyond float32.
+    InvalidValueError: if these are no numbers, have another shape, or are none
+      that a dtype of whole numbers can hold.
+    NonFiniteError: if one is a NaN, an infinity or beyond the dtype's floats.
   """
-  given = _as_shaped_numbers(name, value, shape, step)
-  if given.dtype == np.float32:
+  given = _as_numbers(name, value, step)
+  if shape is not None and given.shape != shape:
+    raise InvalidValueError(
+      f"{name} has shape {given.shape} at step {step} of the episode; the spec "
+      f"says {shape}."
+    )
+  if given.dtype == dtype:
     taken = given.copy()
   else:
-    # What is infinite then is named below.
-    with np.errstate(over="ignore"):
-      taken = given.astype(np.float32)
+    # What is infinite or another number then is named below.
+    with np.errstate(over="ignore", invalid="ignore"):
+      taken = given.astype(dtype)
+  if taken.dtype.kind != "f":
+    if not np.array_equal(taken, given):
+      raise InvalidValueError(
+        f"{name} has values of dtype {given.dtype} at step {step} of the "
+        f"episode that {taken.dtype}, its spec's dtype, cannot hold."
+      )
+    return taken
   finite = np.isfinite(taken)
   if not finite.all():
     raise NonFiniteError(
@@ -53,78 +71,6 @@ def take_array(
       )
     )
   return taken
-
-
-def take_extras(
-  extras: Any, extras_spec: Mapping[str, Any], step: int
-) -> dict[str, np.ndarray]:
-  """Takes what a policy gives beside an action.
-
-  Args:
-    extras: arrays by name; (), None or {} for none.
-    extras_spec: what they are to be: by name, what has a shape and a dtype.
-    step: the step of the episode that they were given at.
-
-  Returns:
-    Arrays of their own, of the spec's dtypes.
-
-  Raises:
-    InvalidValueError: if one is missing or not in the spec, or has another
-      shape, or values that its dtype cannot hold.
-    NonFiniteError: if one is a NaN, an infinity or beyond float32.
-  """
-  if not extras_spec and not are_given(extras):
-    return {}
-  where = f" at step {step} of the episode"
-  given = require_extras(extras, extras_spec, where)
-  taken = {}
-  for name, spec in extras_spec.items():
-    title, shape = f"the extra {name!r}", tuple(spec.shape)
-    if spec.dtype == np.float32:
-      taken[name] = take_array(title, given[name], shape, step)
-      continue
-    array = _as_shaped_numbers(title, given[name], shape, step)
-    taken[name] = array.astype(spec.dtype)
-    if not np.array_equal(taken[name], array):
-      raise InvalidValueError(
-        f"{title} has values of dtype {array.dtype} at step {step} of the "
-        f"episode that {np.dtype(spec.dtype)}, its spec's dtype, cannot hold."
-      )
-  return taken
-
-
-def require_extras(
-  extras: Any, extras_spec: Mapping[str, Any], where: str = ""
-) -> Mapping[str, Any]:
-  """Checks that there are the extras of a spec and no others.
-
-  Args:
-    extras: arrays by name; (), None or {} for none.
-    extras_spec: by name.
-    where: says where they come from, for the error.
-
-  Returns:
-    The extras by name; {} for none.
-
-  Raises:
-    InvalidValueError: if one is missing or not in the spec; names it.
-  """
-  given = extras if are_given(extras) else {}
-  if not isinstance(given, Mapping):
-    raise InvalidValueError(
-      f"Extras are of {type(extras).__name__}{where}; they must be arrays by "
-      "name."
-    )
-  missing = sorted(extras_spec.keys() - given.keys())
-  unknown = sorted(given.keys() - extras_spec.keys())
-  if missing or unknown:
-    wrong = [f"{missing} are missing"] if missing else []
-    wrong += [f"{unknown} are not in its spec"] if unknown else []
-    raise InvalidValueError(
-      f"Of the policy's extras, {' and '.join(wrong)}{where}; the spec says "
-      f"{sorted(extras_spec)}."
-    )
-  return given
 
 
 def take_number(name: str, value: Any, step: int) -> float:
@@ -168,6 +114,69 @@ def take_discount(value: Any, step: int) -> float:
   return discount
 
 
+def take_extras(
+  extras: Any, extras_spec: Mapping[str, Any], step: int
+) -> dict[str, np.ndarray]:
+  """Takes what a policy gives beside an action.
+
+  Args:
+    extras: arrays by name; (), None or {} for none.
+    extras_spec: what they are to be: by name, what has a shape and a dtype.
+    step: the step of the episode that they were given at.
+
+  Returns:
+    Arrays of their own, of the spec's dtypes; {} for none.
+
+  Raises:
+    InvalidValueError: if one is missing or not in the spec, or is not what the
+      spec says: see `take_array`.
+  """
+  if not extras_spec and not are_given(extras):
+    return {}
+  where = f" at step {step} of the episode"
+  given = require_extras(extras, extras_spec, where)
+  return {
+    name: take_array(
+      f"the extra {name!r}", given[name], tuple(spec.shape), step, spec.dtype
+    )
+    for name, spec in extras_spec.items()
+  }
+
+
+def require_extras(
+  extras: Any, extras_spec: Mapping[str, Any], where: str = ""
+) -> Mapping[str, Any]:
+  """Checks that there are the extras of a spec and no others.
+
+  Args:
+    extras: arrays by name; (), None or {} for none.
+    extras_spec: by name.
+    where: says where they come from, for the error.
+
+  Returns:
+    The extras by name; {} for none.
+
+  Raises:
+    InvalidValueError: if one is missing or not in the spec; names it.
+  """
+  given = extras if are_given(extras) else {}
+  if not isinstance(given, Mapping):
+    raise InvalidValueError(
+      f"Extras are of {type(extras).__name__}{where}; they must be arrays by "
+      "name."
+    )
+  missing = sorted(extras_spec.keys() - given.keys())
+  unknown = sorted(given.keys() - extras_spec.keys())
+  if missing or unknown:
+    wrong = [f"{missing} are missing"] if missing else []
+    wrong += [f"{unknown} are not in its spec"] if unknown else []
+    raise InvalidValueError(
+      f"Of the policy's extras, {' and '.join(wrong)}{where}; the spec says "
+      f"{sorted(extras_spec)}."
+    )
+  return given
+
+
 def require_representable(name: str, number: float, step: int) -> None:
   """Raises NonFiniteError unless a number is finite, in float32 as well.
 
@@ -194,19 +203,6 @@ def _as_numbers(name: str, value: Any, step: int) -> np.ndarray:
       what = f"of dtype {given.dtype}"
     raise InvalidValueError(
       f"{name} is {what} at step {step} of the episode; it must be numbers."
-    )
-  return given
-
-
-def _as_shaped_numbers(
-  name: str, value: Any, shape: tuple[int, ...] | None, step: int
-) -> np.ndarray:
-  """What was given as an array, if it has the shape."""
-  given = _as_numbers(name, value, step)
-  if shape is not None and given.shape != shape:
-    raise InvalidValueError(
-      f"{name} has shape {given.shape} at step {step} of the episode; the spec "
-      f"says {shape}."
     )
   return given
 
