@@ -8,6 +8,8 @@ import typing
 
 from acme_qsm import lazy
 
+__version__ = "0.1.0"
+
 if typing.TYPE_CHECKING:
   from acme_qsm import diffusion
   from acme_qsm import losses

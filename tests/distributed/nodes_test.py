@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import pathlib
-import shutil
 import sys
 import time
 
@@ -13,8 +11,6 @@ import cloudpickle
 import jax
 import numpy as np
 import pytest
-from tests.experiments.formats_test import COMMAND
-from tests.experiments.formats_test import OLD_RUN
 
 from acme_qsm import environments
 from acme_qsm import QSMBuilder
@@ -26,7 +22,6 @@ from acme_qsm.distributed.nodes import learner
 from acme_qsm.distributed.nodes import variables
 from acme_qsm.experiments.records.loggers import read_csv
 from acme_qsm.replay import reverb_server
-from launchers import command_line
 from tests.distributed.threaded import ThreadedRun
 
 pytestmark = pytest.mark.acme
@@ -413,29 +408,6 @@ def test_returns_that_do_not_fit_are_warned_of(
   warnings = [event for event in status["events"] if "Warning: " in event]
   assert len(warnings) == 1
   assert "min_value or raise max_value" in warnings[0]
-
-
-def test_an_old_run_goes_on_in_many_processes(start_run, tmp_path):
-  path = pathlib.Path(shutil.copytree(OLD_RUN, tmp_path / "run"))
-  command = [*COMMAND, "--workdir", str(path), "--num_steps", "400"]
-  arguments = command_line.parse(command_line.Arguments, command)
-  run = start_run(
-    command_line.make_experiment(arguments),
-    num_eval_episodes=1,
-    eval_every=150,
-  )
-  assert run.count("actor_steps") == 300
-  for name in ("replay", "learner", "evaluator", "actor_0"):
-    run.start(name)
-  assert run.wait() == "finished"
-  counts = run.checkpoint().metadata["counter"]["counts"]
-  assert counts["actor_steps"] == 400
-  # The limiter's window is all that may be missing.
-  assert 251 + 80 <= counts["learner_steps"] <= 251 + 120
-  evaluations = read_csv(path / "logs" / "evaluator.csv")
-  np.testing.assert_array_equal(evaluations["actor_steps"], [150, 300, 400])
-  assert evaluations["learner_steps"][-1] == counts["learner_steps"]
-  status = json.loads((path / "run_status.json").read_text())
   # Whatever the learner measures can be shown.
   shown = set(status["nodes"]["learner"]["metrics"])
   assert {"critic_loss", "q_value", "action_spread"} < shown

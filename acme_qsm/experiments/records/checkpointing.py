@@ -51,7 +51,6 @@ class Checkpoint:
     path: its folder.
     step: the step at which it was saved.
     metadata: the metadata that was saved with it.
-    version: of the format that it is written in.
   """
 
   def __init__(self, path: Path):
@@ -68,8 +67,7 @@ class Checkpoint:
     """
     try:
       content = json.loads((path / _METADATA).read_bytes())
-      self.version: int = content[formats.VERSION_KEY]
-      refusal = formats.refusal(str(path), self.version)
+      refusal = formats.refusal(str(path), content)
       if refusal is not None:
         raise FormatError(refusal)
       self.path = path
@@ -113,33 +111,33 @@ class Checkpoint:
         differs from the template's.
     """
     path = self.path / f"{item}.npz"
-    if not path.is_file():
-      raise CheckpointError(f"{self.path} holds no item {item!r}.")
     paths_and_leaves, structure = jax.tree_util.tree_flatten_with_path(template)
     wanted = {
       jax.tree_util.keystr(key_path): leaf
       for key_path, leaf in paths_and_leaves
     }
-    today = formats.leaf_names(self.version, frozenset(wanted))
     restored = []
     try:
       with np.load(path, allow_pickle=False) as found:
-        arrays = formats.upgrade_leaves(found, frozenset(wanted))
-        missing = {today(saved): saved for saved in arrays}
         for name, leaf in wanted.items():
-          if name not in missing:
+          if name not in found:
             raise CheckpointError(f"{path} holds no leaf {name!r}.")
           try:
-            restored.append(leaves.restore(arrays[missing.pop(name)], leaf))
+            restored.append(leaves.restore(found[name], leaf))
           except ValueError as error:
             raise CheckpointError(
               f"Leaf {name!r} of {path}: {error}"
             ) from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        others = found.keys() - wanted.keys()
+    except _MISSING as error:
+      raise CheckpointError(f"{self.path} holds no item {item!r}.") from error
+    except OSError as error:
+      raise UnreadableError(f"{path} cannot be read: {error}.") from error
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
       raise CheckpointError(f"{path} cannot be read: {error}") from error
-    if missing:
+    if others:
       raise CheckpointError(
-        f"{path} holds a leaf that the template lacks: {min(missing)!r}."
+        f"{path} holds a leaf that the template lacks: {min(others)!r}."
       )
     return jax.tree_util.tree_unflatten(structure, restored)
 
@@ -208,7 +206,7 @@ class Checkpointer:
       name: leaves.to_arrays(name, tree) for name, tree in items.items()
     }
     content: dict[str, Any] = {
-      formats.VERSION_KEY: formats.VERSION,
+      **formats.header(),
       "step": int(step),
       "metadata": dict(metadata),
       "manifest": {},

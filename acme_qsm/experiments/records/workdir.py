@@ -33,8 +33,8 @@ class Description:
 
   Attributes:
     values: what is written to `config.json`.
-    defaults: in its shape, what a value is where an older `config.json` does
-      not have it.
+    defaults: in its shape, what a value is where the `config.json` of an older
+      release does not have it.
   """
 
   values: Mapping[str, Any]
@@ -130,9 +130,7 @@ def _claim(path: pathlib.Path, description: Description) -> None:
   """Finds this run in a folder, or nothing, and writes its configuration."""
   config_path = path / CONFIG_FILE
   wanted = json.loads(json.dumps(dict(description.values)))
-  content = json.dumps(
-    {formats.VERSION_KEY: formats.VERSION, **wanted}, indent=2
-  )
+  content = json.dumps({**formats.header(), **wanted}, indent=2)
   if not config_path.exists():
     _require_no_files(path)
   elif not _holds(config_path, wanted, description.defaults):
@@ -156,10 +154,11 @@ def _holds(
     raise WorkdirError(f"{config_path} is not JSON: {error}.") from error
   if not isinstance(saved, dict):
     raise WorkdirError(f"{config_path} describes no run.")
-  refusal = formats.refusal(str(config_path), saved.get(formats.VERSION_KEY, 1))
+  refusal = formats.refusal(str(config_path), saved)
   if refusal is not None:
     raise WorkdirError(refusal)
-  found = formats.upgrade_config(saved)
+  found = {key: saved[key] for key in saved.keys() - formats.header().keys()}
+  lacks = found != wanted
   if found.get("agent") != wanted.get("agent"):
     # Their configurations have little in common.
     found.pop("config", None)
@@ -171,7 +170,7 @@ def _holds(
       + "; ".join(differences)
       + ". Choose another work directory, or the run's own settings."
     )
-  return saved != {formats.VERSION_KEY: formats.VERSION, **wanted}
+  return lacks
 
 
 def _require_no_files(path: pathlib.Path) -> None:
@@ -231,7 +230,7 @@ def describe_run(
   }
   return Description(
     describe(values),
-    {**formats.DEFAULTS, "config": describe(formats.defaults(config))},
+    {"config": describe(_defaults(config))},
   )
 
 
@@ -242,8 +241,22 @@ def _shapes(nest: Any) -> Any:
 
 def agent_name(builder: Any) -> str:
   """What an agent is called, by the builder that makes it."""
-  name = type(builder).__name__
-  return getattr(builder, "agent", formats.AGENTS_1.get(name, name))
+  return getattr(builder, "agent", type(builder).__name__)
+
+
+def _defaults(value: Any) -> Any:
+  """The defaults of all dataclasses in a value, by name and as deep as it."""
+  if isinstance(value, Mapping):
+    return {key: _defaults(item) for key, item in value.items()}
+  if not dataclasses.is_dataclass(value) or isinstance(value, type):
+    return {}
+  found = {}
+  for field in dataclasses.fields(value):
+    if field.default is not dataclasses.MISSING:
+      found[field.name] = field.default
+    elif field.default_factory is not dataclasses.MISSING:
+      found[field.name] = field.default_factory()
+  return found
 
 
 def describe(value: Any) -> Any:
