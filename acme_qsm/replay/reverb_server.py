@@ -15,7 +15,6 @@ import reverb
 from reverb import errors as reverb_errors
 from reverb.cc import schema_pb2
 
-from acme_qsm.deferred import jax
 from acme_qsm.replay import embedded
 from acme_qsm.replay import reverb_tables
 from acme_qsm.replay.listening import addresses
@@ -24,10 +23,6 @@ from acme_qsm.replay.listening.addresses import LOOPBACK
 
 # A rate limiter's window of so many inserts to each side of its middle is wide.
 _WIDE_INSERTS = 16
-# What Reverb keeps beside the data, as measured with one, two, three and five
-# columns of 32 to 16,000 bytes each.
-_ITEM_BYTES = 500
-_CHUNK_BYTES = 1_070
 # Sent but not yet confirmed, at most, when a server is filled.
 _ITEMS_IN_FLIGHT = 100
 
@@ -247,38 +242,6 @@ class LocalReplay(ReplayServer):
   def num_samples_due(self) -> float:
     """How many samples the inserts so far call for, 0 below the least size."""
     return self._pace.num_samples_due(self.num_inserts())
-
-
-def require_ratio(table: reverb.Table) -> None:
-  """Raises ValueError unless a table's limiter holds samples per insert."""
-  limiter = table.info.rate_limiter_info
-  if limiter.max_diff >= sys.float_info.max:
-    raise ValueError(
-      f"The rate limiter of table {table.name!r} must hold samples per insert "
-      "(reverb.rate_limiters.SampleToInsertRatio): it sets how many learner "
-      "steps follow an environment step."
-    )
-
-
-def max_bytes(table: reverb.Table) -> int:
-  """The memory in bytes that a table's items take when it is full.
-
-  That of data that cannot be compressed. Reverb keeps more than the data: an
-  entry in the table for each item, and a chunk for each of its columns.
-
-  Args:
-    table: the table; without a signature its items are taken to be empty.
-
-  Returns:
-    What the process that serves it grows by.
-  """
-  columns = [
-    int(np.prod([size or 1 for size in spec.shape])) * spec.dtype.size
-    for spec in jax.tree.leaves(table.info.signature)
-    if spec is not None
-  ]
-  item = _ITEM_BYTES + sum(_CHUNK_BYTES + column for column in columns)
-  return table.info.max_size * item
 
 
 def _going_on_from(
