@@ -107,7 +107,7 @@ class EmbeddedReplay:
 
   def rows(self) -> np.ndarray:
     """A copy of the packed transitions [size, D], the oldest first."""
-    return self._rows[self._places(self._oldest, self._num_inserts)]
+    return self._rows[self._places(self._oldest, self._num_inserts)].copy()
 
   def insert(self, rows: np.ndarray) -> None:
     """Inserts transitions.
@@ -287,8 +287,11 @@ class EmbeddedReplay:
     """The number of the oldest transition that it holds."""
     return self._num_inserts - self._size
 
-  def _places(self, begin: int, end: int) -> np.ndarray:
-    """Where in the ring the transitions of these numbers are."""
+  def _places(self, begin: int, end: int) -> slice | np.ndarray:
+    """Where in the ring the transitions of these numbers are, in order."""
+    start = begin % len(self._rows)
+    if start + end - begin <= len(self._rows):
+      return slice(start, start + end - begin)
     return np.arange(begin, end) % len(self._rows)
 
 

@@ -131,10 +131,7 @@ def take_extras(
     InvalidValueError: if one is missing or not in the spec, or is not what the
       spec says: see `take_array`.
   """
-  if not extras_spec and not are_given(extras):
-    return {}
-  where = f" at step {step} of the episode"
-  given = require_extras(extras, extras_spec, where)
+  given = require_extras(extras, extras_spec, step)
   return {
     name: take_array(
       f"the extra {name!r}", given[name], tuple(spec.shape), step, spec.dtype
@@ -144,14 +141,14 @@ def take_extras(
 
 
 def require_extras(
-  extras: Any, extras_spec: Mapping[str, Any], where: str = ""
+  extras: Any, extras_spec: Mapping[str, Any], step: int | None = None
 ) -> Mapping[str, Any]:
   """Checks that there are the extras of a spec and no others.
 
   Args:
     extras: arrays by name; (), None or {} for none.
     extras_spec: by name.
-    where: says where they come from, for the error.
+    step: the step of the episode that they were given at, for the error.
 
   Returns:
     The extras by name; {} for none.
@@ -159,7 +156,10 @@ def require_extras(
   Raises:
     InvalidValueError: if one is missing or not in the spec; names it.
   """
+  if not extras_spec and not are_given(extras):
+    return {}
   given = extras if are_given(extras) else {}
+  where = "" if step is None else f" at step {step} of the episode"
   if not isinstance(given, Mapping):
     raise InvalidValueError(
       f"Extras are of {type(extras).__name__}{where}; they must be arrays by "
