@@ -16,6 +16,9 @@ Params = Any
 Metrics: TypeAlias = dict[str, "jax.Array"]
 """Scalars that describe one learner step, by name: float32 []."""
 
+Extras: TypeAlias = dict[str, "jax.Array"]
+"""What a policy gives beside its actions, by name: [B, ...]; {} for nothing."""
+
 
 class InvalidValueError(ValueError):
   """A value that nobody can use, such as a reward that is None."""
@@ -52,9 +55,8 @@ class Transition(NamedTuple):
       0 where the episode terminated, discount^(n - 1) (1 for one step) where
       it went on or was truncated by a time limit.
     next_observation: [B, ...] observations o_{t+n}.
-    extras: what a method keeps in replay beside: [B, A] an action of its own,
-      which is the executed one at first; () for nothing. Others have no place
-      yet, and are refused by learners and replay.
+    extras: what the policy gave beside its action, and a method may change in
+      replay: arrays [B, ...] by name; () for nothing.
   """
 
   observation: Any

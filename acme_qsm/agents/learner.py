@@ -116,6 +116,8 @@ class Training:
       # A mean keeps a NaN of any of the steps.
       metrics = jax.tree.map(jnp.mean, metrics)
       extras = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), extras)
+    if extras:
+      extras = jnp.concatenate(jax.tree.leaves(extras), axis=1)
     finite = jnp.isfinite(jnp.stack(jax.tree.leaves(metrics)))
     return Step(state, metrics, jnp.all(finite), extras)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
 from typing import NamedTuple
 from typing import Protocol
 from typing import TypeAlias
@@ -80,24 +82,27 @@ class PolicyParams(NamedTuple):
   noise_scale: jax.Array | None = None
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Policy:
   """A pure function that acts.
 
   Attributes:
-    apply: (params, key, observation [B, ...]) -> action [B, A] in [-1, 1]; the
-      key is consumed.
+    apply: (params, key, observation [B, ...]) -> (action [B, A] in [-1, 1],
+      extras by name [B, ...]): what actors call; the key is consumed.
     evaluation: whether it is for evaluation.
+    extras_spec: the extras by name, each with `shape`, without the batch axis,
+      and `dtype`; {} where `apply` gives none.
   """
 
-  apply: Callable[[PolicyParams, jax.Array, jax.Array], jax.Array]
+  apply: Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, types.Extras]]
   evaluation: bool
+  extras_spec: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def __call__(
-    self, params: PolicyParams, key: jax.Array, observation: jax.Array
+    self, params: Any, key: jax.Array, observation: jax.Array
   ) -> jax.Array:
-    """Calls `apply`."""
-    return self.apply(params, key, observation)
+    """The action [B, A] of `apply`."""
+    return self.apply(params, key, observation)[0]
 
 
 def best_of(
@@ -249,7 +254,7 @@ def make_policy(
 
   def act(
     params: PolicyParams, key: jax.Array, observation: jax.Array
-  ) -> jax.Array:
+  ) -> tuple[jax.Array, types.Extras]:
     sample_key, noise_key, random_key = jax.random.split(key, 3)
     action = sample(
       params,
@@ -257,7 +262,7 @@ def make_policy(
       normalization.normalize(params.observation_statistics, observation),
     )
     if evaluation:
-      return action
+      return action, {}
     action = add_exploration_noise(
       noise_key,
       action,
@@ -266,7 +271,7 @@ def make_policy(
     random_action = jax.random.uniform(
       random_key, action.shape, minval=-1.0, maxval=1.0
     )
-    return jnp.where(params.steps == 0, random_action, action)
+    return jnp.where(params.steps == 0, random_action, action), {}
 
   return Policy(act, evaluation)
 

@@ -68,8 +68,7 @@ class LearnerCore:
   Attributes:
     init: key -> state.
     step: (state, transitions) -> (state, metrics): one gradient step of each
-      network on one batch. Transitions that have extras are refused where the
-      method has no place for them. Jit it, scan it over batches or vmap it over
+      network on one batch. Jit it, scan it over batches or vmap it over
       states.
       The state may be donated; on a CPU, such a call returns when it is done.
     policy_params: state -> the parameters that `make_policy`'s policy takes.
@@ -108,13 +107,15 @@ class LearnerCore:
       transitions: the batch.
 
     Returns:
-      The next state; the metrics, and the extras [B, A] that replay is to hold
-      from now on, () for none.
+      The next state; the metrics, and the extras by name [B, ...] that replay
+      is to hold from now on, () if they stay as they are.
     """
+    extras = ()
     if self.update_extras is not None and types.are_given(transitions.extras):
       transitions = self.update_extras(state, transitions)
+      extras = transitions.extras
     state, metrics = self.step(state, transitions)
-    return state, (metrics, transitions.extras)
+    return state, (metrics, extras)
 
 
 def make_learner_core(
@@ -235,7 +236,6 @@ class _Parts:
     self._sampler = method.make_sampler(networks, config)
     self._policy_loss = method.make_policy_loss(networks, config)
     self._critic_loss = method.make_critic_loss(networks, config)
-    self._has_extras = method.make_update_extras(networks, config) is not None
     self._next_value_bonus = method.make_next_value_bonus(networks, config)
     self._policy_optimizer = updates.make_policy_optimizer(config)
     self._critic_optimizer = optax.adam(config.critic_learning_rate)
@@ -303,7 +303,6 @@ class _Parts:
     """One learner step: see `LearnerCore`."""
     chex.assert_rank([transitions.reward, transitions.discount], 1)
     chex.assert_shape(transitions.action, (None, self._networks.action_size))
-    self._check_extras(transitions)
     # Four at once, the last two for the policy's loss: other draws would be
     # other runs.
     keys = jax.random.split(state.key, 4)
@@ -316,24 +315,6 @@ class _Parts:
     )
     state = state._replace(key=keys[0], steps=state.steps + 1)
     return state, {**metrics, **policy_metrics}
-
-  def _check_extras(self, transitions: types.Transition) -> None:
-    """Raises ValueError if there are extras that would be lost."""
-    extras = transitions.extras
-    if not types.are_given(extras):
-      return
-    if not self._has_extras:
-      raise ValueError(
-        "The transitions have extras, for which "
-        f"{type(self._config).__name__} as it is has no place."
-      )
-    shape = getattr(extras, "shape", None)
-    if shape != transitions.action.shape:
-      raise ValueError(
-        "The transitions' extras must be an array of the actions' shape "
-        f"{transitions.action.shape}, got {type(extras).__name__} of shape "
-        f"{shape}."
-      )
 
   def _update_critics(
     self, state: TrainingState, transitions: types.Transition, key: jax.Array

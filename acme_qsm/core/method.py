@@ -50,9 +50,9 @@ that is not is refused when a step is made."""
 
 
 UpdateExtras: TypeAlias = Callable[
-  [types.Params, types.Transition], "jax.Array"
+  [types.Params, types.Transition], types.Extras
 ]
-"""(critics' parameters, transitions with extras) -> their new extras [B, A]."""
+"""(critics' parameters, transitions with extras) -> their new extras."""
 
 
 def _make_networks(*args: Any, **kwargs: Any) -> acting.Networks:
@@ -84,8 +84,9 @@ class Method:
       of scaled reward; None for nothing.
     make_update_extras: (networks, config) -> what replay's `extras` become when
       they are sampled, before the step that they are sampled for: (critics'
-      parameters, transitions) -> extras [B, A]; None where there are none.
-      Its loss takes transitions without extras too, which Reverb gives.
+      parameters, transitions) -> extras; None where they stay as they are.
+    make_policy: (networks, config, evaluation) -> policy; None for
+      `acting.make_policy` of the sampler's actions.
     presets: configurations by name; "default" is there in any case.
   """
 
@@ -107,6 +108,7 @@ class Method:
   make_update_extras: Callable[[Any, Any], UpdateExtras | None] = (
     lambda networks, config: None
   )
+  make_policy: Callable[..., acting.Policy] | None = None
   presets: Mapping[str, ActorCriticConfig] = dataclasses.field(
     default_factory=dict
   )

@@ -3,10 +3,10 @@
 arXiv:2305.13122: replay's actions are moved up the critics' action gradient,
 and the denoiser learns the moved ones. No gradient flows through the sampler.
 
-An embedded replay keeps the moved actions beside the executed ones, which the
-critics learn from: they move on from where they are whenever they are sampled.
-What Reverb holds never changes: there, each update moves the executed actions
-anew.
+Replay keeps the moved actions, as extras, beside the executed ones, which the
+critics learn from: at first they are the executed ones, and they move on from
+where they are whenever they are sampled. What Reverb holds never changes:
+there, each update moves the executed actions anew.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Callable
 from acme_qsm import configuration
 from acme_qsm import diffusion
 from acme_qsm import types
+from acme_qsm.core import acting
 from acme_qsm.core import critics
 from acme_qsm.core import policy_samples
 from acme_qsm.core import sampling
@@ -33,6 +34,9 @@ from acme_qsm.deferred import optax
 if typing.TYPE_CHECKING:
   from acme_qsm.networks import DiffusionNetworks
 
+MOVED_ACTION = "moved_action"
+"""The name of the moved actions among a transition's extras."""
+
 
 @dataclasses.dataclass(frozen=True)
 class DIPOConfig(DiffusionConfig):
@@ -42,7 +46,7 @@ class DIPOConfig(DiffusionConfig):
     num_action_moves: N_a, steps of Adam that an action is moved by; each is one
       gradient of the critics.
     action_learning_rate: Adam's, about the size of each step in [-1, 1].
-    keep_moved_actions: whether an embedded replay keeps them.
+    keep_moved_actions: whether replay keeps them.
   """
 
   sampler: diffusion.TransitionName = "posterior"
@@ -81,7 +85,7 @@ def make_policy_loss(
     observation, action = transitions.observation, transitions.action
 
     if types.are_given(transitions.extras):
-      moved = transitions.extras
+      moved = _moved_action(transitions)
     else:
       moved = move(context.critic_params, observation, action)
     loss, _ = policy_samples.denoising_loss(
@@ -109,9 +113,52 @@ def make_update_extras(
   if not config.keep_moved_actions:
     return None
   move = _make_move(networks, config)
-  return lambda critic_params, transitions: move(
-    critic_params, transitions.observation, transitions.extras
-  )
+  return lambda critic_params, transitions: {
+    **transitions.extras,
+    MOVED_ACTION: move(
+      critic_params, transitions.observation, _moved_action(transitions)
+    ),
+  }
+
+
+def _moved_action(transitions: types.Transition) -> jax.Array:
+  """The moved actions [B, A] that replay holds of transitions.
+
+  Args:
+    transitions: with extras.
+
+  Returns:
+    The actions.
+
+  Raises:
+    ValueError: if the extras have no such, or of another shape.
+  """
+  moved = transitions.extras.get(MOVED_ACTION)
+  if getattr(moved, "shape", None) != transitions.action.shape:
+    raise ValueError(
+      f"DIPO's extras must have {MOVED_ACTION!r} of the actions' shape "
+      f"{transitions.action.shape}, got {transitions.extras}."
+    )
+  return moved
+
+
+def make_policy(
+  networks: DiffusionNetworks, config: DIPOConfig, evaluation: bool = False
+) -> acting.Policy:
+  """Makes the policy, whose action is the first that replay moves on."""
+  sampler = sampling.make_sampler(networks, config, evaluation)
+  policy = acting.make_policy(sampler, networks, config, evaluation)
+  if evaluation or not config.keep_moved_actions:
+    return policy
+
+  def apply(
+    params: acting.PolicyParams, key: jax.Array, observation: jax.Array
+  ) -> tuple[jax.Array, types.Extras]:
+    action = policy(params, key, observation)
+    return action, {MOVED_ACTION: action}
+
+  extras_spec = {MOVED_ACTION: types.ArraySpec((networks.action_size,))}
+  return acting.Policy(apply, evaluation, extras_spec)
 
 
 def _make_move(
@@ -167,6 +214,7 @@ DIPO = Method(
   make_policy_loss=make_policy_loss,
   metrics=("denoiser_loss", "moved_distance"),
   make_update_extras=make_update_extras,
+  make_policy=make_policy,
   presets={
     # The official implementation's, as far as can be: see README. It evaluates
     # without the sampler's noise.

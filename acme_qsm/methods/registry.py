@@ -113,10 +113,14 @@ def make_policy(
 
   Returns:
     policy(params, key, observation [B, ...]) -> action [B, A] in [-1, 1]; the
-    key is consumed, and params are those of `LearnerCore.policy_params`.
+    key is consumed, and params are those of `LearnerCore.policy_params`. Its
+    `apply` returns extras beside the action.
 
   Raises:
     ValueError: if the networks were made for another configuration.
   """
-  sampler = METHODS[name_of(config)].make_sampler(networks, config, evaluation)
+  method = METHODS[name_of(config)]
+  if method.make_policy is not None:
+    return method.make_policy(networks, config, evaluation)
+  sampler = method.make_sampler(networks, config, evaluation)
   return acting.make_policy(sampler, networks, config, evaluation)

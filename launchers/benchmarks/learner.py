@@ -108,7 +108,7 @@ def make_step(
 
   def step(state: Any, batch: acme_qsm.Transition) -> Any:
     if core.update_extras is not None:
-      batch = batch._replace(extras=batch.action)
+      batch = batch._replace(extras={"moved_action": batch.action})
     return core.step_with_extras(state, batch)
 
   return step

@@ -1,5 +1,7 @@
 """DIPO, against closed forms."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -95,10 +97,14 @@ def test_moved_actions_go_on_from_where_they_are_kept(
   _, metrics = jax.jit(core.step)(state, batch)
   assert float(metrics["moved_distance"]) == pytest.approx(0.2, rel=1e-3)
   assert core.update_extras is not None
-  batch = batch._replace(extras=jnp.full((4, 1), 0.5))
+  batch = batch._replace(
+    extras={"moved_action": jnp.full((4, 1), 0.5), "other": jnp.zeros(4)}
+  )
   for expected in (0.3, 0.1, -0.1):
     batch = core.update_extras(state, batch)
-    np.testing.assert_allclose(batch.extras, expected, atol=1e-5)
+    moved_action = batch.extras["moved_action"]
+    np.testing.assert_allclose(moved_action, expected, atol=1e-5)
+    assert set(batch.extras) == {"moved_action", "other"}
   np.testing.assert_array_equal(batch.action, np.float32(0.9))
   # The denoiser learns those, and the critics the executed ones.
   _, metrics = jax.jit(core.step)(state, batch)
@@ -107,33 +113,40 @@ def test_moved_actions_go_on_from_where_they_are_kept(
   assert float(metrics["q_value"]) == pytest.approx(0.5 - 1.8, abs=1e-4)
 
 
-def test_extras_that_a_method_has_no_place_for_are_refused(
+def test_other_extras_than_moved_actions_are_refused(
   make_constant_networks, make_flat_batch
 ):
+  config = acme_qsm.DIPOConfig(num_denoising_steps=3, num_action_moves=2)
+  core = acme_qsm.make_learner_core(
+    make_constant_networks([[1.0], [1.0]]), config
+  )
+  state = core.init(jax.random.key(0))
+  for given in ({"moved": jnp.zeros((4, 1))}, {"moved_action": jnp.zeros(4)}):
+    batch = make_flat_batch(4)._replace(extras=given)
+    for function in (core.step, core.update_extras):
+      with pytest.raises(ValueError, match=r"actions' shape \(4, 1\), got"):
+        jax.eval_shape(function, state, batch)
+
+
+def test_a_new_action_is_the_first_that_is_moved(make_constant_networks):
   networks = make_constant_networks([[1.0], [1.0]])
-  fields = {"num_denoising_steps": 3, "num_action_moves": 2}
-
-  def step(config, extras):
-    core = acme_qsm.make_learner_core(networks, config)
-    batch = make_flat_batch(4)._replace(extras=extras)
-    return jax.eval_shape(core.step, core.init(jax.random.key(0)), batch)
-
-  extras = jnp.zeros((4, 1))
-  for config in (
-    acme_qsm.DIPOConfig(keep_moved_actions=False, **fields),
-    acme_qsm.QSMConfig(num_denoising_steps=3),
+  config = acme_qsm.DIPOConfig(num_denoising_steps=3)
+  core = acme_qsm.make_learner_core(networks, config)
+  params = core.policy_params(core.init(jax.random.key(0)))
+  arguments = (params, jax.random.key(1), jnp.zeros((5, 3)))
+  policy = acme_qsm.make_policy(networks, config)
+  action, extras = policy.apply(*arguments)
+  np.testing.assert_array_equal(action, policy(*arguments))
+  np.testing.assert_array_equal(action, extras["moved_action"])
+  assert policy.extras_spec["moved_action"].shape == action.shape[1:]
+  # Nothing where nothing is kept.
+  for policy in (
+    acme_qsm.make_policy(networks, config, evaluation=True),
+    acme_qsm.make_policy(
+      networks, dataclasses.replace(config, keep_moved_actions=False)
+    ),
   ):
-    for given in (extras, (extras, extras), {"moved": extras}):
-      with pytest.raises(ValueError, match=r"extras, for which .*Config as"):
-        step(config, given)
-    for nothing in ((), None, {}):
-      step(config, nothing)
-  # A method that keeps an action takes nothing else for one.
-  config = acme_qsm.DIPOConfig(**fields)
-  step(config, extras)
-  for given in ((extras, extras), {"moved": extras}, jnp.zeros((4,))):
-    with pytest.raises(ValueError, match=r"actions' shape \(4, 1\), got"):
-      step(config, given)
+    assert policy.apply(*arguments)[1] == policy.extras_spec == {}
 
 
 def test_a_stateless_method_keeps_nothing(make_constant_networks):

@@ -355,7 +355,8 @@ def compute_other(config_type, fields):
   for i in range(NUM_STEPS):
     batch = make_batch(i)
     if config.keeps_extras:
-      batch = batch._replace(extras=jnp.flip(batch.action, axis=0))
+      moved_action = jnp.flip(batch.action, axis=0)
+      batch = batch._replace(extras={"moved_action": moved_action})
     state, (metrics, extras) = step(state, batch)
     # It counts what is 1 to the last digit, as tanh of 9 is or not by release.
     metrics.pop("saturated_actions")

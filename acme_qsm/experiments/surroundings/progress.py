@@ -1,33 +1,29 @@
 """One live display of a run's progress, or plain lines where none can be."""
 
-import collections
 import sys
 import time
 from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from rich import progress_bar
+from rich import progress
 from rich.columns import Columns
 from rich.console import Console
-from rich.console import Group
-from rich.live import Live
-from rich.table import Table
+from rich.console import RenderableType
 from rich.text import Text
 
 from acme_qsm.experiments.surroundings import output
 
 _REFRESH_SECONDS = 0.2
 _LINE_SECONDS = 30.0
-# The rate is that of this last stretch of time.
-_RATE_SECONDS = 30.0
 
 
 class Progress:
   """Shows how far a run is: a context manager.
 
   On a terminal it is one display that stays in place; elsewhere one line per
-  half minute.
+  half minute. The rate is that of the last half minute.
   """
 
   def __init__(
@@ -48,35 +44,38 @@ class Progress:
         there is dropped.
       clock: tells the time in seconds.
     """
-    self._total_steps = total_steps
-    self._title = title
-    self._steps = initial_steps
     self._console = console or Console(
       file=output.forgiving(sys.stdout)  # pyright: ignore[reportArgumentType]
     )
+    self._steps = initial_steps
     self._clock = clock
     self._fields: dict[str, Any] = {}
-    self._samples: collections.deque[tuple[float, int]] = collections.deque()
-    self._live: Live | None = None
-    self._start = self._last_refresh = self._last_line = 0.0
+    # Refreshed by `update` alone: no thread of its own.
+    self._display = _Display(
+      progress.TextColumn("{task.description}", style="bold", markup=False),
+      progress.BarColumn(bar_width=None),
+      progress.TaskProgressColumn(),
+      console=self._console,
+      auto_refresh=False,
+      get_time=clock,
+      disable=not self._console.is_interactive,
+      expand=True,
+    )
+    self._display.below = self._below
+    self._task_id = self._display.add_task(
+      title, start=False, total=total_steps, completed=initial_steps
+    )
 
   def __enter__(self) -> "Progress":
-    self._start = self._last_refresh = self._last_line = self._clock()
-    self._samples.append((self._start, self._steps))
-    if self._console.is_terminal:
-      # Refreshed by `update` alone: no thread of its own.
-      self._live = Live(
-        self._render(), console=self._console, auto_refresh=False
-      )
-      self._live.start(refresh=True)
+    self._last_refresh = self._last_line = self._clock()
+    self._display.start_task(self._task_id)
+    self._advance()
+    self._display.start()
     return self
 
   def __exit__(self, *unused_exception) -> None:
-    if self._live is not None:
-      self._sample(self._clock())
-      self._live.update(self._render(), refresh=True)
-      self._live.stop()
-      self._live = None
+    self._advance()
+    self._display.stop()
 
   def update(self, actor_steps: int, **fields: Any) -> None:
     """Takes note of the run's state; cheap enough for every environment step.
@@ -91,85 +90,66 @@ class Progress:
     if now - self._last_refresh < _REFRESH_SECONDS:
       return
     self._last_refresh = now
-    self._sample(now)
-    if self._live is not None:
-      self._live.update(self._render(), refresh=True)
-    elif now - self._last_line >= _LINE_SECONDS:
+    self._advance()
+    self._display.refresh()
+    if self._display.disable and now - self._last_line >= _LINE_SECONDS:
       self._last_line = now
-      self._print(self._line())
+      self.note(self._line())
 
   def note(self, message: str) -> None:
     """Prints a line above the display."""
-    self._print(message)
-
-  def _print(self, text: str) -> None:
     # As it is: no markup, colours or line breaks.
-    self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+    self._console.print(message, markup=False, highlight=False, soft_wrap=True)
 
-  def _sample(self, now: float) -> None:
-    """Adds to the samples and drops those that the rate has no use for."""
-    self._samples.append((now, self._steps))
-    while len(self._samples) > 2 and self._samples[1][0] <= now - _RATE_SECONDS:
-      self._samples.popleft()
+  @property
+  def _task(self) -> progress.Task:
+    return self._display.tasks[0]
 
-  def _rate(self) -> float:
-    """Recent environment steps per second, of this process."""
-    (first_time, first_steps), (last_time, last_steps) = (
-      self._samples[0],
-      self._samples[-1],
-    )
-    if last_time <= first_time:
-      return 0.0
-    return (last_steps - first_steps) / (last_time - first_time)
+  def _advance(self) -> None:
+    """Notes when how many steps are done, of which the rate is made."""
+    self._display.advance(self._task_id, self._steps - self._task.completed)
 
   def _status(self) -> list[str]:
     """The parts of the line about steps and time."""
-    rate = self._rate()
-    left = "unknown"
-    if rate > 0:
-      left = _format_time(max(self._total_steps - self._steps, 0) / rate)
+    rate, left = self._task.speed or 0.0, self._task.time_remaining
     return [
-      f"{self._steps:,}/{self._total_steps:,} steps",
+      f"{self._steps:,}/{self._task.total:,} steps",
       f"{rate:,.0f} steps/s" if rate >= 10 else f"{rate:.1f} steps/s",
-      f"{_format_time(self._samples[-1][0] - self._start)} elapsed",
-      f"{left} left",
+      f"{_format_time(self._task.elapsed or 0.0)} elapsed",
+      f"{'unknown' if left is None else _format_time(left)} left",
     ]
 
   def _line(self) -> str:
+    first, *others = self._status()
     fields = [
       f"{name}={_format_value(value)}" for name, value in self._fields.items()
     ]
-    return "  ".join(
-      [f"{self._title}: {self._status()[0]}", *self._status()[1:], *fields]
-    )
+    return "  ".join([f"{self._task.description}: {first}", *others, *fields])
 
-  def _render(self) -> Group:
-    bar = Table.grid(padding=(0, 2), expand=True)
-    bar.add_column(no_wrap=True)
-    bar.add_column(ratio=1)
-    bar.add_column(no_wrap=True, justify="right")
-    share = (
-      min(self._steps / self._total_steps, 1.0) if self._total_steps else 1.0
-    )
-    bar.add_row(
-      Text(self._title, style="bold"),
-      progress_bar.ProgressBar(total=1.0, completed=share),
-      f"{share:.0%}",
-    )
-    parts = [bar, Text("  ·  ".join(self._status()))]
+  def _below(self) -> Iterator[RenderableType]:
+    """What the display has below its bar."""
+    yield Text("  ·  ".join(self._status()))
     if self._fields:
-      parts.append(
-        Columns(
-          [
-            Text.assemble(
-              (f"{name.replace('_', ' ')} ", "dim"), _format_value(value)
-            )
-            for name, value in self._fields.items()
-          ],
-          padding=(0, 3),
-        )
+      yield Columns(
+        [
+          Text.assemble(
+            (f"{name.replace('_', ' ')} ", "dim"), _format_value(value)
+          )
+          for name, value in self._fields.items()
+        ],
+        padding=(0, 3),
       )
-    return Group(*parts)
+
+
+class _Display(progress.Progress):
+  """A bar, and what is `below` it."""
+
+  below: Callable[[], Iterator[RenderableType]]
+
+  def get_renderables(self) -> Iterator[RenderableType]:
+    yield from super().get_renderables()
+    if self.tasks:  # Else it is being made.
+      yield from self.below()
 
 
 def _format_time(seconds: float) -> str:
