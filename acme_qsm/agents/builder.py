@@ -73,11 +73,13 @@ class DiffusionBuilder:
   def _make_codec(
     self,
     environment_spec: types.EnvironmentSpecLike,
-    *,
-    embedded: bool,
+    policy: Policy | None,
   ) -> TransitionCodec:
-    """What packs transitions for an embedded replay, or for Reverb."""
-    return TransitionCodec(environment_spec)
+    """What packs transitions, with the extras that the policy gives."""
+    if policy is None:
+      networks = methods.make_networks(environment_spec, self.config)
+      policy = self.make_policy(networks)
+    return TransitionCodec(environment_spec, policy.extras_spec)
 
   def check_replay(
     self,
@@ -102,7 +104,8 @@ class DiffusionBuilder:
 
     Args:
       environment_spec: sets the table's signature.
-      policy: ignored.
+      policy: the one that acts, whose extras replay holds; None for the
+        method's.
 
     Returns:
       One table, whose rate limiter holds samples per insert; its items are of
@@ -116,7 +119,7 @@ class DiffusionBuilder:
     config = self.config
     return [
       _load_reverb_tables().make_table(
-        self._make_codec(environment_spec, embedded=False),
+        self._make_codec(environment_spec, policy),
         make_pace(config),
         config.max_replay_size,
         config.transitions_per_item,
@@ -136,7 +139,7 @@ class DiffusionBuilder:
 
     Args:
       environment_spec: tells the size of a transition.
-      policy: ignored.
+      policy: as for `make_replay_tables`.
       seed: of the draws.
 
     Returns:
@@ -148,7 +151,7 @@ class DiffusionBuilder:
     """
     self.check_replay(environment_spec, policy)
     config = dataclasses.replace(self.config, transitions_per_item=1)
-    codec = self._make_codec(environment_spec, embedded=True)
+    codec = self._make_codec(environment_spec, policy)
     memory_limit.require_memory(
       config.max_replay_size, 4 * codec.size, memory_limit.available_memory()
     )
@@ -195,7 +198,7 @@ class DiffusionBuilder:
     Args:
       replay_client: the replay server's client, or the replay in this process.
       environment_spec: the environment's spec.
-      policy: ignored.
+      policy: as for `make_replay_tables`.
 
     Returns:
       The adder.
@@ -204,13 +207,12 @@ class DiffusionBuilder:
       ValueError: without an environment_spec.
       ModuleNotFoundError: without Reverb, if it is to write there.
     """
-    del policy
-    environment_spec = _require_spec(environment_spec)
+    codec = self._make_codec(_require_spec(environment_spec), policy)
     config = self.config
     if isinstance(replay_client, EmbeddedReplay):
       return TransitionAdder(
         replay_client.insert,
-        self._make_codec(environment_spec, embedded=True),
+        codec,
         n_step=config.n_step,
         discount=config.discount,
       )
@@ -219,7 +221,7 @@ class DiffusionBuilder:
     )
     return reverb_adder.ReverbAdder(
       replay_client,
-      self._make_codec(environment_spec, embedded=False),
+      codec,
       n_step=config.n_step,
       discount=config.discount,
       transitions_per_item=config.transitions_per_item,
@@ -296,13 +298,14 @@ class DiffusionBuilder:
       replay_client if isinstance(replay_client, EmbeddedReplay) else None
     )
     codec = self._make_codec(
-      _require_spec(environment_spec), embedded=replay is not None
+      _require_spec(environment_spec),
+      self.make_policy(networks, environment_spec),
     )
     return DiffusionLearner(
       methods.make_learner_core(networks, self.config),
       random_key,
       draw_of_items(dataset, codec.size, random_key),
-      codec.unpack,
+      codec,
       num_sgd_steps_per_step=self.config.num_sgd_steps_per_step,
       counter=counter,
       logger=logger_fn("learner", "learner_steps") if logger_fn else None,
@@ -353,7 +356,7 @@ class DiffusionBuilder:
     return SeedsLearner(
       methods.make_learner_core(networks, self.config),
       seeds,
-      self._make_codec(environment_spec, embedded=True).unpack,
+      self._make_codec(environment_spec, self.make_policy(networks)),
       num_sgd_steps_per_step=self.config.num_sgd_steps_per_step,
     )
 
