@@ -76,10 +76,9 @@ class DiffusionBuilder:
     policy: Policy | None,
   ) -> TransitionCodec:
     """What packs transitions, with the extras that the policy gives."""
-    if policy is None:
-      networks = methods.make_networks(environment_spec, self.config)
-      policy = self.make_policy(networks)
-    return TransitionCodec(environment_spec, policy.extras_spec)
+    return TransitionCodec(
+      environment_spec, {} if policy is None else policy.extras_spec
+    )
 
   def check_replay(
     self,
@@ -104,8 +103,8 @@ class DiffusionBuilder:
 
     Args:
       environment_spec: sets the table's signature.
-      policy: the one that acts, whose extras replay holds; None for the
-        method's.
+      policy: the one that acts, whose extras replay holds; None for one
+        without extras.
 
     Returns:
       One table, whose rate limiter holds samples per insert; its items are of

@@ -114,7 +114,23 @@ class TransitionCodec:
     return jnp.concatenate([part.astype(np.float32) for part in parts], axis=1)
 
   def unpack(self, packed: jax.Array) -> Transition:
-    """Unpacks a batch [B, D] into transitions."""
+    """Unpacks a batch [B, D] into transitions.
+
+    Args:
+      packed: the batch.
+
+    Returns:
+      The transitions.
+
+    Raises:
+      ValueError: if they are of another size, as with other extras.
+    """
+    if packed.shape[1] != self.size:
+      raise ValueError(
+        f"Transitions from replay have {packed.shape[1]} numbers instead of "
+        f"{self.size}, with extras {self.describe_extras()}: the learner, the "
+        "adder and replay must be made for the same policy."
+      )
     observation, action, reward, discount, next_observation, *extras = (
       jnp.split(packed, self._ends[:-1], axis=1)
     )

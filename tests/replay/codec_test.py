@@ -80,6 +80,11 @@ def test_extras_that_are_not_those_of_the_spec(extras_spec, extras, message):
     make_codec(extras_spec).pack(transition._replace(extras=extras))
 
 
+def test_rows_of_other_extras_are_refused():
+  with pytest.raises(ValueError, match="18 numbers instead of 22, with "):
+    make_codec(EXTRAS_SPEC).unpack(jnp.zeros((5, 18)))
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.uint8])
 def test_observations_that_replay_cannot_hold_are_refused(dtype):
   with pytest.raises(ValueError, match=f"float32.*{np.dtype(dtype)}"):
