@@ -100,14 +100,14 @@ def test_an_interrupted_run_waits_for_the_learner_to_save():
 
 def test_a_run_goes_on_without_some_of_its_actors_but_not_without_all():
   coordinator = make_coordinator(2, 100)
-  coordinator.lost("actor_0", "it raised ValueError", given_up=False)
+  coordinator.lost("actor_0", "it raised ValueError")
   assert act(coordinator, 0, 0).allowance == 50
   assert act(coordinator, 1, 0).allowance == 25
-  coordinator.lost("actor_0", "it raised ValueError", given_up=True)
+  coordinator.lost("actor_0", "it raised ValueError", final=True)
   # The other may make all the steps that are left.
   orders = act(coordinator, 1, 20)
   assert (orders.phase, orders.allowance) == (Phase.ACTING, 80)
-  coordinator.lost("actor_1", "killed by SIGKILL", given_up=True)
+  coordinator.lost("actor_1", "killed by SIGKILL", final=True)
   assert act(coordinator, 1, 20).phase is Phase.FAILED
   status = coordinator.status()
   assert "actor_1 the last: killed by SIGKILL" in status["reason"]
@@ -117,9 +117,9 @@ def test_a_run_goes_on_without_some_of_its_actors_but_not_without_all():
 @pytest.mark.parametrize("node", ["learner", "replay"])
 def test_a_run_ends_with_its_learner_or_replay(node):
   coordinator = make_coordinator()
-  coordinator.lost(node, "exit code 1", given_up=False)
+  coordinator.lost(node, "exit code 1")
   assert coordinator.status()["phase"] == "acting"
-  coordinator.lost(node, "exit code 1", given_up=True)
+  coordinator.lost(node, "exit code 1", final=True)
   assert coordinator.status()["phase"] == "failed"
   assert node in coordinator.status()["reason"]
 
@@ -127,7 +127,7 @@ def test_a_run_ends_with_its_learner_or_replay(node):
 def test_a_run_without_its_evaluator_can_finish():
   coordinator = make_coordinator(1, 10)
   act(coordinator, 0, 10)
-  coordinator.lost("evaluator", "exit code 1", given_up=True)
+  coordinator.lost("evaluator", "exit code 1", final=True)
   coordinator.done("learner")
   assert coordinator.status()["phase"] == "finished"
 
@@ -140,8 +140,9 @@ def test_services_are_found_where_they_last_announced_themselves():
   assert act(coordinator, 0, 0).addresses == {"replay": "127.0.0.1:2"}
 
 
+@pytest.mark.parametrize("told", [False, True])
 @pytest.mark.parametrize("lifetime", [10.0, 100.0])
-def test_who_fails_soon_after_each_start_is_given_up(lifetime):
+def test_who_fails_soon_after_each_start_is_given_up(lifetime, told):
   clock = Clock()
   coordinator = make_coordinator(1, clock=clock)
   for incarnation in range(8):
@@ -153,7 +154,7 @@ def test_who_fails_soon_after_each_start_is_given_up(lifetime):
   assert orders.phase is (Phase.FAILED if given_up else Phase.ACTING)
   assert orders.incarnation == 7
   if given_up:
-    assert "6 times soon after its start" in coordinator.status()["reason"]
+    assert "learner was given up: its process is gone" in coordinator.status()["reason"]
 
 
 def test_the_status_names_who_has_not_started():
