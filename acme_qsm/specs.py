@@ -52,7 +52,7 @@ def validate_environment_spec(
   if not is_array(observations):
     raise ValueError(
       f"observations must be one array, got {type(observations).__name__}; "
-      + wrap_in("ConcatenatedObservations", "ConcatObservationWrapper")
+      + wrap_in("FloatObservations", "ConcatObservationWrapper")
     )
   require_single_precision("observations", observations)
   if flat_observation:
@@ -117,7 +117,7 @@ def require_finite_bounds(name: str, spec: Any) -> None:
 
 _GIVE_BOUNDS = (
   "give finite ones by acme_qsm.environments.adapt(environment, minimum=..., "
-  "maximum=...), or [-1, 1] by acme_qsm.environments.wrappers.UnitBounds."
+  "maximum=...)."
 )
 
 

@@ -29,7 +29,7 @@ from acme_qsm import lazy
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.messages import Phase
 from acme_qsm.distributed.display import Display
-from acme_qsm.experiments import preparation
+from acme_qsm.experiments import no_learning
 from acme_qsm.experiments.counts import ACTOR_STEPS
 from acme_qsm.experiments.counts import LEARNER_STEPS
 from acme_qsm.experiments.surroundings import interruption
@@ -112,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
       "replay; and nothing is encrypted."
     )
   print(f"Launched in {arguments.directory}; logs of each process in logs/.")
-  warning = preparation.warn_of_no_learning(experiment)
+  warning = no_learning.warn_of_no_learning(experiment)
   if warning is not None:
     print(warning)
   return watch(run, arguments)

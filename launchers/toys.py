@@ -125,12 +125,10 @@ def _run(name: str, chosen: arguments.Arguments, folder: pathlib.Path) -> None:
   found = toy.run(chosen)
   numbers = {"toy": name, "arguments": vars(chosen), **found.numbers}
   text = json.dumps(make_json(numbers), indent=2, allow_nan=False) + "\n"
-  checkpointing = importlib.import_module(
-    "acme_qsm.experiments.records.checkpointing"
-  )
+  disk = importlib.import_module("acme_qsm.experiments.records.disk")
   plotting = importlib.import_module("acme_qsm.experiments.records.plotting")
   report = importlib.import_module("launchers.benchmarks.report")
-  checkpointing.write_atomically(folder / "result.json", text.encode())
+  disk.write_atomically(folder / "result.json", text.encode())
   plotting.save_figure(found.picture, folder / f"{name}.png")
   print(report.format_table(found.rows))
   print(f"Written: {folder / 'result.json'}, {folder / f'{name}.png'}")

@@ -9,6 +9,7 @@ from typing import Any
 
 import dm_env
 import numpy as np
+from dm_env import specs
 
 from acme_qsm.environments import wrappers
 from acme_qsm.environments.tasks import validate_action_repeat
@@ -76,11 +77,16 @@ def make(task: str, seed: int, *, action_repeat: int = 1) -> dm_env.Environment:
     domain, name, task_kwargs={"random": np.random.RandomState(seed)}
   )
   if domain != "lqr":
-    environment = wrappers.UnitRewards(environment)
+    # Which the tasks only document.
+    environment = wrappers.EnvironmentWrapper(
+      environment,
+      rewards=specs.BoundedArray((), np.float64, 0.0, 1.0, name="reward"),
+    )
   # Around the task itself: what else there is to do is done once per action.
   if action_repeat > 1:
     environment = wrappers.ActionRepeat(environment, action_repeat)
-  environment = wrappers.ConcatenatedObservations(environment)
-  environment = wrappers.UnitBounds(environment)
+  environment = wrappers.FloatObservations(environment)
+  if domain == "lqr":
+    environment = wrappers.BoundedActions(environment, -1.0, 1.0)
   environment = wrappers.CanonicalActions(environment)
   return wrappers.SinglePrecision(environment)

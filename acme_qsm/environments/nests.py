@@ -6,7 +6,6 @@ Needs numpy alone.
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -34,107 +33,98 @@ def convert_array(value: np.ndarray, dtype: np.dtype) -> np.ndarray:
   return converted
 
 
-def like(sequence: Any, items: Iterable[Any]) -> Any:
+def _like(sequence: Any, items: Iterable[Any]) -> Any:
   """A list, tuple or named tuple as another one is."""
   if hasattr(sequence, "_fields"):
     return type(sequence)(*items)
   return type(sequence)(items)
 
 
-Taker = Callable[[Any, int, list[np.ndarray]], Any]
-"""(observation, the episode's step, a list) -> the observation as floats.
-
-It adds the observation's arrays to the list.
-"""
-
-
-def make_taker(spec: Any, path: str = "") -> Taker:
-  """Makes what takes observations of a spec, nested or not.
+def require_numbers(spec: Any, path: str = "") -> Any:
+  """Finds out whether observations are numbers.
 
   Args:
-    spec: their spec.
+    spec: their spec, nested or not.
     path: where in all of them these are, such as "['arm'][0]".
 
   Returns:
-    What turns each of their arrays into floats, and raises InvalidValueError,
-    which names it, for one that is not what the spec says.
+    The spec, the keys of its dictionaries in order.
 
   Raises:
-    ValueError: if the spec is not of numbers.
+    ValueError: names what is not of numbers.
   """
   if isinstance(spec, Mapping):
-    return _mapping_taker(spec, path)
+    return {
+      key: require_numbers(spec[key], f"{path}[{key!r}]")
+      for key in _sorted(spec)
+    }
   if isinstance(spec, list | tuple):
-    return _sequence_taker(spec, path)
+    return _like(
+      spec,
+      [require_numbers(each, f"{path}[{i}]") for i, each in enumerate(spec)],
+    )
   if not specs_lib.is_array(spec) or np.dtype(spec.dtype).kind not in "biuf":
     raise ValueError(
       f"observations{path} must be numbers, got {specs_lib.in_a_line(spec)}: "
       "leave it out of what the environment gives."
     )
-  shape, dtype = tuple(spec.shape), float_dtype(spec.dtype)
+  return spec
 
-  def take(value: Any, step: int, arrays: list[np.ndarray]) -> np.ndarray:
+
+def take_arrays(
+  spec: Any, value: Any, step: int, path: tuple[Any, ...] = ()
+) -> list[np.ndarray]:
+  """Takes the arrays out of an observation.
+
+  Args:
+    spec: what the observation is to be, from `require_numbers`.
+    value: the observation.
+    step: the episode's.
+    path: where in all of the observation this is, as keys and indices.
+
+  Returns:
+    The arrays, in the order of the spec, which they are of the shapes of.
+
+  Raises:
+    InvalidValueError: names what is not as the spec says.
+  """
+  if isinstance(spec, Mapping):
+    if not isinstance(value, Mapping) or value.keys() != spec.keys():
+      raise _other_than(path, step, _describe(value), _describe(spec))
+    items: Iterable[Any] = spec.items()
+  elif isinstance(spec, list | tuple):
+    if not isinstance(value, list | tuple) or len(value) != len(spec):
+      raise _other_than(path, step, _describe(value), _describe(spec))
+    items = enumerate(spec)
+  else:
     try:
       array = np.asarray(value)
     except ValueError:  # Lists of lists of different lengths.
       array = np.empty((), object)
     if array.dtype.kind not in "biuf":
-      raise other_than(path, step, describe(value), "numbers")
-    if array.shape != shape:
-      raise other_than(path, step, f"of shape {array.shape}", shape)
-    array = array if array.dtype == dtype else convert_array(array, dtype)
-    arrays.append(array)
-    return array
-
-  return take
-
-
-def _mapping_taker(spec: Mapping[Any, Any], path: str) -> Taker:
-  takers = {
-    key: make_taker(spec[key], f"{path}[{key!r}]") for key in _sorted(spec)
-  }
-
-  def take(value: Any, step: int, arrays: list[np.ndarray]) -> Any:
-    if not isinstance(value, Mapping) or value.keys() != takers.keys():
-      raise other_than(path, step, describe(value), describe(takers))
-    return {
-      key: taker(value[key], step, arrays) for key, taker in takers.items()
-    }
-
-  return take
+      raise _other_than(path, step, _describe(value), "numbers")
+    if array.shape != (shape := tuple(spec.shape)):
+      raise _other_than(path, step, f"of shape {array.shape}", shape)
+    return [array]
+  arrays = []
+  for key, each in items:
+    arrays += take_arrays(each, value[key], step, (*path, key))
+  return arrays
 
 
-def _sequence_taker(spec: Sequence[Any], path: str) -> Taker:
-  takers = [make_taker(each, f"{path}[{i}]") for i, each in enumerate(spec)]
-
-  def take(value: Any, step: int, arrays: list[np.ndarray]) -> Any:
-    if not isinstance(value, list | tuple) or len(value) != len(takers):
-      raise other_than(
-        path, step, describe(value), f"a sequence of {len(takers)}"
-      )
-    return like(
-      spec,
-      [
-        taker(each, step, arrays)
-        for taker, each in zip(takers, value, strict=True)
-      ],
-    )
-
-  return take
-
-
-def other_than(
-  path: str, step: int, given: str, specified: Any
+def _other_than(
+  path: tuple[Any, ...], step: int, given: str, specified: Any
 ) -> InvalidValueError:
   """The error that says what an observation is in place of its spec's."""
+  place = "".join(f"[{key!r}]" for key in path)
   return InvalidValueError(
-    f"observation{path} is {specs_lib.in_a_line(given)} at step {step} of the "
+    f"observation{place} is {specs_lib.in_a_line(given)} at step {step} of the "
     f"episode; the spec says {specs_lib.in_a_line(specified)}."
   )
 
 
-def describe(value: Any) -> str:
-  """What is given in place of what the spec says, in a few words."""
+def _describe(value: Any) -> str:
+  """What is given, or what a spec says, in a few words."""
   if value is None:
     return "None"
   if isinstance(value, Mapping):
@@ -152,15 +142,34 @@ def _sorted(mapping: Mapping[Any, Any]) -> list[Any]:
 
 
 def leaves(spec: Any) -> list[Any]:
-  """The specs of a nest's arrays, in the order of `FloatObservations`."""
+  """The specs of a nest's arrays, in the order of `take_arrays`."""
   if isinstance(spec, Mapping):
-    spec = [spec[key] for key in _sorted(spec)]
+    spec = list(spec.values())
   if isinstance(spec, list | tuple):
     return [leaf for each in spec for leaf in leaves(each)]
   return [spec]
 
 
-def float_dtype(*dtypes: Any) -> np.dtype:
-  """The floats that hold numbers of these types."""
-  single = np.result_type(np.float32, *dtypes) == np.float32
-  return np.dtype(np.float32 if single else np.float64)
+def map_leaves(
+  function: Callable[[Any, Any], Any], spec: Any, value: Any
+) -> Any:
+  """Applies a function to what may be nested, array by array.
+
+  Args:
+    function: (spec, value) -> value; the spec is None of what it lacks.
+    spec: what the value is to be.
+    value: of whose dictionaries, lists and tuples the result has the same.
+
+  Returns:
+    The results, each in its place.
+  """
+  if isinstance(value, Mapping):
+    fields = spec if isinstance(spec, Mapping) else {}
+    return {
+      key: map_leaves(function, fields.get(key), each)
+      for key, each in value.items()
+    }
+  if isinstance(spec, list | tuple) and isinstance(value, list | tuple):
+    pairs = zip(spec, value, strict=False)
+    return _like(spec, [map_leaves(function, *each) for each in pairs])
+  return function(spec, value)

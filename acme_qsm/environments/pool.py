@@ -140,7 +140,7 @@ class Pool:
     self._pool.close()
 
   def _observations(self, steps: Any) -> np.ndarray:
-    """[n, D] float32 observations, as `ConcatenatedObservations` gives them."""
+    """[n, D] float32 observations, as `FloatObservations` gives them."""
     fields = [getattr(steps.observation, name) for name in self._names]
     return np.concatenate(
       [field.reshape(len(field), -1) for field in fields], axis=1

@@ -34,7 +34,7 @@ from acme_qsm import specs
 from acme_qsm import types
 from acme_qsm.experiments import evaluation
 from acme_qsm.experiments import parts
-from acme_qsm.experiments import preparation
+from acme_qsm.experiments import run
 from acme_qsm.replay.codec import TransitionCodec
 from acme_qsm.replay.n_step import NStepTransitions
 

@@ -43,7 +43,7 @@ def test_invalid_actions(make_spec, action, message):
     (
       {"position": None},
       {},
-      "ConcatenatedObservations",
+      "FloatObservations",
       "ConcatObservationWrapper",
     ),
     (None, {"dtype": np.float64}, "SinglePrecision", "SinglePrecisionWrapper"),

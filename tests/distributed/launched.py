@@ -40,6 +40,7 @@ sys.stdout.flush()
 os._exit(code)
 """
 
+
 class WaitedInVainError(AssertionError):
   """Says what was waited for, and how the run does."""
 

@@ -1,8 +1,7 @@
-"""The wrappers against those of Acme, bit for bit, on real tasks."""
+"""The wrappers, each by itself, and against those of Acme bit for bit."""
 
 import copy
 
-import dm_env
 import numpy as np
 import pytest
 from dm_control import suite
@@ -11,39 +10,30 @@ from dm_env import specs as array_specs
 from acme_qsm import environments
 from acme_qsm import specs
 from acme_qsm.environments import wrappers
+from tests.environments.scripted import ACTIONS
+from tests.environments.scripted import PLACE
+from tests.environments.scripted import Scripted
 
-FLOATS = array_specs.Array((), np.float64)
+COUNT = array_specs.Array((), np.int64, "count")
 
 
-class Fading(dm_env.Environment):
+class Fading(Scripted):
   """Each step's discount is 0.5, and the third ends the episode at 0.25."""
 
   def __init__(self):
-    self.num_steps = 0
-
-  def _observe(self):
-    return {"position": np.full(2, 0.1 * self.num_steps), "count": np.int64(3)}
-
-  def reset(self):
-    self.num_steps = 0
-    return dm_env.restart(self._observe())
+    super().__init__(
+      {"position": PLACE, "count": COUNT},
+      lambda step: {"position": np.full(2, 0.1 * step), "count": np.int64(3)},
+      array_specs.BoundedArray((2,), np.float64, [-1.0, 0.0], [3.0, 0.5]),
+      discount=lambda step: 0.25 if step == 3 else 0.5,
+      length=3,
+    )
 
   def step(self, action):
-    self.num_steps += 1
     # Acme's wrapper gives another precision than the spec says.
-    reward = self.num_steps * 0.1 + float(np.sum(action, dtype=np.float64))
-    if self.num_steps == 3:
-      return dm_env.truncation(reward, self._observe(), discount=0.25)
-    return dm_env.transition(reward, self._observe(), discount=0.5)
-
-  def observation_spec(self):
-    return {
-      "position": array_specs.Array((2,), np.float64, "position"),
-      "count": array_specs.Array((), np.int64, "count"),
-    }
-
-  def action_spec(self):
-    return array_specs.BoundedArray((2,), np.float64, [-1.0, 0.0], [3.0, 0.5])
+    action = np.asarray(action, np.float64)
+    timestep = super().step(action)
+    return timestep._replace(reward=0.1 * timestep.reward + action.sum())
 
 
 def load(task, seed=0):
@@ -68,7 +58,7 @@ def wrap_as_acme(environment, action_repeat):
 def wrap(environment, action_repeat):
   if action_repeat > 1:
     environment = wrappers.ActionRepeat(environment, action_repeat)
-  environment = wrappers.ConcatenatedObservations(environment)
+  environment = wrappers.FloatObservations(environment)
   environment = wrappers.CanonicalActions(environment)
   return wrappers.SinglePrecision(environment)
 
@@ -144,23 +134,6 @@ def test_specs_are_acmes():
   specs.validate_environment_spec(found)
 
 
-def test_fields_of_any_shape_become_one_vector():
-  class Table(Fading):
-    def _observe(self):
-      return {"z": np.float64(7.0), "a": np.arange(6.0).reshape(2, 3)}
-
-    def observation_spec(self):
-      return {
-        "z": FLOATS,
-        "a": array_specs.Array((2, 3), np.float64),
-      }
-
-  environment = wrappers.ConcatenatedObservations(Table())
-  observation = environment.reset().observation
-  np.testing.assert_array_equal(observation, [0, 1, 2, 3, 4, 5, 7])
-  environment.observation_spec().validate(observation)
-
-
 def test_single_precision_of_a_dictionary():
   environment = wrappers.SinglePrecision(Fading())
   for timestep in (environment.reset(), environment.step(np.zeros(2))):
@@ -170,26 +143,24 @@ def test_single_precision_of_a_dictionary():
 
 
 def test_actions_without_bounds_stay_as_they_are():
-  class Unbounded(Fading):
-    def action_spec(self):
-      return array_specs.Array((2,), np.float64)
-
-  environment = wrappers.CanonicalActions(Unbounded())
-  assert environment.action_spec() == Unbounded().action_spec()
+  spec = array_specs.Array((2,), np.float64)
+  environment = wrappers.CanonicalActions(inside := Scripted(action=spec))
+  assert environment.action_spec() is spec
   environment.reset()
-  assert environment.step([100.0, 20.0]).reward == 120.1
+  environment.step(action := np.array([100.0, 20.0]))
+  assert inside.actions[0] is action
 
 
 def test_what_a_wrapper_lacks_is_the_environments():
   environment = wrap(Fading(), 2)
   environment.reset()
   environment.step(np.zeros(2))
-  assert environment.num_steps == 2
+  assert len(environment.actions) == 2
   assert isinstance(environment.environment, wrappers.CanonicalActions)
   with pytest.raises(AttributeError, match="num_stairs"):
     _ = environment.num_stairs
   # Copies ask for attributes before there are any.
-  assert copy.deepcopy(environment).num_steps == 2
+  assert len(copy.deepcopy(environment).actions) == 2
 
 
 def test_closing_closes_the_environment_inside():
@@ -202,3 +173,177 @@ def test_closing_closes_the_environment_inside():
   inside = Closing()
   wrap(inside, 2).close()
   assert closed == [inside]
+
+
+def test_end_points_are_within_bounds_of_float64():
+  # Half of such bounds are not, rounded to float32.
+  random = np.random.default_rng(0)
+  for _ in range(200):
+    minimum = random.uniform(-2.0, 1.0, 3)
+    maximum = minimum + random.uniform(0.01, 3.0, 3)
+    inside = Scripted(
+      action=array_specs.BoundedArray((3,), np.float64, minimum, maximum)
+    )
+    environment = wrappers.CanonicalActions(inside)
+    environment.reset()
+    # It raises beyond its bounds, and for another type.
+    environment.step(-np.ones(3, np.float32))
+    environment.step(np.ones(3, np.float32))
+    np.testing.assert_allclose(inside.actions[0], minimum, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(inside.actions[1], maximum, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+  "wrap",
+  [
+    lambda inside: wrappers.CanonicalActions(inside),
+    lambda inside: wrappers.SinglePrecision(wrappers.CanonicalActions(inside)),
+    lambda inside: wrappers.SinglePrecision(
+      wrappers.ActionRepeat(wrappers.CanonicalActions(inside), 2)
+    ),
+  ],
+)
+def test_actions_are_scaled_in_their_own_precision(wrap, dtype):
+  spec = array_specs.BoundedArray((2,), np.float64, [-0.3, 0.1], [0.7, 2.3])
+  inside = Scripted(action=spec)
+  environment = wrap(inside)
+  environment.reset()
+  action = np.array([0.123456789, -0.987654321], dtype)
+  environment.step(action)
+  scaled = (action + dtype(1.0)) * dtype(0.5)
+  scaled = (scaled * (spec.maximum - spec.minimum)).astype(dtype)
+  scaled = (scaled + spec.minimum).astype(dtype)
+  np.testing.assert_array_equal(inside.actions[0], scaled)
+  assert inside.actions[0].dtype == np.float64
+
+
+@pytest.mark.parametrize(
+  ("spec", "action"),
+  [
+    (ACTIONS, np.float32([0.5, 0.1])),
+    (ACTIONS, [0.5, 0.1]),
+    (array_specs.Array((2, 1), np.float64), np.float32([[0.5], [0.1]])),
+    (array_specs.DiscreteArray(3, np.int64), np.int32(2)),
+    (array_specs.DiscreteArray(3, np.int32), np.int32(2)),
+    (
+      {"arm": ACTIONS, "gear": array_specs.DiscreteArray(3, np.int64)},
+      {"arm": np.float32([0.5, 0.1]), "gear": np.int32(2)},
+    ),
+  ],
+)
+def test_single_precision_gives_actions_as_the_spec_inside_says(spec, action):
+  inside = Scripted(action=spec)
+  environment = wrappers.SinglePrecision(inside)
+  environment.reset()
+  # It raises for another type.
+  environment.step(action)
+  assert len(inside.actions) == 1
+
+
+def bounds(minimum, maximum, dtype=np.float64):
+  return array_specs.BoundedArray((2,), dtype, minimum, maximum)
+
+
+@pytest.mark.parametrize(
+  ("spec", "message"),
+  [
+    (bounds(0.0, np.inf), "infinite.*inf.*adapt"),
+    (bounds(-np.inf, np.inf), "infinite bounds"),
+    (bounds(np.nan, 1.0), "bounds.*nan"),
+    (bounds(1.0, 1.0), "minimum < maximum"),
+    (bounds(0, 3, np.int32), "continuous.*int32"),
+    (array_specs.DiscreteArray(3), "continuous.*discrete"),
+    ({"arm": ACTIONS}, "one bounded array"),
+  ],
+)
+def test_bounds_that_cannot_be_used(spec, message):
+  with pytest.raises(ValueError, match=f"^actions must .*{message}") as raised:
+    wrappers.CanonicalActions(Scripted(action=spec))
+  assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("num_repeats", [1, 2, 3, 5])
+def test_a_step_after_the_last_begins_an_episode(num_repeats):
+  environment = wrappers.ActionRepeat(Scripted(length=3), num_repeats)
+  # As before the first.
+  for _ in range(3):
+    timestep = environment.step(np.zeros(2))
+    assert timestep.first()
+    assert timestep.reward is timestep.discount is None
+    rewards = []
+    while not timestep.last():
+      timestep = environment.step(np.zeros(2))
+      rewards.append(timestep.reward)
+    expected = {1: [1, 2, 3], 2: [1 + 2, 3]}.get(num_repeats, [1 + 2 + 3])
+    assert rewards == expected
+
+
+def test_rewards_in_a_buffer_are_summed():
+  buffer = np.zeros(1)
+
+  def pay(step):
+    buffer[:] = 10.0**step
+    return buffer
+
+  environment = wrappers.ActionRepeat(Scripted(pay=pay, length=9), 3)
+  environment.reset()
+  first, second = (environment.step(np.zeros(2)).reward for _ in range(2))
+  assert (first, second) == (1110.0, 1110000.0)
+
+
+def test_a_reward_of_none_is_left_to_whoever_takes_it():
+  environment = wrappers.ActionRepeat(
+    Scripted(pay=lambda step: None if step == 2 else 1.0), 3
+  )
+  environment.reset()
+  timestep = environment.step(np.zeros(2))
+  assert timestep.mid()
+  assert timestep.reward is None
+
+
+@pytest.mark.parametrize(
+  ("value", "dtype"),
+  [
+    (1e38, np.float32),
+    (-np.inf, np.float32),
+    (np.nan, np.float32),
+    (1e39, np.float64),
+    (-1e300, np.float64),
+    (2**31 - 1, np.int32),
+    (2**31, np.int64),
+  ],
+)
+def test_single_precision_keeps_what_it_cannot_hold(recwarn, value, dtype):
+  environment = wrappers.SinglePrecision(
+    Scripted(pay=lambda step: value, observe=lambda step: np.array([value]))
+  )
+  assert environment.reset().observation.dtype == dtype
+  timestep = environment.step(np.zeros(2))
+  assert timestep.reward.dtype == timestep.observation.dtype == dtype
+  np.testing.assert_array_equal(timestep.reward, np.dtype(dtype).type(value))
+  assert not recwarn.list
+
+
+def test_single_precision_of_lists_and_tuples():
+  spec = {"arm": [PLACE, (array_specs.Array((), np.int64),)]}
+  observation = {"arm": [np.ones(2), (np.int64(3),)]}
+  environment = wrappers.SinglePrecision(
+    Scripted(observation=spec, observe=lambda step: observation)
+  )
+  first, second = environment.reset(), environment.step(np.zeros(2))
+  found = environment.observation_spec()
+  for timestep in (first, second):
+    arm, (count,) = timestep.observation["arm"]
+    found["arm"][0].validate(arm)
+    found["arm"][1][0].validate(count)
+  assert (arm.dtype, count.dtype) == (np.float32, np.int32)
+
+
+def test_single_precision_of_an_array_that_is_given_as_a_list():
+  environment = wrappers.SinglePrecision(
+    Scripted(observe=lambda step: [0.5, 0.1])
+  )
+  observation = environment.reset().observation
+  environment.observation_spec().validate(observation)
+  assert observation.dtype == np.float32

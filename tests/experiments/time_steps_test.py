@@ -191,10 +191,9 @@ def test_what_cannot_be_stored(environment, message):
     wrappers.CanonicalActions(
       Typed(actions=specs.BoundedArray((1,), SINGLE, -2.0, 2.0))
     ),
-    wrappers.UnitBounds(
-      Typed(actions=specs.BoundedArray((1,), SINGLE, -np.inf, np.inf))
+    wrappers.BoundedActions(
+      Typed(actions=specs.Array((1,), SINGLE)), -1.0, 1.0
     ),
-    wrappers.UnitBounds(Typed(actions=specs.Array((1,), SINGLE))),
     # Other agents of Acme than those that act in the unit box.
     Typed(actions=specs.BoundedArray((1,), SINGLE, -2.0, 2.0)),
     Typed(actions=specs.DiscreteArray(3)),
@@ -323,4 +322,4 @@ def test_bare_dm_control_is_told_wrapper_by_wrapper(make_experiment):
       name = re.search(r"environments\.wrappers\.(\w+)", str(error)).group(1)
       found.append(name)
       environment = getattr(wrappers, name)(environment)
-  assert found == ["SinglePrecision", "ConcatenatedObservations"]
+  assert found == ["SinglePrecision", "FloatObservations"]

@@ -98,9 +98,7 @@ def test_a_run_goes_on_from_one_process_to_many_and_back(
     assert local.main([*small_arguments(), *arguments]) == 0
 
   run_locally(600)
-  run = launch(
-    path, *("--num_actors", "1", "--num_steps", "900")
-  )
+  run = launch(path, *("--num_actors", "1", "--num_steps", "900"))
   # One learner step per transition, from the 200th on.
   before = learner_steps(run.latest())
   assert before == 600 - 200 + 1
@@ -226,9 +224,7 @@ def test_nothing_outlives_a_launcher_that_was_killed(engine, launch, tmp_path):
     ),
   ],
 )
-def test_wrong_arguments(
-  arguments, message, small_arguments, tmp_path, capfd
-):
+def test_wrong_arguments(arguments, message, small_arguments, tmp_path, capfd):
   command = ["--workdir", str(tmp_path / "run"), *small_arguments(), *arguments]
   assert distributed.main(command) == 2
   output = capfd.readouterr()

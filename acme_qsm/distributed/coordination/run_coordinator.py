@@ -15,6 +15,7 @@ from acme_qsm.distributed.coordination.messages import Phase
 from acme_qsm.experiments.config import CheckpointingConfig
 from acme_qsm.experiments.counts import LEARNER_STEPS
 from acme_qsm.experiments.records import checkpointing
+from acme_qsm.experiments.records import disk
 from acme_qsm.experiments.records import workdir
 from acme_qsm.experiments.records.run_records import RunRecords
 from acme_qsm.experiments.records.run_state import RunState
@@ -135,7 +136,7 @@ def _wait_for_the_end(
       # Whatever a process reports: it ends no others.
       text = json.dumps(status, indent=2, default=str) + "\n"
       with contextlib.suppress(OSError):  # A full disk ends no run.
-        checkpointing.write_atomically(
+        disk.write_atomically(
           path / STATUS_FILE, text.encode(), durable=phase.over
         )
     if phase.over:

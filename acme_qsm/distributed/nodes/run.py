@@ -6,9 +6,9 @@ import pathlib
 from typing import Any
 
 from acme_qsm.experiments.config import ExperimentConfig
-from acme_qsm.experiments.evaluation import EvaluationSchedule
 from acme_qsm.experiments.parts import AgentParts
 from acme_qsm.experiments.records.run_records import RunRecords
+from acme_qsm.experiments.run import EvaluationSchedule
 from acme_qsm.experiments.seeds import Seeds
 
 POLL_SECONDS = 0.2

@@ -1,6 +1,5 @@
 """Atomic checkpoints: plain arrays and JSON, so that loading runs no code."""
 
-import contextlib
 import hashlib
 import io
 import json
@@ -11,12 +10,14 @@ import shutil
 import zipfile
 from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from acme_qsm.deferred import jax
+from acme_qsm.experiments.records import disk
 from acme_qsm.experiments.records import formats
 from acme_qsm.experiments.records import leaves
 
@@ -25,23 +26,17 @@ _TEMPORARY_PREFIX = ".tmp_"
 # A step that is saved again gets the next revision: a folder cannot be replaced
 # atomically, and there must be a whole checkpoint at every moment.
 _NAME = re.compile(r"step_(\d{12,})(?:-(\d+))?")
+# What the file system says of what is not there. Whatever else it says, such as
+# that a disk or a server does not answer, may be over when it is asked again.
+_MISSING = (FileNotFoundError, NotADirectoryError)
 
 
 class CheckpointError(Exception):
   """A checkpoint cannot be used."""
 
 
-class FormatError(CheckpointError):
-  """A checkpoint is whole, but of a format that this release does not read."""
-
-
 class UnreadableError(CheckpointError):
-  """A checkpoint could not be read now, and so may be whole or broken."""
-
-
-# What the file system says of what is not there. Whatever else it says, such as
-# that a disk or a server does not answer, may be over when it is asked again.
-_MISSING = (FileNotFoundError, NotADirectoryError)
+  """A checkpoint cannot be read now, or by this release, but may be whole."""
 
 
 class Checkpoint:
@@ -60,26 +55,22 @@ class Checkpoint:
       path: a folder that `Checkpointer.save` wrote.
 
     Raises:
-      FormatError: if it is of a format that this release does not read.
-      UnreadableError: if the file system gives another reason than that a file
-        is missing.
+      UnreadableError: if it is of a format that this release does not read, or
+        the file system gives another reason than that a file is missing.
       CheckpointError: says what is missing or damaged.
     """
     try:
       content = json.loads((path / _METADATA).read_bytes())
       refusal = formats.refusal(str(path), content)
       if refusal is not None:
-        raise FormatError(refusal)
+        raise UnreadableError(refusal)
       self.path = path
       self.step: int = content["step"]
       self.metadata: dict[str, Any] = content["metadata"]
       if _parse_name(path)[0] != self.step:
         raise CheckpointError(f"{path} says that it is of step {self.step}.")
       for name, expected in content["manifest"].items():
-        try:
-          found = _describe_file(path / name)
-        except _MISSING as error:
-          raise CheckpointError(f"{path / name} is missing.") from error
+        found = _describe_file(path / name)
         if found != expected:
           raise CheckpointError(
             f"{path / name} is damaged: {found} instead of {expected}."
@@ -88,7 +79,8 @@ class Checkpoint:
       *_MISSING,
       *(ValueError, KeyError, TypeError, AttributeError),
     ) as error:
-      raise CheckpointError(f"{path} is incomplete: {error!r}.") from error
+      reason = f"{type(error).__name__}: {error}"
+      raise CheckpointError(f"{path} is incomplete: {reason}.") from error
     except OSError as error:
       raise UnreadableError(
         f"{path} cannot be read, and stays as it is: {error}."
@@ -107,34 +99,29 @@ class Checkpoint:
       A tree like template with the saved values.
 
     Raises:
+      UnreadableError: if its file cannot be read now.
       CheckpointError: if the item is not in the checkpoint, or a leaf of it
         differs from the template's.
     """
     path = self.path / f"{item}.npz"
-    paths_and_leaves, structure = jax.tree_util.tree_flatten_with_path(template)
-    wanted = {
-      jax.tree_util.keystr(key_path): leaf
-      for key_path, leaf in paths_and_leaves
-    }
-    restored = []
+    wanted, structure = jax.tree_util.tree_flatten_with_path(template)
+    name, what, restored = "", str(path), []
     try:
       with np.load(path, allow_pickle=False) as found:
-        for name, leaf in wanted.items():
-          if name not in found:
-            raise CheckpointError(f"{path} holds no leaf {name!r}.")
-          try:
-            restored.append(leaves.restore(found[name], leaf))
-          except ValueError as error:
-            raise CheckpointError(
-              f"Leaf {name!r} of {path}: {error}"
-            ) from error
-        others = found.keys() - wanted.keys()
+        others = set(found)
+        for key_path, leaf in wanted:
+          name = jax.tree_util.keystr(key_path)
+          what = f"Leaf {name!r} of {path}"
+          restored.append(leaves.restore(found[name], leaf))
+          others.remove(name)
     except _MISSING as error:
       raise CheckpointError(f"{self.path} holds no item {item!r}.") from error
     except OSError as error:
-      raise UnreadableError(f"{path} cannot be read: {error}.") from error
+      raise UnreadableError(f"{what} cannot be read: {error}.") from error
+    except KeyError as error:
+      raise CheckpointError(f"{path} holds no leaf {name!r}.") from error
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-      raise CheckpointError(f"{path} cannot be read: {error}") from error
+      raise CheckpointError(f"{what}: {error}") from error
     if others:
       raise CheckpointError(
         f"{path} holds a leaf that the template lacks: {min(others)!r}."
@@ -205,11 +192,9 @@ class Checkpointer:
     arrays = {
       name: leaves.to_arrays(name, tree) for name, tree in items.items()
     }
-    content: dict[str, Any] = {
+    content = {
       **formats.header(),
-      "step": int(step),
-      "metadata": dict(metadata),
-      "manifest": {},
+      **{"step": int(step), "metadata": dict(metadata), "manifest": {}},
     }
     json.dumps(content, allow_nan=False)  # Fails here rather than halfway.
 
@@ -217,18 +202,9 @@ class Checkpointer:
     # What a killed process left may be what fills the disk.
     self._remove_temporaries()
     found = self._find()
-    revisions = [
-      revision
-      for other_step, revision in map(_parse_name, found)
-      if other_step == step
-    ]
-    name = f"step_{step:012d}"
-    if revisions:
-      name += f"-{max(revisions) + 1}"
-    path = self._directory / name
-    temporary = self._directory / f"{_TEMPORARY_PREFIX}{name}"
-    whole = [other for other in found if other not in self._broken]
-    previous = whole[-1] if whole else None
+    previous = next((p for p in found[::-1] if p not in self._broken), None)
+    path = self._directory / _free_name(step, found)
+    temporary = path.with_name(f"{_TEMPORARY_PREFIX}{path.name}")
     try:
       temporary.mkdir()
       for item, item_arrays in arrays.items():
@@ -238,23 +214,15 @@ class Checkpointer:
         (temporary / f"{item}.npz").write_bytes(buffer.getbuffer())
       if write_extra is not None:
         write_extra(temporary, previous)
-      known = _describe_links(temporary, previous) if previous else {}
-      for file in sorted(temporary.rglob("*")):
-        if file.is_file():
-          relative = file.relative_to(temporary).as_posix()
-          content["manifest"][relative] = known.get(relative) or _describe_file(
-            file
-          )
-      with (temporary / _METADATA).open("x") as file:
-        json.dump(content, file, indent=2, allow_nan=False)
-      for file in temporary.rglob("*"):
-        _sync(file)
-      _sync(temporary)
+      content["manifest"] = _describe_files(temporary, previous)
+      (temporary / _METADATA).write_text(json.dumps(content, indent=2))
+      for each in (*temporary.rglob("*"), temporary):
+        disk.sync(each)
       temporary.rename(path)
     except BaseException:
       shutil.rmtree(temporary, ignore_errors=True)
       raise
-    _sync(self._directory)
+    disk.sync(self._directory)
     self._prune(path)
     return path
 
@@ -267,9 +235,10 @@ class Checkpointer:
       The checkpoint, or None if the directory holds none at all.
 
     Raises:
-      CheckpointError: if there are checkpoints but all of them are broken, or
-        one is of a format that this release does not read, or cannot be read
-        for another reason than what is in it.
+      UnreadableError: if the directory or a checkpoint cannot be read now, or
+        one is of a format that this release does not read. It may be whole: a
+        run that went on from an older one would delete it.
+      CheckpointError: if there are checkpoints but all of them are broken.
     """
     problems = []
     try:
@@ -281,8 +250,7 @@ class Checkpointer:
     for path in reversed(found):
       try:
         return Checkpoint(path)
-      except (FormatError, UnreadableError):
-        # It may be whole: who went on from an older one would delete it.
+      except UnreadableError:
         raise
       except CheckpointError as error:
         logging.warning("Skipping the broken checkpoint %s: %s", path, error)
@@ -305,19 +273,17 @@ class Checkpointer:
 
   def _prune(self, newest: Path) -> None:
     """Removes what is not among the last max_to_keep steps up to newest."""
-    newest_key = _parse_name(newest)
-    # By step: the revision saved last stands for it.
-    kept = {
-      _parse_name(path)[0]: path
-      for path in self._find()
-      if _parse_name(path) <= newest_key and path not in self._broken
-    }
-    keep = list(kept.values())[-self._max_to_keep :]
     try:
-      for path in self._find():
-        if path not in keep:
-          # Hidden first: removal takes time, and a half would look broken.
-          path.rename(path.with_name(f"{_TEMPORARY_PREFIX}old_{path.name}"))
+      found = self._find()
+      # By step: the revision saved last stands for it.
+      kept = {
+        _parse_name(path)[0]: path
+        for path in found[: found.index(newest) + 1]
+        if path not in self._broken
+      }
+      for path in set(found) - set([*kept.values()][-self._max_to_keep :]):
+        # Hidden first: removal takes time, and a half would look broken.
+        path.rename(path.with_name(f"{_TEMPORARY_PREFIX}old_{path.name}"))
       self._remove_temporaries()
     except OSError as error:
       # The new checkpoint is safe, which is what the caller wants to know.
@@ -328,38 +294,21 @@ class Checkpointer:
       shutil.rmtree(path)
 
 
-def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
-  """Writes a file so that its name holds either the old or the new content.
-
-  Args:
-    path: the file, in a folder that exists.
-    data: its new content.
-    durable: whether to wait until it is on the disk; else that holds unless the
-      machine goes down.
-
-  Raises:
-    OSError: if writing fails; the old content stays.
-  """
-  temporary = path.with_name(f".{path.name}.tmp")
-  try:
-    with temporary.open("wb") as file:
-      file.write(data)
-      file.flush()
-      if durable:
-        os.fsync(file.fileno())
-    temporary.replace(path)
-  except BaseException:
-    with contextlib.suppress(OSError):
-      temporary.unlink(missing_ok=True)
-    raise
-
-
 def _parse_name(path: Path) -> tuple[int, int]:
   """Returns the step and the revision in a checkpoint's name."""
   match = _NAME.fullmatch(path.name)
   if match is None:
     raise ValueError(f"{path.name!r} is not the name of a checkpoint")
   return int(match[1]), int(match[2] or 0)
+
+
+def _free_name(step: int, found: Sequence[Path]) -> str:
+  """A checkpoint's name that none of those found has."""
+  revisions = [
+    revision for other, revision in map(_parse_name, found) if other == step
+  ]
+  suffix = f"-{max(revisions) + 1}" if revisions else ""
+  return f"step_{step:012d}{suffix}"
 
 
 def _describe_file(path: Path) -> dict[str, Any]:
@@ -373,27 +322,28 @@ def _describe_file(path: Path) -> dict[str, Any]:
   return {"size": size, "sha256": digest.hexdigest()}
 
 
-def _describe_links(folder: Path, previous: Path) -> dict[str, Any]:
-  """Returns the entries of files that are links to those of a checkpoint.
+def _describe_files(folder: Path, previous: Path | None) -> dict[str, Any]:
+  """Returns the manifest of a folder.
+
+  Files that are links to those of the previous checkpoint have the entries that
+  they have there: a file that has gone bad since is not taken for good.
 
   Raises OSError where it cannot be told whether that one is whole.
   """
-  try:
-    content = json.loads((previous / _METADATA).read_bytes())
-    return {
-      name: entry
-      for name, entry in content["manifest"].items()
-      if (folder / name).is_file() and (previous / name).samefile(folder / name)
-    }
-  except (*_MISSING, ValueError, KeyError, TypeError, AttributeError):
-    # It is broken; what is linked all the same is read.
-    return {}
-
-
-def _sync(path: Path) -> None:
-  """Waits until a file's or a folder's content is on disk."""
-  descriptor = os.open(path, os.O_RDONLY)
-  try:
-    os.fsync(descriptor)
-  finally:
-    os.close(descriptor)
+  known: dict[str, Any] = {}
+  if previous is not None:
+    try:
+      manifest = json.loads((previous / _METADATA).read_bytes())["manifest"]
+      known = {
+        name: entry
+        for name, entry in manifest.items()
+        if (folder / name).is_file()
+        and (previous / name).samefile(folder / name)
+      }
+    except (*_MISSING, ValueError, KeyError, TypeError, AttributeError):
+      pass  # It is broken; what is linked all the same is read.
+  files = sorted(path for path in folder.rglob("*") if path.is_file())
+  names = [path.relative_to(folder).as_posix() for path in files]
+  return {
+    name: known.get(name) or _describe_file(folder / name) for name in names
+  }

@@ -1,6 +1,9 @@
-"""Files of a run that cannot be written, without which it goes on."""
+"""Writing files: whole or not at all, and a run goes on where it fails."""
 
+import contextlib
 import logging
+import os
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +28,7 @@ class Disk:
     Args:
       say: is told what happens, in lines; None for a warning in Python's log.
     """
-    self.say = say or _warn
+    self.say = say or (lambda line: logging.warning("%s", line))
     self.error: OSError | None = None
     self._failing: set[str] = set()
 
@@ -57,6 +60,41 @@ class Disk:
         self.say("Logs and checkpoints can be written again.")
     return True
 
+  def forget(self, what: str) -> None:
+    """Waits no longer for a file that is not to be written any more."""
+    self._failing.discard(what)
 
-def _warn(message: str) -> None:
-  logging.warning("%s", message)
+
+def write_atomically(
+  path: pathlib.Path, data: bytes, *, durable: bool = True
+) -> None:
+  """Writes a file so that its name holds either the old or the new content.
+
+  Args:
+    path: the file, in a folder that exists.
+    data: its new content.
+    durable: whether to wait until it is on the disk; else that holds unless the
+      machine goes down.
+
+  Raises:
+    OSError: if writing fails; the old content stays.
+  """
+  temporary = path.with_name(f".{path.name}.tmp")
+  try:
+    temporary.write_bytes(data)
+    if durable:
+      sync(temporary)
+    temporary.replace(path)
+  except BaseException:
+    with contextlib.suppress(OSError):
+      temporary.unlink(missing_ok=True)
+    raise
+
+
+def sync(path: pathlib.Path) -> None:
+  """Waits until a file's or a folder's content is on the disk."""
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)

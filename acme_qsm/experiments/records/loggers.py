@@ -18,8 +18,8 @@ from tensorboard.compat.proto import event_pb2
 from tensorboard.compat.proto import summary_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from acme_qsm.experiments.records.checkpointing import write_atomically
 from acme_qsm.experiments.records.disk import Disk
+from acme_qsm.experiments.records.disk import write_atomically
 
 # Their generated classes are invisible to type checkers.
 _events: Any = event_pb2
@@ -117,6 +117,7 @@ class LossyLogger:
 
   def close(self) -> None:
     """Closes the logger that writes, if there is one yet."""
+    self._disk.forget(self._what)
     if self._logger is not None:
       with contextlib.suppress(OSError):
         self._logger.close()

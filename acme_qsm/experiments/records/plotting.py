@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from acme_qsm.experiments import counts
-from acme_qsm.experiments.records.checkpointing import write_atomically
+from acme_qsm.experiments.records.disk import write_atomically
 from acme_qsm.experiments.records.loggers import read_csv
 from acme_qsm.experiments.surroundings import homes
 

@@ -16,7 +16,7 @@ from acme_qsm.experiments import seeds
 from acme_qsm.experiments.config import CheckpointingConfig
 from acme_qsm.experiments.config import ExperimentConfig
 from acme_qsm.experiments.records import formats
-from acme_qsm.experiments.records.checkpointing import write_atomically
+from acme_qsm.experiments.records.disk import write_atomically
 
 CONFIG_FILE = "config.json"
 _ID_FILE = "run_id"

@@ -209,5 +209,5 @@ def test_the_least_tolerance_is_reverbs(make_spec, samples_per_insert, least):
 @pytest.mark.parametrize("config", [AcmeSACConfig(), AcmeTD3Config()])
 def test_what_they_cannot_act_in(make_spec, config):
   spec = make_spec(observations={"position": specs.Array((2,), np.float32)})
-  with pytest.raises(ValueError, match="ConcatenatedObservations"):
+  with pytest.raises(ValueError, match="FloatObservations"):
     acme_agents.make_networks(spec, config)

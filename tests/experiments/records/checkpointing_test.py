@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from dm_env import specs
 import acme_qsm
 from acme_qsm import types
 from acme_qsm.experiments.records import checkpointing
+from acme_qsm.experiments.records import disk
 from tests.small_disk import small_disk
 
 
@@ -308,7 +310,7 @@ def _remove_extra(path):
     (_remove_metadata, "is incomplete"),
     (_halve_metadata, "is incomplete"),
     (_replace_metadata, "is incomplete"),
-    (_remove_extra, "chunks is missing"),
+    (_remove_extra, "No such file or directory: .*chunks"),
   ],
 )
 def test_a_broken_checkpoint_is_skipped(tmp_path, caplog, damage, reason):
@@ -328,7 +330,7 @@ def test_a_broken_checkpoint_is_skipped(tmp_path, caplog, damage, reason):
   assert checkpoint.step == 1
   np.testing.assert_array_equal(_load(checkpoint), np.full(9, 1))
   assert str(paths[1]) in caplog.text
-  assert reason in caplog.text
+  assert re.search(reason, caplog.text)
 
   damage(paths[0])
   with pytest.raises(checkpointing.CheckpointError, match=reason):
@@ -545,19 +547,19 @@ def test_a_failed_save_leaves_all_as_it_was(
 
 
 def test_a_full_disk_leaves_all_as_it_was(tmp_path):
-  with small_disk(tmp_path / "disk", "256k") as disk:
-    checkpointer = checkpointing.Checkpointer(disk)
+  with small_disk(tmp_path / "disk", "256k") as folder:
+    checkpointer = checkpointing.Checkpointer(folder)
     _save(checkpointer, 1)
     with pytest.raises(OSError, match="No space left"):
       checkpointer.save(2, {"item": np.zeros(100_000)}, {})
-    assert _names(disk) == ["step_000000000001"]
-    np.testing.assert_array_equal(_load(_latest(disk)), np.full(9, 1))
-    path = disk / "file"
+    assert _names(folder) == ["step_000000000001"]
+    np.testing.assert_array_equal(_load(_latest(folder)), np.full(9, 1))
+    path = folder / "file"
     path.write_text("old")
     with pytest.raises(OSError, match="No space left"):
-      checkpointing.write_atomically(path, bytes(1_000_000))
+      disk.write_atomically(path, bytes(1_000_000))
     assert path.read_text() == "old"
-    assert _names(disk) == ["file", "step_000000000001"]
+    assert _names(folder) == ["file", "step_000000000001"]
 
 
 # Forks a process per line it reads (importing again would take its time), which

@@ -231,7 +231,6 @@ def test_rows_that_cannot_be_written_are_dropped():
   logger = loggers.LossyLogger("a.csv", disk.make_logger, Disk(said.append))
   for step in range(3):
     logger.write({"steps": step})
-  logger.close()
   assert said == [
     "Warning: a.csv cannot be written: No space left on device. The run goes "
     "on without logs and checkpoints; the last checkpoint stays."
@@ -265,6 +264,12 @@ def test_what_is_said_of_several_files(caplog):
     "Logs and checkpoints can",
   ]
   assert str(disk.error) == "No space left on device"
+  # Nor is a log waited for that is closed.
+  loggers.LossyLogger("c", fail, disk).write({})
+  disk.attempt("b", fail)
+  loggers.LossyLogger("c", fail, disk).close()
+  assert disk.attempt("b", list)
+  assert len(caplog.records) == 4
 
 
 def test_a_wrong_row_is_still_an_error(tmp_path):
