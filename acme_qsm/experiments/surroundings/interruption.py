@@ -97,8 +97,8 @@ def leave_to_launcher() -> None:
   """Ignores, in a process of a run, what is for the run's launcher."""
   for number in LAUNCHERS:
     signal.signal(number, signal.SIG_IGN)
-  # What a launcher blocks while it starts processes is blocked in them, too, and
-  # in all that they start.
+  # What a launcher blocks while it starts processes is blocked in them, and in
+  # all that they start.
   signal.pthread_sigmask(signal.SIG_UNBLOCK, LAUNCHERS)
 
 
