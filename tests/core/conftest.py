@@ -30,12 +30,8 @@ class EnvironmentSpec:
   actions: Any
 
 
-@pytest.fixture(autouse=True, scope="package")
-def _compile_quickly():
-  """Almost all the time of these tests is the compiler's: halve it."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
+# Almost all the time of these tests is the compiler's: this halves it.
+jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from launchers import compare
 
 
 def _write_run(path, returns):
-  logger = loggers.make_logger_factory(path, tensorboard=False)("evaluator")
+  logger = loggers.make_logger_factory(path)("evaluator")
   for i, value in enumerate(returns):
     logger.write({"actor_steps": 5000 * (i + 1), "episode_return": value})
 

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from acme_qsm.experiments.config import CheckpointingConfig
 from acme_qsm.experiments.counts import ACTOR_STEPS
 from acme_qsm.experiments.records import loggers
@@ -98,11 +96,10 @@ class RunRecords:
 
   def last_evaluation(self) -> int:
     """The environment step of the last evaluation, -1 if there was none."""
-    path = self.path / "logs" / "evaluator.csv" if self.path else None
-    if path is None or not path.exists():
+    if self.path is None:
       return -1
-    steps = loggers.read_csv(path).get(ACTOR_STEPS, np.zeros(0))
-    return int(steps[-1]) if len(steps) else -1
+    table = loggers.read_csv(self.path / "logs" / "evaluator.csv")
+    return int([-1, *table.get(ACTOR_STEPS, ())][-1])
 
   def draw_curve(self, title: str) -> None:
     """Draws the learning curve, if there is room."""

@@ -106,12 +106,11 @@ def test_a_new_process_appends_and_drops_half_a_row(tmp_path):
 
 
 def test_instances_and_labels(tmp_path):
-  factory = loggers.make_logger_factory(tmp_path, tensorboard=False)
+  factory = loggers.make_logger_factory(tmp_path)
   for instance in range(2):
     factory("actor", instance=instance).write({"actor_steps": instance})
   names = sorted(path.name for path in (tmp_path / "logs").iterdir())
   assert names == ["actor.csv", "actor_1.csv"]
-  assert not (tmp_path / "tensorboard").exists()
   with pytest.raises(ValueError, match="label"):
     factory("../actor")
 
