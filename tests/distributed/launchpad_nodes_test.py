@@ -103,7 +103,7 @@ def test_an_error_of_the_coordinator_leaves_no_process_unwatched(tmp_path):
   with serving(coordinator) as address:
     run_processes(IN_PROCESSES, ["actor_0"], tmp_path, address)
   # By who watches, and by the process each time.
-  assert coordinator.num_asked > 2
+  assert coordinator.num_asked >= 2
   events = Coordinator.status(coordinator)["events"]
   assert events == [
     "actor_0 died: exit code 1. It is started again.",

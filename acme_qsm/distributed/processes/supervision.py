@@ -60,11 +60,11 @@ class GiveUpError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Death:
-  """How a process ended that was to go on.
+  """How a process ended.
 
   Attributes:
-    code: its exit code, negative for a signal's number; None if it was killed
-      because it gave no sign of life, or never started.
+    code: its exit code, negative for a signal's number; None if it gave no sign
+      of life, and is to be killed, or never started.
     silent_seconds: how long it had given none.
     start_error: why it could not be started; None if it was.
   """
@@ -141,10 +141,11 @@ def supervise(
         running[name] = _Running(start, name, start_seconds)
       for name, process in list(running.items()):
         death = process.find_death(hang_seconds)
-        if death is None and process.is_alive():
+        if death is None:
           continue
         running.pop(name).end()
-        if death and over_since is None and not on_death(name, death):
+        wanted = over_since is None and death.code != ExitCode.DONE
+        if wanted and not on_death(name, death):
           due[name] = time.monotonic() + pause_seconds
       waited_for = [one for each in running.values() for one in each.waited_for]
       connection.wait(waited_for, _POLL_SECONDS)
@@ -178,17 +179,13 @@ class _Running:
     except OSError as error:  # The machine may have room for it soon.
       self._start_error = error
 
-  def is_alive(self) -> bool:
-    """Whether it has been started and has not ended."""
-    return self._process is not None and self._process.exitcode is None
-
   def find_death(self, hang_seconds: float) -> Death | None:
-    """What it has died of; None if it is alive and well, or has succeeded."""
+    """What it has died of; None if it is alive and well."""
     if self._process is None:
       return Death(None, start_error=self._start_error)
-    if self._process.exitcode is not None:
-      code = self._process.exitcode
-      return Death(code) if code else None
+    code = self._process.exitcode
+    if code is not None:
+      return Death(code)
     try:
       while self._beats in self.waited_for and self._beats.poll():
         self._beats.recv_bytes()
