@@ -98,13 +98,13 @@ def main(argv: list[str] | None = None) -> int:
       host=arguments.host,
     )
   except (ValueError, ModuleNotFoundError) as error:
-    return command_line.fail(error)
+    return installation.fail(error, argv)
   flags.FLAGS([sys.argv[0], *launchpad_flags], known_only=False)
   try:
     with interruption.deferred():
       run = start(plan, arguments)
   except ValueError as error:
-    return command_line.fail(error)
+    return installation.fail(error, argv)
   if not addresses.parse_address(run.host).is_loopback:
     print(
       f"Servers listen on {run.host} and its like. Reverb has no "
