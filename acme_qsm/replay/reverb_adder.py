@@ -12,7 +12,7 @@ from acme_qsm.replay.codec import TransitionCodec
 from acme_qsm.replay.reverb_tables import TABLE
 
 
-class NStepTransitionAdder(TransitionAdder):
+class ReverbAdder(TransitionAdder):
   """Writes the n-step transitions of episodes, as Acme's adder does.
 
   An item of replay holds one or more of them, one behind the other.
@@ -41,7 +41,7 @@ class NStepTransitionAdder(TransitionAdder):
       table: the name of the table to write to.
       max_in_flight_items: items sent but not yet confirmed, at most.
     """
-    super().__init__(codec, n_step=n_step, discount=discount)
+    super().__init__(self._write, codec, n_step=n_step, discount=discount)
     self._client = client
     self._transitions_per_item = transitions_per_item
     self._table = table

@@ -15,6 +15,7 @@ import reverb
 import tensorflow as tf
 
 from acme_qsm.replay import reverb_server
+from acme_qsm.replay import reverb_tables
 from tests.small_disk import small_disk
 
 pytestmark = pytest.mark.acme
@@ -203,5 +204,5 @@ def test_the_memory_that_a_full_table_takes(size, num_columns, num_items):
       grown = server.memory_info().rss - empty
     finally:
       process.communicate()
-  estimate = reverb_server.max_bytes(make_table(*sizes))
+  estimate = reverb_tables.max_bytes(make_table(*sizes))
   assert estimate == pytest.approx(grown, rel=0.15), grown / num_items

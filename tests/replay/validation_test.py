@@ -6,11 +6,10 @@ import pytest
 
 from acme_qsm import types
 from acme_qsm.replay import validation
-from acme_qsm.replay.adder import EmbeddedAdder
+from acme_qsm.replay.adder import TransitionAdder
 from acme_qsm.replay.codec import TransitionCodec
 from acme_qsm.replay.embedded import EmbeddedReplay
 from acme_qsm.replay.pacing import Pace
-from tests.replay.contents import rows_of
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -31,7 +30,7 @@ def replay(codec):
 
 @pytest.fixture
 def adder(codec, replay):
-  return EmbeddedAdder(replay, codec, n_step=3, discount=0.5)
+  return TransitionAdder(replay.insert, codec, n_step=3, discount=0.5)
 
 
 def step(reward=1.0, discount=1.0, observation=(1.0, 2.0), last=False):
@@ -60,7 +59,7 @@ def test_a_buffer_that_is_written_again(codec, replay, adder):
     (2, 4, 30, 300 + 200, 0.5),
     (3, 4, 40, 400, 1.0),
   ]
-  found = codec.unpack(rows_of(replay))
+  found = codec.unpack(replay.rows())
   np.testing.assert_array_equal(
     found.observation, [[row[0]] * 2 for row in expected]
   )
@@ -90,7 +89,7 @@ def test_a_buffer_that_is_written_again(codec, replay, adder):
 def test_numbers_and_arrays_of_one_are_rewards(codec, replay, adder, reward):
   adder.add_first(dm_env.restart([0.0, 0.0]))
   adder.add([0.0], step(reward, np.array([0.5])))
-  found = codec.unpack(rows_of(replay))
+  found = codec.unpack(replay.rows())
   assert (found.reward[0], found.discount[0]) == (2.0, 0.5)
 
 
@@ -183,7 +182,7 @@ def test_rewards_whose_sum_is_too_large(replay, adder):
   ):
     adder.add([0.0], step(FLOAT32_MAX))
   assert replay.size() == 1
-  assert np.isfinite(rows_of(replay)).all()
+  assert np.isfinite(replay.rows()).all()
 
 
 def test_of_many_components_some_are_shown():
