@@ -267,10 +267,7 @@ def _fill(client: reverb.Client, table: reverb.Table, rows: np.ndarray) -> None:
   items = rows[len(rows) - num_items * per_item :].reshape(num_items, -1)
   with client.trajectory_writer(num_keep_alive_refs=1) as writer:
     for item in items:
-      writer.append(item)
-      history: Any = writer.history
-      writer.create_item(table.name, priority=1.0, trajectory=history[-1])
-      writer.flush(_ITEMS_IN_FLIGHT)
+      reverb_tables.write_item(writer, table.name, item, _ITEMS_IN_FLIGHT)
     writer.flush()
 
 

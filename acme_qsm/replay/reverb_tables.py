@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 
@@ -116,6 +117,26 @@ def max_bytes(table: reverb.Table) -> int:
   ]
   item = _ITEM_BYTES + sum(_CHUNK_BYTES + column for column in columns)
   return table.info.max_size * item
+
+
+def write_item(
+  writer: reverb.TrajectoryWriter,
+  table: str,
+  item: np.ndarray,
+  num_in_flight: int,
+) -> None:
+  """Writes an item of one column.
+
+  Args:
+    writer: the writer.
+    table: the name of the table.
+    item: the item.
+    num_in_flight: items sent but not yet confirmed, at most, when it returns.
+  """
+  writer.append(item)
+  history: Any = writer.history
+  writer.create_item(table, priority=1.0, trajectory=history[-1])
+  writer.flush(num_in_flight)
 
 
 def make_dataset_iterator(

@@ -74,18 +74,10 @@ def take_array(
 
 
 def take_number(name: str, value: Any, step: int) -> float:
-  """Takes a number, such as a reward.
-
-  Args:
-    name: what it is called.
-    value: what was given: a number of any type, or an array of one.
-    step: the step of the episode that it was given at.
-
-  Returns:
-    The number.
+  """Takes a number, such as a reward: see `take_array`.
 
   Raises:
-    InvalidValueError: if it is something else, such as None.
+    InvalidValueError: if it is neither a number nor an array of one.
     NonFiniteError: if it is a NaN, an infinity or beyond float32.
   """
   given = _as_numbers(name, value, step)
@@ -128,8 +120,8 @@ def take_extras(
     Arrays of their own, of the spec's dtypes; {} for none.
 
   Raises:
-    InvalidValueError: if one is missing or not in the spec, or is not what the
-      spec says: see `take_array`.
+    InvalidValueError: if one is missing or not in the spec, or (see
+      `take_array`) has another shape or dtype than the spec says.
   """
   given = require_extras(extras, extras_spec, step)
   return {
@@ -178,13 +170,7 @@ def require_extras(
 
 
 def require_representable(name: str, number: float, step: int) -> None:
-  """Raises NonFiniteError unless a number is finite, in float32 as well.
-
-  Args:
-    name: what it is called.
-    number: the number.
-    step: the step of the episode that it was given at.
-  """
+  """Raises NonFiniteError unless a number is finite, in float32 as well."""
   if not -_LARGEST <= number <= _LARGEST:
     raise NonFiniteError(
       _describe(name, step, bool(np.isfinite(number)), f"{number:g}")
