@@ -1,10 +1,7 @@
-"""How fast the learner's step is, against what the machine can do."""
+"""What benchmarks measure: sizes, a configuration and its learner step."""
 
-import dataclasses
 import functools
-import itertools
 from collections.abc import Callable
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -12,24 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 
 import acme_qsm
-from acme_qsm.core import ActorCriticConfig
-from launchers.benchmarks import timing
+from acme_qsm.core import Policy
 
 OBSERVATION_SIZE, ACTION_SIZE = 17, 6
-AXES = {
-  "num_denoising_steps": (5, 10, 20),
-  "batch_size": (256, 1024, 4096),
-  "width": (256, 512),
-  "num_fused": (1, 8, 64),
-  "num_seeds": (1, 4, 16),
-}
-"""What is varied, each from its first value."""
-
-_CHAIN_LENGTH = 24
+SPEC = acme_qsm.EnvironmentSpec(
+  observations=acme_qsm.ArraySpec((OBSERVATION_SIZE,)),
+  actions=acme_qsm.ArraySpec((ACTION_SIZE,), minimum=-1.0, maximum=1.0),
+)
 
 
 def make_config(
-  *, num_denoising_steps: int = 5, batch_size: int = 256, width: int = 256
+  *,
+  num_denoising_steps: int = 5,
+  batch_size: int = 256,
+  width: int = 256,
+  **fields: Any,
 ) -> acme_qsm.QSMConfig:
   """The default configuration, with networks of the given size."""
   return acme_qsm.QSMConfig(
@@ -38,20 +32,8 @@ def make_config(
     samples_per_insert=float(batch_size),
     policy_hidden_sizes=(width, width),
     critic_hidden_sizes=(width, width),
+    **fields,
   )
-
-
-def make_spec() -> acme_qsm.EnvironmentSpec:
-  """Observations and actions of the sizes above."""
-  return acme_qsm.EnvironmentSpec(
-    observations=acme_qsm.ArraySpec((OBSERVATION_SIZE,)),
-    actions=acme_qsm.ArraySpec((ACTION_SIZE,), minimum=-1.0, maximum=1.0),
-  )
-
-
-def make_networks(config: ActorCriticConfig) -> acme_qsm.DiffusionNetworks:
-  """Networks for them."""
-  return acme_qsm.make_networks(make_spec(), config)
 
 
 def make_transitions(*leading: int) -> acme_qsm.Transition:
@@ -70,35 +52,18 @@ def make_transitions(*leading: int) -> acme_qsm.Transition:
   )
 
 
-def make_limit(batch_size: int, width: int) -> tuple[Callable[[], Any], float]:
-  """A chain of the update's main products, each waiting for the one before.
-
-  Returns:
-    A function that computes it, and its floating-point operations.
-  """
-  random = np.random.default_rng(0)
-  scale = 1.0 / np.sqrt(width)
-  x = jnp.asarray(random.normal(size=(batch_size, width)), jnp.float32)
-  weights = [
-    jnp.asarray(scale * random.normal(size=(width, width)), jnp.float32)
-    for _ in range(4)
-  ]
-
-  @jax.jit
-  def chain(x: jax.Array, weights: list[jax.Array]) -> jax.Array:
-    for i in range(_CHAIN_LENGTH):
-      x = x @ weights[i % len(weights)]
-    return x
-
-  flops = 2.0 * batch_size * width * width * _CHAIN_LENGTH
-  return lambda: chain(x, weights), flops
+def make_core(config: Any) -> acme_qsm.LearnerCore:
+  """The learner core of a method's configuration, for `SPEC`."""
+  networks = acme_qsm.make_networks(SPEC, config)
+  return acme_qsm.make_learner_core(networks, config)
 
 
-def _jit(step: Callable[..., Any]) -> Any:
-  # As the Acme learner does on a CPU, where a call that donates its arguments
-  # returns only when it is done.
-  donated = () if jax.default_backend() == "cpu" else (0,)
-  return jax.jit(step, donate_argnums=donated)
+def make_policy(config: Any) -> tuple[Policy, Any]:
+  """A method's policy for `SPEC`, and parameters for it."""
+  core = make_core(config)
+  params = core.policy_params(jax.jit(core.init)(jax.random.key(0)))
+  networks = acme_qsm.make_networks(SPEC, config)
+  return acme_qsm.make_policy(networks, config), params
 
 
 def make_step(
@@ -114,12 +79,11 @@ def make_step(
   return step
 
 
-@functools.lru_cache
-def _compile_step(config: ActorCriticConfig) -> jax.stages.Compiled:
-  core = acme_qsm.make_learner_core(make_networks(config), config)
-  state = jax.eval_shape(core.init, jax.random.key(0))
-  batch = make_transitions(config.batch_size)
-  return _jit(make_step(core)).lower(state, batch).compile()
+def _jit(step: Callable[..., Any]) -> Any:
+  # As the Acme learner does on a CPU, where a call that donates its arguments
+  # returns only when it is done.
+  donated = () if jax.default_backend() == "cpu" else (0,)
+  return jax.jit(step, donate_argnums=donated)
 
 
 class Step:
@@ -131,16 +95,14 @@ class Step:
       arguments, its results, and what it keeps on the way.
   """
 
-  def __init__(
-    self,
-    config: ActorCriticConfig,
-    *,
-    num_fused: int = 1,
-    num_seeds: int = 1,
-  ):
-    core = acme_qsm.make_learner_core(make_networks(config), config)
+  def __init__(self, config: Any, *, num_fused: int = 1, num_seeds: int = 1):
+    """Compiles a step of so many gradient steps and seeds per call."""
+    core = make_core(config)
+    init, step = core.init, make_step(core)
+    batch = make_transitions(config.batch_size)
     # What XLA counts of a loop is one turn of it: count one step.
-    one = _compile_step(config)
+    state = jax.eval_shape(init, jax.random.key(0))
+    one = _jit(step).lower(state, batch).compile()
     cost: Any = one.cost_analysis()
     self.flops = float(cost["flops"])
     memory: Any = one.memory_analysis()
@@ -150,108 +112,18 @@ class Step:
       + memory.temp_size_in_bytes
       - memory.alias_size_in_bytes
     )
-    keys = jax.random.split(jax.random.key(0), num_seeds)
-    if num_seeds == 1:
-      self._state = jax.jit(core.init)(keys[0])
-      step = make_step(core)
-      batch = make_transitions(config.batch_size)
-    else:
-      self._state = jax.jit(jax.vmap(core.init))(keys)
-      step = jax.vmap(make_step(core))
+    key = jax.random.key(0)
+    if num_seeds > 1:
+      init, step = jax.vmap(init), jax.vmap(step)
+      key = jax.random.split(key, num_seeds)
       batch = make_transitions(num_seeds, config.batch_size)
     if num_fused > 1:
-      batch = make_transitions(num_fused, *batch.reward.shape)
       step = functools.partial(jax.lax.scan, step)
-    self._batch = batch
+      batch = make_transitions(num_fused, *batch.reward.shape)
+    self._state, self._batch = jax.jit(init)(key), batch
     self._step = one if num_fused == num_seeds == 1 else _jit(step)
 
   def __call__(self) -> Any:
     """Makes a step; returns its metrics."""
     self._state, (metrics, _) = self._step(self._state, self._batch)
     return metrics
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-  """What one measurement is of; see `AXES`."""
-
-  num_denoising_steps: int = 5
-  batch_size: int = 256
-  width: int = 256
-  num_fused: int = 1
-  num_seeds: int = 1
-
-
-def list_cases(quick: bool, full: bool) -> list[Case]:
-  """Lists what to measure.
-
-  Args:
-    quick: the standard case, fused and not, alone.
-    full: every combination of all but the seeds; else one axis at a time.
-  """
-  if quick:
-    return [Case(), Case(num_fused=8)]
-  seeds = [Case(num_seeds=num_seeds) for num_seeds in AXES["num_seeds"]]
-  others = {name: axis for name, axis in AXES.items() if name != "num_seeds"}
-  if full:
-    combinations = itertools.product(*others.values())
-    cases = [Case(*combination) for combination in combinations]
-  else:
-    cases = [
-      Case(**{name: value}) for name, axis in others.items() for value in axis
-    ]
-  return list(dict.fromkeys([*cases, *seeds]))
-
-
-def measure(
-  cases: list[Case], *, repeats: int, seconds: float
-) -> Iterator[dict[str, Any]]:
-  """Measures each case in turn with the machine's limit for its shapes.
-
-  Args:
-    cases: what to measure.
-    repeats: how often each is measured.
-    seconds: how long each time.
-
-  Yields:
-    For each case, what there is to say of it.
-  """
-  for case in cases:
-    config = make_config(
-      num_denoising_steps=case.num_denoising_steps,
-      batch_size=case.batch_size,
-      width=case.width,
-    )
-    step = Step(config, num_fused=case.num_fused, num_seeds=case.num_seeds)
-    limit, limit_flops = make_limit(case.batch_size, case.width)
-    found = timing.measure(
-      {"limit": limit, "step": step}, repeats=repeats, seconds=seconds
-    )
-    # Of all that one call does.
-    steps_per_call = case.num_fused * case.num_seeds
-    # Each pair of neighbours in time, so that both had the same machine.
-    shares = [
-      steps_per_call * step.flops / step_seconds / (limit_flops / limit_seconds)
-      for step_seconds, limit_seconds in zip(
-        found["step"], found["limit"], strict=True
-      )
-    ]
-    call = timing.summarize(found["step"])
-    yield {
-      **dataclasses.asdict(case),
-      "milliseconds_per_call": call.describe(),
-      "steps_per_second": steps_per_call / call.median,
-      "gflop_per_step": step.flops / 1e9,
-      "gflops": steps_per_call * step.flops / call.median / 1e9,
-      "limit_gflops": limit_flops
-      / timing.summarize(found["limit"]).median
-      / 1e9,
-      "share_of_limit": timing.summarize(shares).median,
-      "device_memory_bytes": _device_memory(),
-    }
-
-
-def _device_memory() -> int | None:
-  """Most bytes in use at once so far, where the device counts them."""
-  stats = jax.local_devices()[0].memory_stats()
-  return stats.get("peak_bytes_in_use") if stats else None
