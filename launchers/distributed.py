@@ -29,8 +29,7 @@ from acme_qsm import lazy
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.messages import Phase
 from acme_qsm.distributed.display import Display
-from acme_qsm.distributed.processes import fork_server
-from acme_qsm.experiments import preparation
+from acme_qsm.experiments import no_learning
 from acme_qsm.experiments.counts import ACTOR_STEPS
 from acme_qsm.experiments.counts import LEARNER_STEPS
 from acme_qsm.experiments.surroundings import interruption
@@ -86,9 +85,6 @@ def main(argv: list[str] | None = None) -> int:
     )
     if argv is None:
       installation.require("launchpad", "reverb", arguments.engine)
-    if (arguments.engine, arguments.launch_type) == ("launchpad", "local_mp"):
-      # It loads what processes need while this one finds out what is wrong.
-      fork_server.start_once()
     experiment = command_line.make_experiment(arguments)
     # What takes long is not needed to help, or to refuse a flag.
     program = lazy.load(
@@ -102,13 +98,13 @@ def main(argv: list[str] | None = None) -> int:
       host=arguments.host,
     )
   except (ValueError, ModuleNotFoundError) as error:
-    return command_line.fail(error)
+    return installation.fail(error, argv)
   flags.FLAGS([sys.argv[0], *launchpad_flags], known_only=False)
   try:
     with interruption.deferred():
       run = start(plan, arguments)
   except ValueError as error:
-    return command_line.fail(error)
+    return installation.fail(error, argv)
   if not addresses.parse_address(run.host).is_loopback:
     print(
       f"Servers listen on {run.host} and its like. Reverb has no "
@@ -116,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
       "replay; and nothing is encrypted."
     )
   print(f"Launched in {arguments.directory}; logs of each process in logs/.")
-  warning = preparation.warn_of_no_learning(experiment)
+  warning = no_learning.warn_of_no_learning(experiment)
   if warning is not None:
     print(warning)
   return watch(run, arguments)

@@ -1,7 +1,5 @@
 """Experiments in many processes."""
 
-import dataclasses
-import pathlib
 import secrets
 import typing
 
@@ -11,9 +9,11 @@ from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.run_coordinator import CoordinatorConfig
 from acme_qsm.distributed.nodes.run import Run
 from acme_qsm.distributed.plan import Plan
-from acme_qsm.experiments import preparation
+from acme_qsm.experiments import run as run_lib
+from acme_qsm.experiments.config import as_experiment_error
 from acme_qsm.experiments.config import ExperimentConfig
 from acme_qsm.experiments.config import ExperimentError
+from acme_qsm.experiments.config import require_at_least
 from acme_qsm.replay.listening import addresses
 
 if typing.TYPE_CHECKING:
@@ -41,7 +41,8 @@ def make_distributed_experiment(
   Args:
     experiment: what to run.
     num_actors: actors, at least 1.
-    num_actors_per_node: actors per node of the program.
+    num_actors_per_node: what Acme's has, at least 1. Here each actor is a
+      process of its own, and one node watches over all processes.
     eval_every: environment steps between evaluations.
     num_eval_episodes: episodes of each evaluation; 0 for no evaluator.
     hang_seconds: how long one call of an environment may take; a process whose
@@ -57,7 +58,7 @@ def make_distributed_experiment(
     ExperimentError: if an argument, the environment or the work directory
       cannot be used.
   """
-  preparation.require_at_least(1, num_actors_per_node=num_actors_per_node)
+  require_at_least(1, num_actors_per_node=num_actors_per_node)
   plan = plan_experiment(
     experiment,
     num_actors,
@@ -69,9 +70,7 @@ def make_distributed_experiment(
   # Only here: Ray does without it.
   from acme_qsm.distributed.engines import launchpad_engine
 
-  return launchpad_engine.make_program(
-    plan, num_actors_per_node=num_actors_per_node, name=name
-  )
+  return launchpad_engine.make_program(plan, name)
 
 
 def plan_experiment(
@@ -101,36 +100,30 @@ def plan_experiment(
     ExperimentError: if an argument, the environment or the work directory
       cannot be used.
   """
-  preparation.require_at_least(1, num_actors=num_actors)
+  require_at_least(1, num_actors=num_actors)
   if experiment.environment_group_factory is not None:
     raise ExperimentError(
       "environment_group_factory must be None: each actor has one environment."
     )
-  with preparation.as_experiment_error():
+  with as_experiment_error():
     _require_own_address(host)
-  prepared = preparation.prepare(experiment, eval_every, num_eval_episodes)
-  with preparation.as_experiment_error():
+  prepared = run_lib.prepare(experiment, eval_every, num_eval_episodes)
+  with as_experiment_error():
     prepared.parts.check_replay()
-  path: pathlib.Path | None = None
   run_id = secrets.token_hex(16)
-  checkpointing = experiment.checkpointing
   # Claimed by the coordinator later; what is wrong with it is said now.
   claimed = prepared.open_workdir()
-  if claimed is not None and checkpointing is not None:
-    path, run_id = claimed.path, claimed.run_id
+  if claimed is not None:
+    run_id = claimed.run_id
     claimed.close()
-    # The folder that was chosen, for all processes.
-    checkpointing = dataclasses.replace(
-      checkpointing, directory=str(path), add_uid=False
-    )
   key = secrets.token_bytes(32)
   run = Run(
-    experiment=dataclasses.replace(experiment, checkpointing=checkpointing),
-    environment_spec=prepared.parts.environment_spec,
+    experiment=prepared.experiment,
+    environment_spec=prepared.environment_spec,
     schedule=prepared.schedule,
     key=key,
     host=host,
-    path=path,
+    path=prepared.folder,
     run_id=run_id,
     hang_seconds=hang_seconds,
   )
@@ -140,13 +133,13 @@ def plan_experiment(
     evaluates=prepared.schedule.num_episodes > 0,
     key=key,
     host=host,
-    checkpointing=checkpointing,
+    checkpointing=prepared.experiment.checkpointing,
     description=prepared.description,
   )
   return Plan(
     coordinator=config,
     run=cloudpickle.dumps(run),
-    log_folder=path / "logs" if path else None,
+    log_folder=prepared.folder / "logs" if prepared.folder else None,
   )
 
 

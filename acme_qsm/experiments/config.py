@@ -1,7 +1,9 @@
 """What an experiment is: an agent, an environment and for how long."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +15,24 @@ import numpy as np
 
 class ExperimentError(ValueError):
   """An experiment that cannot be run as it is described."""
+
+
+def require_at_least(least: int, **arguments: int) -> None:
+  """Raises ExperimentError, which names it, for an argument that is less."""
+  for name, value in arguments.items():
+    if value < least:
+      raise ExperimentError(f"{name} must be at least {least}, got {value}.")
+
+
+@contextlib.contextmanager
+def as_experiment_error() -> Iterator[None]:
+  """Turns what is found to be wrong into an `ExperimentError`."""
+  try:
+    yield
+  except ExperimentError:
+    raise
+  except ValueError as error:
+    raise ExperimentError(str(error)) from error
 
 
 class Group(Protocol):

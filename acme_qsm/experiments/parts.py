@@ -26,6 +26,14 @@ class AgentParts:
     self._network_factory = experiment.network_factory
     self.environment_spec = environment_spec
 
+  def __getstate__(self) -> dict[str, Any]:
+    """What is pickled: what makes networks and policies, and none of these."""
+    return {
+      "_builder": self._builder,
+      "_network_factory": self._network_factory,
+      "environment_spec": self.environment_spec,
+    }
+
   @functools.cached_property
   def networks(self) -> Any:
     """The agent's networks."""

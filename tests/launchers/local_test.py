@@ -213,7 +213,7 @@ def test_anothers_work_directory_is_refused(tmp_path, capfd):
 def test_an_unwritable_work_directory_is_refused(tmp_path, capfd):
   (tmp_path / "file").write_text("")
   assert local.main(["--workdir", str(tmp_path / "file" / "run")]) == 2
-  assert "cannot be written to" in capfd.readouterr().err
+  assert "cannot be read or written to" in capfd.readouterr().err
 
 
 def test_help_names_agents_and_the_presets_of_one(capsys):

@@ -6,9 +6,9 @@ import pathlib
 from typing import Any
 
 from acme_qsm.experiments.config import ExperimentConfig
-from acme_qsm.experiments.evaluation import EvaluationSchedule
 from acme_qsm.experiments.parts import AgentParts
 from acme_qsm.experiments.records.run_records import RunRecords
+from acme_qsm.experiments.run import EvaluationSchedule
 from acme_qsm.experiments.seeds import Seeds
 
 POLL_SECONDS = 0.2
@@ -59,9 +59,9 @@ class Run:
 
   def replay_bytes(self) -> int:
     """The memory that replay takes when it is full; needs Reverb to tell."""
-    from acme_qsm.replay import reverb_server
+    from acme_qsm.replay import reverb_tables
 
-    return sum(reverb_server.max_bytes(table) for table in self.parts.tables())
+    return sum(reverb_tables.max_bytes(table) for table in self.parts.tables())
 
   @property
   def seeds(self) -> Seeds:

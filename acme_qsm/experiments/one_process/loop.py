@@ -4,17 +4,18 @@ import contextlib
 from collections.abc import Callable
 from collections.abc import Sequence
 
-from acme_qsm.experiments import preparation
+from acme_qsm.experiments import no_learning
+from acme_qsm.experiments import run as run_lib
+from acme_qsm.experiments.config import as_experiment_error
 from acme_qsm.experiments.config import ExperimentConfig
 from acme_qsm.experiments.config import ExperimentError
+from acme_qsm.experiments.config import require_at_least
 from acme_qsm.experiments.counts import LEARNER_STEPS
 from acme_qsm.experiments.one_process import agent
 from acme_qsm.experiments.one_process import local_replay
 from acme_qsm.experiments.one_process.seed_run import SeedRun
-from acme_qsm.experiments.records import workdir
 from acme_qsm.experiments.records.disk import Disk
 from acme_qsm.experiments.records.disk import SaveError
-from acme_qsm.experiments.seeds import Seeds
 from acme_qsm.experiments.surroundings import native_output
 from acme_qsm.experiments.surroundings.interruption import Interruption
 from acme_qsm.experiments.surroundings.progress import Progress
@@ -65,14 +66,14 @@ def run_experiment(
     KeyboardInterrupt: after SIGINT, once a checkpoint is written.
     SystemExit: after SIGTERM, SIGHUP or SIGUSR1, likewise.
   """
-  preparation.require_at_least(1, num_envs=num_envs)
-  prepared = preparation.prepare(experiment, eval_every, num_eval_episodes)
-  with preparation.as_experiment_error():
+  require_at_least(1, num_envs=num_envs)
+  prepared = run_lib.prepare(experiment, eval_every, num_eval_episodes)
+  with as_experiment_error():
     start_replay = local_replay.prepare(
-      replay, prepared.parts, Seeds(experiment.seed).replay()
+      replay, prepared.parts, prepared.seeds.replay()
     )
   with contextlib.ExitStack() as stack:
-    run = SeedRun(prepared, "", Disk(), stack)
+    run = SeedRun(prepared, Disk(), stack)
 
     def make_agent(note: Callable[[str], None]) -> agent.LocalAgent:
       run.start(start_replay)
@@ -129,38 +130,27 @@ def run_seeds(
     KeyboardInterrupt: after SIGINT, once each seed has a checkpoint.
     SystemExit: after SIGTERM, SIGHUP or SIGUSR1, likewise.
   """
-  preparation.require_at_least(1, num_seeds=num_seeds, num_envs=num_envs)
-  folder = None
-  if experiment.checkpointing is not None:
-    with preparation.as_experiment_error():
-      folder = workdir.choose_folder(experiment.checkpointing)
-  common = preparation.prepare(experiment, eval_every, num_eval_episodes)
+  require_at_least(1, num_seeds=num_seeds, num_envs=num_envs)
+  common = run_lib.prepare(experiment, eval_every, num_eval_episodes)
   if not common.parts.trains_seeds():
     raise ExperimentError(
       "num_seeds must be 1: this agent's builder makes no learner of several "
       "seeds on an embedded replay."
     )
-  seeds = range(experiment.seed, experiment.seed + num_seeds)
-  with preparation.as_experiment_error():
+  prepared = common.of_seeds(num_seeds)
+  with as_experiment_error():
     start_replays = local_replay.prepare_seeds(
-      common.parts, [Seeds(seed).replay() for seed in seeds]
+      common.parts, [each.seeds.replay() for each in prepared]
     )
-  prepared = [
-    common.for_seed(index, seed, folder / f"seed_{seed}" if folder else None)
-    for index, seed in enumerate(seeds)
-  ]
   with contextlib.ExitStack() as stack:
     # One for all seeds, so that they say it once.
     disk = Disk()
-    runs = [
-      SeedRun(each, f"seed {each.experiment.seed}", disk, stack)
-      for each in prepared
-    ]
+    runs = [SeedRun(each, disk, stack) for each in prepared]
 
     def make_agent(note: Callable[[str], None]) -> agent.LocalAgent:
       for run, start_replay in zip(runs, start_replays, strict=True):
         run.start(start_replay)
-      return agent.ManySeeds(runs, num_envs, folder, note, stack)
+      return agent.ManySeeds(runs, num_envs, common.folder, note, stack)
 
     _Loop(runs, num_envs, make_agent, stack).run()
 
@@ -206,7 +196,7 @@ class _Loop:
     start = self._agent.describe_start()
     if start is not None:
       self._progress.note(start)
-    warning = preparation.warn_of_no_learning(experiment)
+    warning = no_learning.warn_of_no_learning(experiment)
     if warning is not None and not self._has_learned:
       self._progress.note(warning)
 
@@ -248,7 +238,7 @@ class _Loop:
     )
     if not self._has_learned:
       self._progress.note(
-        preparation.describe_no_learning(self._runs[0].experiment)
+        no_learning.describe_no_learning(self._runs[0].experiment)
       )
 
   @property

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from acme_qsm.experiments import environment_groups
-from acme_qsm.experiments import preparation
 from acme_qsm.experiments import time_steps
+from acme_qsm.experiments.config import ExperimentError
 from acme_qsm.experiments.config import Group
 from acme_qsm.experiments.counts import ACTOR_STEPS
 from acme_qsm.experiments.counts import Counter
@@ -23,7 +23,7 @@ from acme_qsm.experiments.records import metrics
 from acme_qsm.experiments.records import run_records
 from acme_qsm.experiments.records.disk import Disk
 from acme_qsm.experiments.records.run_state import RunState
-from acme_qsm.experiments.seeds import Seeds
+from acme_qsm.experiments.run import Run
 from acme_qsm.types import InvalidValueError
 
 # Learner steps between rows of the learner's log.
@@ -44,6 +44,15 @@ def at_step_of(runs: "Sequence[SeedRun]", name: str = "") -> Iterator[None]:
     where = f"{name}, at" if name else "At"
     step = min(run.steps for run in runs) + 1
     raise type(error)(f"{where} environment step {step}: {error}") from error
+
+
+@contextlib.contextmanager
+def _as_start_error() -> Iterator[None]:
+  """Turns what the file system says at the start into an `ExperimentError`."""
+  try:
+    yield
+  except OSError as error:
+    raise ExperimentError(f"The run cannot start: {error}.") from error
 
 
 class SeedRun:
@@ -71,24 +80,22 @@ class SeedRun:
 
   def __init__(
     self,
-    prepared: preparation.Prepared,
-    name: str,
+    prepared: Run,
     disk: Disk,
     stack: contextlib.ExitStack,
   ):
     """Claims the work directory, and looks what to go on from.
 
     Args:
-      prepared: the experiment.
-      name: what the seed is called; "" where it is the only one.
+      prepared: what the run is.
       disk: says what cannot be written.
       stack: ends what is made here and later.
     """
-    self.name = name
+    self.name = prepared.name
     self.experiment = prepared.experiment
     self.parts = prepared.parts
     self.schedule = prepared.schedule
-    self.seeds = Seeds(prepared.experiment.seed)
+    self.seeds = prepared.seeds
     self._stack = stack
     self._workdir = prepared.open_workdir()
     if self._workdir is not None:
@@ -120,7 +127,7 @@ class SeedRun:
 
   def start(self, start_replay: Callable[..., Replay]) -> None:
     """Starts replay, and drops what was logged after the checkpoint."""
-    with preparation.as_start_error():
+    with _as_start_error():
       self.replay = start_replay(self._workdir, self.checkpoint)
       self._stack.callback(self.replay.stop)
       self.records.rewind(self.checkpoint)
