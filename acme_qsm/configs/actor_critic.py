@@ -108,14 +108,6 @@ class ActorCriticConfig(NetworksConfig):
       return self.samples_per_insert
     return self.updates_per_step * self.batch_size
 
-  @property
-  def keeps_extras(self) -> bool:
-    """Whether an embedded replay holds `extras` of transitions.
-
-    Learning changes them, and what Reverb holds never changes.
-    """
-    return False
-
   def largest_bonus(self, action_size: int) -> float:
     """The most that the next value's bonus is worth as training starts.
 

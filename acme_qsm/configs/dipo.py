@@ -23,11 +23,6 @@ class DIPOConfig(DiffusionConfig):
   action_learning_rate: float = configuration.positive(0.03)
   keep_moved_actions: bool = True
 
-  @property
-  def keeps_extras(self) -> bool:
-    """See `ActorCriticConfig`."""
-    return self.keep_moved_actions
-
 
 PRESETS: dict[str, DIPOConfig] = {
   "default": DIPOConfig(),

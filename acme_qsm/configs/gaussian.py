@@ -20,7 +20,7 @@ class GaussianConfig(ActorCriticConfig):
     entropy_in_target: whether the critics' target has the entropy of the next
       action, as in soft actor-critic; else it enters the policy's loss alone.
       Returns have it then too, which a categorical critic's atoms must hold:
-      `critics.require_atoms_hold_returns`.
+      `atoms.require_hold_returns`.
     evaluate_mode: whether evaluation takes the most likely action before it is
       squashed, not a random one.
   """

@@ -83,6 +83,8 @@ def test_a_policy_that_gives_extras_is_trained_on_its_rollouts(monkeypatch):
     policy_hidden_sizes=(32,), policy_learning_rate=1e-2
   )
   networks, core, state = prepare(monkeypatch, on_policy, config)
+  with pytest.raises(ValueError, match="mine learns from rollouts"):
+    acme_qsm.DiffusionBuilder(config)
   policy = acme_qsm.make_policy(networks, config)
   step, act = jax.jit(core.step), jax.jit(policy.apply)
   rewards = []

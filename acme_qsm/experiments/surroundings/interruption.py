@@ -98,6 +98,9 @@ def leave_to_launcher() -> None:
   """Has this process, one of a run's, ignore signals for the run's launcher."""
   for number in LAUNCHERS:
     signal.signal(number, signal.SIG_IGN)
+  # What a launcher blocks while it starts processes is blocked in them, and in
+  # all that they start.
+  signal.pthread_sigmask(signal.SIG_UNBLOCK, LAUNCHERS)
 
 
 def take_as_sigterm() -> None:

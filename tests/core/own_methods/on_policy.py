@@ -78,12 +78,11 @@ def make_learner_core(networks, config):
     last = jax.tree.map(lambda x: x[-1], metrics)
     return state._replace(steps=state.steps + 1), last
 
-  names = ("policy", "acting_policy", "evaluation_policy")
   return acme_qsm.LearnerCore(
     init=init,
     step=step,
     policy_params=lambda state: state.params,
-    variables=dict.fromkeys(names, lambda state: state.params),
+    variables={"acting_policy": lambda state: state.params},
   )
 
 

@@ -312,7 +312,7 @@ def test_a_save_does_without_links_to_what_cannot_be_read(tmp_path):
     ({}, r"a leaf that the template lacks: \"\['a'\]\""),
     ({"a": np.zeros(3)}, r"\"\['a'\]\".*expected float64 \(3,\)"),
     ({"a": jnp.zeros(2)}, r"\"\['a'\]\".*expected float32 .*float64"),
-    ({"a": 0.0}, r"\"\['a'\]\".*expected one float"),
+    ({"a": 0.0}, r"\"\['a'\]\".*expected float64 \(\)"),
     ({"a": jax.random.key(0)}, r"\"\['a'\]\".*expected uint32"),
   ],
 )
@@ -327,7 +327,7 @@ def test_an_integer_is_no_float(tmp_path):
   checkpointer = checkpointing.Checkpointer(tmp_path)
   checkpointer.save(1, {"item": 3}, {})
   for template in (0.0, True):
-    with pytest.raises(checkpointing.CheckpointError, match="expected one"):
+    with pytest.raises(checkpointing.CheckpointError, match="expected"):
       _latest(tmp_path).load("item", template)
 
 
