@@ -153,22 +153,3 @@ def test_a_stateless_method_keeps_nothing(make_constant_networks):
   ):
     core = acme_qsm.make_learner_core(networks, config)
     assert core.update_extras is None
-<<<<<<< HEAD
-
-
-@pytest.mark.parametrize(
-  ("field", "value"), [("num_action_moves", 0), ("action_learning_rate", 0.0)]
-)
-def test_invalid_values(field, value):
-  with pytest.raises(ValueError, match=rf"DIPOConfig\.{field} must"):
-    acme_qsm.DIPOConfig(**{field: value})
-
-
-def test_the_official_preset():
-  config = acme_qsm.methods.METHODS["dipo"].preset("official")
-  assert config.num_denoising_steps == 100
-  assert config.num_action_moves == 20
-  assert not config.acts_by_target(evaluation=True)
-=======
-    assert not config.keeps_extras
->>>>>>> main
