@@ -20,8 +20,8 @@ from acme_qsm.core import normalization
 from acme_qsm.core import updates
 from acme_qsm.networks import CriticNetworks
 
-# Folded into a key, it makes a draw of its own: a small number's key may be one
-# of those that the same key is split into.
+# What is folded into a key for one more draw. A small number folded in may give
+# one of the keys that the same key is split into.
 BESIDE = 2**31 - 1
 
 

@@ -106,7 +106,7 @@ def take_best(
   highest = jnp.max(q_value, axis=1)
   return (
     action[jnp.arange(action.shape[0]), best],
-    # Rounding of the mean apart, it is not negative.
+    # Only the mean's rounding could make it negative.
     jnp.maximum(highest - jnp.mean(q_value, axis=1), 0.0),
   )
 

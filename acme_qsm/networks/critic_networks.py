@@ -20,7 +20,7 @@ CriticFn = Callable[[jax.Array, jax.Array], jax.Array]
 the head is made of [B, H] where `critic_head` is not "scalar"."""
 
 
-# Protocols: type checkers take a Callable that is inherited for a method.
+# Not Callables: type checkers take an inherited Callable for a method.
 class _Init(Protocol):
   def __call__(self, key: jax.Array, /) -> types.Params: ...
 

@@ -45,7 +45,7 @@ class DiffusionNetworks(CriticNetworks):
 
 
 QSMNetworks = DiffusionNetworks
-"""Their name while there was one method."""
+"""The former name of `DiffusionNetworks`."""
 
 
 def make_networks(
