@@ -1,7 +1,5 @@
 """Actions of a policy: several, the critics' favourite, and with noise."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import TypeAlias
 

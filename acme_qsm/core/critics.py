@@ -1,7 +1,5 @@
 """The critics: their values, their gradient and their loss."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import TypeAlias
 

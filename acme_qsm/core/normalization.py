@@ -1,7 +1,5 @@
 """Running statistics, of observations above all, in the training state."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import jax

@@ -1,7 +1,5 @@
 """The state of off-policy actor-critics, and the updates of its two halves."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 from typing import Literal

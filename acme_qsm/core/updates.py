@@ -1,7 +1,5 @@
 """Updates of parameters: gradient steps, their schedules, targets."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

@@ -3,8 +3,6 @@
 For methods whose denoiser learns samples weighted by exp(Q / temperature).
 """
 
-from __future__ import annotations
-
 import math
 
 import jax

@@ -5,8 +5,6 @@ own actions are denoised, weighted by the critics. No gradient flows through the
 sampler or the critics.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import jax

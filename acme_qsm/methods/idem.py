@@ -6,8 +6,6 @@ gradients give at clean actions that a noisy action may have come from. No
 gradient flows through the sampler.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import jax

@@ -8,8 +8,6 @@ With `langevin`, the policy is what the paper's theory is of: Langevin dynamics
 (eq. 6) of one score for all steps, matched at replay's actions as they are.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import jax
@@ -71,7 +69,7 @@ def make_policy_loss(
     if config.langevin:
       # A Langevin step moves by half the score, a denoising step by all of it.
       scale = 2.0
-      # Replay's actions as they are; with alpha_bar 0, the target is not scaled.
+      # Replay's actions as they are. With alpha_bar 0, the target is unscaled.
       noisy_action = action
       steps = jnp.zeros(action.shape[:1], jnp.int32)
       alpha_bar = jnp.zeros(action.shape[:1])
@@ -177,18 +175,10 @@ def make_learner_core(
   )
 
 
-def make_policy(
-  networks: DiffusionNetworks, config: QSMConfig, evaluation: bool = False
-) -> acting.Policy:
-  """Makes the policy."""
-  sampler = make_sampler(networks, config, evaluation)
-  return acting.make_policy(sampler, networks, config, evaluation)
-
-
 QSM = Method(
   config=QSMConfig,
   make_learner_core=make_learner_core,
-  make_policy=make_policy,
+  make_policy=acting.policy_of(make_sampler),
   presets=PRESETS,
 )
 """Q-score matching."""

@@ -6,8 +6,6 @@ keep the policy from collapsing. No gradient flows through the sampler or the
 critics.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 
