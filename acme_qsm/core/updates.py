@@ -70,11 +70,11 @@ def then_project(
   """
 
   def update(
-    gradients: optax.Updates,
+    updates: optax.Updates,
     state: optax.OptState,
-    params: types.Params | None = None,
+    params: types.Params = None,
   ) -> tuple[optax.Updates, optax.OptState]:
-    changes, state = optimizer.update(gradients, state, params)
+    changes, state = optimizer.update(updates, state, params)
     projected = project(optax.apply_updates(params, changes))
     return jax.tree.map(jnp.subtract, projected, params), state
 

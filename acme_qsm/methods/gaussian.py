@@ -133,8 +133,8 @@ def make_next_value_bonus(
     key: jax.Array,
     observation: jax.Array,
   ) -> jax.Array:
-    # Of a fresh action, which has the same mean: the log-density of the target's
-    # own, which is squashed already, would be inexact at the box's ends.
+    # Of a fresh action, which has the same mean: of the target's own, which is
+    # squashed already, the log-density would be inexact at the box's ends.
     _, log_prob = draw(networks, params, key, observation)
     return -method_state.value * log_prob
 
