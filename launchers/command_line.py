@@ -1,4 +1,4 @@
-"""What the launchers' command lines have in common."""
+"""What the command lines that train have in common: flags and experiment."""
 
 import argparse
 import dataclasses
@@ -28,7 +28,7 @@ _DEFAULT_AGENT, _DEFAULT_PRESET = "qsm", "default"
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-  """What can be said of a run of an agent on a dm_control task.
+  """The flags of a run of an agent on a dm_control task.
 
   Attributes:
     config: the agent's hyper-parameters.
@@ -100,7 +100,7 @@ def parse(
     SystemExit: if they cannot be read, with a message.
     ValueError: if a value is not allowed.
   """
-  # These first: they say which flags there are, and what the others override.
+  # These first: the other flags, and their defaults, depend on them.
   parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
   parser.add_argument("--agent", default=_DEFAULT_AGENT)
   parser.add_argument("--preset", default=_DEFAULT_PRESET)
@@ -108,12 +108,22 @@ def parse(
   agent = _import_own(chosen.agent)
   configuration.require_known("agent", agent, _configs())
   _require_own_settings(agent, sys.argv[1:] if argv is None else argv)
-  config = _preset(agent, chosen.preset)
+  if agent in methods.METHODS:
+    presets = (_DEFAULT_PRESET, *methods.METHODS[agent].presets)
+    config = methods.METHODS[agent].preset(chosen.preset)
+  else:
+    presets = (_DEFAULT_PRESET,)
+    configuration.require_known("preset", chosen.preset, presets)
+    config = acme_agents.CONFIGS[agent]()
   with_config = _with_config(arguments_type, type(config))
   arguments = tyro.cli(
     with_config,
     args=argv,
-    description=f"{(description or '').strip()}\n\n{_choices(agent)}",
+    description=(
+      f"{(description or '').strip()}\n\n"
+      f"Agents: {', '.join(_configs())}.\n\n"
+      f"Presets of {agent}: {', '.join(presets)}."
+    ),
     default=with_config(config=config),
     use_underscores=True,
   )
@@ -123,18 +133,18 @@ def parse(
 
 
 def _import_own(agent: str) -> str:
-  """The agent's name; of MODULE:NAME, whose module is imported.
+  """Imports the module of MODULE:NAME, and returns NAME.
 
   Raises:
-    ValueError: if there is no such module, it cannot be one's name, or another
-      module of its name comes first.
+    ValueError: if there is no such module, it cannot be the name of one, or it
+      is in the current folder, but Python finds another one of its name first.
   """
   module, separator, name = agent.rpartition(":")
   if not separator:
     return agent
   if not all(map(str.isidentifier, module.split("."))):
     raise ValueError(f"agent must be NAME or MODULE:NAME, got {agent!r}.")
-  # From where the command is typed, in all processes of the run.
+  # All processes of the run look in the folder where the command was typed.
   folder = os.getcwd()
   own_modules.find_in(folder)
   try:
@@ -146,13 +156,14 @@ def _import_own(agent: str) -> str:
       f"agent {agent!r}: there is no module {error.name!r} in {folder}, and "
       "none is installed."
     ) from error
-  path = pathlib.Path(folder, *module.split("."))
-  own = [path.with_suffix(".py"), path / "__init__.py"]
   found = getattr(imported, "__file__", None)
-  if any(each.exists() for each in own) and (
-    found is None
-    or pathlib.Path(found).resolve() not in [each.resolve() for each in own]
-  ):
+  path = pathlib.Path(folder, *module.split("."))
+  own = [
+    each.resolve()
+    for each in (path.with_suffix(".py"), path / "__init__.py")
+    if each.exists()
+  ]
+  if own and (found is None or pathlib.Path(found).resolve() not in own):
     raise ValueError(
       f"agent {agent!r}: the module {module!r} in {folder} has the name of "
       f"{found or 'one of Python'}, which comes first: rename it."
@@ -166,29 +177,10 @@ def _configs() -> dict[str, type[configuration.Configuration]]:
   return {**of_methods, **acme_agents.CONFIGS}
 
 
-def _preset(agent: str, name: str) -> configuration.Configuration:
-  """An agent's configuration by its name; raises ValueError without one."""
-  if agent in methods.METHODS:
-    return methods.METHODS[agent].preset(name)
-  configuration.require_known("preset", name, (_DEFAULT_PRESET,))
-  return acme_agents.CONFIGS[agent]()
-
-
-def _choices(agent: str) -> str:
-  """What the help says of agents, and of one's presets."""
-  presets = (_DEFAULT_PRESET,)
-  if agent in methods.METHODS:
-    presets = (*presets, *methods.METHODS[agent].presets)
-  return (
-    f"Agents: {', '.join(_configs())}.\n\n"
-    f"Presets of {agent}: {', '.join(presets)}."
-  )
-
-
 def _require_own_settings(agent: str, argv: Sequence[str]) -> None:
   """Raises ValueError for a flag that other agents have, but not this one.
 
-  Flags that nobody has are left to whoever reads all of them.
+  A flag that no agent has may be one of the launcher's.
   """
   configs = _configs()
   for argument in argv:
@@ -234,7 +226,7 @@ def is_acmes(arguments: Arguments) -> bool:
 def make_experiment(arguments: Arguments) -> ExperimentConfig:
   """Makes the experiment that the arguments describe.
 
-  From here on, what JAX compiles is kept, unless the arguments say otherwise.
+  It also has JAX keep what it compiles, unless the arguments say otherwise.
 
   Raises:
     ValueError: if a value is not allowed.
@@ -266,9 +258,3 @@ def make_experiment(arguments: Arguments) -> ExperimentConfig:
     ),
     description={"task": task, "action_repeat": action_repeat},
   )
-
-
-def fail(error: Exception) -> int:
-  """Prints an error; returns the exit code of a run that was not started."""
-  print(f"Error: {error}", file=sys.stderr)
-  return 2

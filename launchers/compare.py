@@ -4,13 +4,14 @@ import pathlib
 import sys
 
 if __name__ == "__main__":
-  # What is beside it, wherever it is started and whatever is installed.
+  # The clone comes first, wherever this is started and whatever is installed.
   sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
   from launchers import installation
 
   installation.check()
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Annotated
 
 import numpy as np
@@ -19,6 +20,7 @@ import tyro
 from acme_qsm.experiments.records import loggers
 from acme_qsm.experiments.records import plotting
 from acme_qsm.experiments.surroundings import launcher
+from launchers import installation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +52,7 @@ def find_runs(directory: str) -> list[pathlib.Path]:
   runs = [
     run
     for run in [path, *sorted(path.glob("*"))]
-    if (run / "logs" / "evaluator.csv").is_file()
+    if len(_read_evaluations(run).get("episode_return", ()))
   ]
   if not runs:
     raise ValueError(f"There is no run with evaluations in {directory}.")
@@ -59,9 +61,15 @@ def find_runs(directory: str) -> list[pathlib.Path]:
 
 def final_return(run: pathlib.Path, last: int) -> float:
   """Mean evaluation return over a run's last environment steps."""
-  log = loggers.read_csv(run / "logs" / "evaluator.csv")
+  log = _read_evaluations(run)
   steps = log["actor_steps"]
   return float(np.mean(log["episode_return"][steps > steps[-1] - last]))
+
+
+def _read_evaluations(run: pathlib.Path) -> Mapping[str, np.ndarray]:
+  if not run.is_dir():
+    return {}
+  return loggers.read_csv(run / "logs" / "evaluator.csv")
 
 
 @launcher.settled()
@@ -73,10 +81,13 @@ def main(argv: list[str] | None = None) -> int:
       raise ValueError("Name one directory of runs or more.")
     if arguments.last < 1:
       raise ValueError(f"last must be positive, got {arguments.last}.")
-    runs = {pathlib.Path(d).name: find_runs(d) for d in arguments.directories}
+    names = [pathlib.Path(each).name for each in arguments.directories]
+    runs = {
+      name if names.count(name) == 1 else each: find_runs(each)
+      for name, each in zip(names, arguments.directories, strict=True)
+    }
   except ValueError as error:
-    print(f"Error: {error}", file=sys.stderr)
-    return 2
+    return installation.fail(error, argv)
   for label, directories in runs.items():
     for run in directories:
       value = final_return(run, arguments.last)

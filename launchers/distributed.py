@@ -8,7 +8,7 @@ import pathlib
 import sys
 
 if __name__ == "__main__":
-  # What is beside it, wherever it is started and whatever is installed.
+  # The clone comes first, wherever this is started and whatever is installed.
   sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
   from launchers import installation
 
@@ -29,7 +29,6 @@ from acme_qsm import lazy
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.messages import Phase
 from acme_qsm.distributed.display import Display
-from acme_qsm.distributed.processes import fork_server
 from acme_qsm.experiments import no_learning
 from acme_qsm.experiments.counts import ACTOR_STEPS
 from acme_qsm.experiments.counts import LEARNER_STEPS
@@ -52,7 +51,7 @@ _END_SECONDS = 60.0
 
 @dataclasses.dataclass(frozen=True)
 class Arguments(command_line.Arguments):
-  """What can be said of a distributed run.
+  """The flags of a distributed run.
 
   Attributes:
     num_actors: processes that act.
@@ -86,9 +85,6 @@ def main(argv: list[str] | None = None) -> int:
     )
     if argv is None:
       installation.require("launchpad", "reverb", arguments.engine)
-    if (arguments.engine, arguments.launch_type) == ("launchpad", "local_mp"):
-      # It loads what processes need while this one finds out what is wrong.
-      fork_server.start_once()
     experiment = command_line.make_experiment(arguments)
     # What takes long is not needed to help, or to refuse a flag.
     program = lazy.load(
@@ -102,13 +98,13 @@ def main(argv: list[str] | None = None) -> int:
       host=arguments.host,
     )
   except (ValueError, ModuleNotFoundError) as error:
-    return command_line.fail(error)
+    return installation.fail(error, argv)
   flags.FLAGS([sys.argv[0], *launchpad_flags], known_only=False)
   try:
     with interruption.deferred():
       run = start(plan, arguments)
   except ValueError as error:
-    return command_line.fail(error)
+    return installation.fail(error, argv)
   if not addresses.parse_address(run.host).is_loopback:
     print(
       f"Servers listen on {run.host} and its like. Reverb has no "

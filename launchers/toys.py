@@ -7,7 +7,7 @@ import pathlib
 import sys
 
 if __name__ == "__main__":
-  # What is beside it, wherever it is started and whatever is installed.
+  # The clone comes first, wherever this is started and whatever is installed.
   sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
   from launchers import installation
 
@@ -24,7 +24,7 @@ import tyro
 from acme_qsm import configuration
 from acme_qsm.experiments.surroundings import homes
 from acme_qsm.experiments.surroundings import launcher
-from launchers import command_line
+from launchers import installation
 from launchers.toy_problems import arguments
 
 # The toys themselves load JAX and matplotlib: not to help, or to refuse.
@@ -141,11 +141,11 @@ def main(argv: list[str] | None = None) -> int:
     name, chosen = parse(sys.argv[1:] if argv is None else argv)
     folder = open_folder(pathlib.Path(chosen.workdir or f"runs/toys/{name}"))
   except ValueError as error:
-    return command_line.fail(error)
+    return installation.fail(error, argv)
   try:
     _run(name, chosen, folder)
   except (ModuleNotFoundError, OSError) as error:
-    return command_line.fail(error)
+    return installation.fail(error, argv)
   except KeyboardInterrupt:
     print("Interrupted.", file=sys.stderr)
     return 130

@@ -11,7 +11,6 @@ import sys
 import tests.caches  # noqa: F401  # isort: skip
 
 import dm_env
-import jax
 import numpy as np
 import pytest
 from dm_env import specs
@@ -42,14 +41,6 @@ __all__ = [
   "pytest_sessionfinish",
   "pytest_terminal_summary",
 ]
-
-
-@pytest.fixture(autouse=True, scope="package")
-def _compile_quickly():
-  """Almost all the time of these tests is the compiler's: halve it."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
 
 
 # As in a terminal, where tests run under nohup, too: they send it.

@@ -7,6 +7,7 @@ is marked `acme` needs the second, all else runs in the first.
 
 import faulthandler
 import importlib.util
+import os
 import pathlib
 import re
 
@@ -49,10 +50,21 @@ def pytest_collection_modifyitems(
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item):
   """Ends, with a traceback of each thread, what pytest-timeout could not."""
-  marker = item.get_closest_marker("timeout")
-  seconds = marker.args[0] if marker else float(item.config.getini("timeout"))
-  faulthandler.dump_traceback_later(seconds + _GRACE_SECONDS, exit=True)
+  if seconds := _time_limit(item):
+    faulthandler.dump_traceback_later(seconds + _GRACE_SECONDS, exit=True)
   try:
     return (yield)
   finally:
     faulthandler.cancel_dump_traceback_later()
+
+
+def _time_limit(item: pytest.Item) -> float:
+  """A test's seconds as pytest-timeout has them; 0 for no limit."""
+  if marker := item.get_closest_marker("timeout"):
+    return [*marker.args, *marker.kwargs.values()][0]
+  limits = (
+    item.config.getoption("timeout", None),
+    os.environ.get("PYTEST_TIMEOUT"),
+    item.config.getini("timeout"),
+  )
+  return next((float(limit) for limit in limits if limit not in (None, "")), 0)

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from collections.abc import Sequence
 from concurrent import futures
 from typing import Any
 from typing import Protocol
-from typing import TypeAlias
 
 import dm_env
 import numpy as np
 
 from acme_qsm import types
 from acme_qsm.agents.seed_axis import SeedAxis
+from acme_qsm.core import Policy
 from acme_qsm.deferred import jax
-
-Act: TypeAlias = Callable[
-  [Any, "jax.Array", "jax.Array"], tuple["jax.Array", types.Extras]
-]
-"""(params, key, observations [E, ...]) -> (actions [E, A], extras by name
-[E, ...]): `Policy.apply`; pure."""
 
 
 class VariableSource(Protocol):
@@ -158,7 +151,7 @@ class Actor:
 
   def __init__(
     self,
-    act: Act,
+    policy: Policy,
     random_keys: Sequence[jax.Array],
     variable_client: VariableClient,
     adders: Sequence[Sequence[Adder]] | None = None,
@@ -166,7 +159,7 @@ class Actor:
     """Initialises the actor.
 
     Args:
-      act: acts for one seed.
+      policy: gives one seed's actions, and extras beside them.
       random_keys: PRNG key of each seed's actions.
       variable_client: has the policies' parameters, of all seeds.
       adders: for each seed, what records each of its environments' steps; None
@@ -183,7 +176,7 @@ class Actor:
     self._adders = adders
     self._extras: dict[str, np.ndarray] = {}
     self._split = jax.jit(axis.map(_split))
-    self._act = jax.jit(axis.map(functools.partial(_act, act)))
+    self._act = jax.jit(axis.map(functools.partial(_act, policy)))
 
   @property
   def params(self) -> types.Params:
@@ -238,7 +231,8 @@ class Actor:
       self.params, self._episode_keys, _stack(axis, observations)
     )
     self._episode_keys = axis.where(acts, next_keys, self._episode_keys)
-    self._extras = {name: axis.rows(each) for name, each in extras.items()}
+    if self._adders is not None:
+      self._extras = {name: axis.rows(each) for name, each in extras.items()}
     return [
       each[: len(own)]
       for each, own in zip(axis.rows(actions), observations, strict=True)
@@ -293,9 +287,9 @@ def _split(random_key: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _act(
-  act: Act, params: types.Params, key: jax.Array, observations: jax.Array
+  policy: Policy, params: types.Params, key: jax.Array, observations: jax.Array
 ) -> tuple[jax.Array, types.Extras, jax.Array]:
   """One seed's actions [E, A], extras [E, ...], and the key of the next."""
   action_key, next_key = jax.random.split(key)
-  actions, extras = act(params, action_key, observations)
+  actions, extras = policy.apply(params, action_key, observations)
   return actions, extras, next_key

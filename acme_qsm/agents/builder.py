@@ -23,7 +23,7 @@ from acme_qsm.core import Policy
 from acme_qsm.deferred import jax
 from acme_qsm.methods.qsm import QSMConfig
 from acme_qsm.replay import memory_limit
-from acme_qsm.replay.adder import EmbeddedAdder
+from acme_qsm.replay.adder import TransitionAdder
 from acme_qsm.replay.codec import TransitionCodec
 from acme_qsm.replay.embedded import EmbeddedReplay
 from acme_qsm.replay.items import draw_of_items
@@ -33,7 +33,7 @@ from acme_qsm.specs import validate_environment_spec
 if typing.TYPE_CHECKING:
   import reverb
 
-  from acme_qsm.replay.reverb_adder import NStepTransitionAdder
+  from acme_qsm.replay.reverb_adder import ReverbAdder
 
 
 class DiffusionBuilder:
@@ -68,12 +68,11 @@ class DiffusionBuilder:
   def _make_codec(
     self,
     environment_spec: types.EnvironmentSpecLike,
-    *,
-    embedded: bool,
+    policy: Policy | None,
   ) -> TransitionCodec:
-    """What packs transitions for an embedded replay, or for Reverb."""
+    """What packs transitions, with the extras that the policy gives."""
     return TransitionCodec(
-      environment_spec, has_extras=embedded and self.config.keeps_extras
+      environment_spec, {} if policy is None else policy.extras_spec
     )
 
   def check_replay(
@@ -99,7 +98,8 @@ class DiffusionBuilder:
 
     Args:
       environment_spec: sets the table's signature.
-      policy: ignored.
+      policy: the one that acts, whose extras replay holds; None for one
+        without extras.
 
     Returns:
       One table, whose rate limiter holds samples per insert; its items are of
@@ -113,7 +113,7 @@ class DiffusionBuilder:
     config = self.config
     return [
       _load_reverb_tables().make_table(
-        self._make_codec(environment_spec, embedded=False),
+        self._make_codec(environment_spec, policy),
         make_pace(config),
         config.max_replay_size,
         config.transitions_per_item,
@@ -133,7 +133,7 @@ class DiffusionBuilder:
 
     Args:
       environment_spec: tells the size of a transition.
-      policy: ignored.
+      policy: as for `make_replay_tables`.
       seed: of the draws.
 
     Returns:
@@ -145,7 +145,7 @@ class DiffusionBuilder:
     """
     self.check_replay(environment_spec, policy)
     config = dataclasses.replace(self.config, transitions_per_item=1)
-    codec = self._make_codec(environment_spec, embedded=True)
+    codec = self._make_codec(environment_spec, policy)
     memory_limit.require_memory(
       config.max_replay_size, 4 * codec.size, memory_limit.available_memory()
     )
@@ -154,7 +154,7 @@ class DiffusionBuilder:
       config.max_replay_size,
       make_pace(config),
       seed,
-      extras_size=codec.extras_size,
+      extras=codec.describe_extras(),
     )
 
   def make_dataset_iterator(
@@ -186,13 +186,13 @@ class DiffusionBuilder:
     replay_client: EmbeddedReplay | reverb.Client,
     environment_spec: types.EnvironmentSpecLike | None = None,
     policy: Policy | None = None,
-  ) -> EmbeddedAdder | NStepTransitionAdder:
+  ) -> TransitionAdder | ReverbAdder:
     """Makes an adder of n-step transitions.
 
     Args:
       replay_client: the replay server's client, or the replay in this process.
       environment_spec: the environment's spec.
-      policy: ignored.
+      policy: as for `make_replay_tables`.
 
     Returns:
       The adder.
@@ -201,22 +201,21 @@ class DiffusionBuilder:
       ValueError: without an environment_spec.
       ModuleNotFoundError: without Reverb, if it is to write there.
     """
-    del policy
-    environment_spec = _require_spec(environment_spec)
+    codec = self._make_codec(_require_spec(environment_spec), policy)
     config = self.config
     if isinstance(replay_client, EmbeddedReplay):
-      return EmbeddedAdder(
-        replay_client,
-        self._make_codec(environment_spec, embedded=True),
+      return TransitionAdder(
+        replay_client.insert,
+        codec,
         n_step=config.n_step,
         discount=config.discount,
       )
     reverb_adder = lazy.load(
       "acme_qsm.replay.reverb_adder", "An adder to Reverb"
     )
-    return reverb_adder.NStepTransitionAdder(
+    return reverb_adder.ReverbAdder(
       replay_client,
-      self._make_codec(environment_spec, embedded=False),
+      codec,
       n_step=config.n_step,
       discount=config.discount,
       transitions_per_item=config.transitions_per_item,
@@ -283,13 +282,14 @@ class DiffusionBuilder:
     Raises:
       ValueError: without an environment_spec.
     """
+    codec = self._make_codec(
+      _require_spec(environment_spec),
+      self.make_policy(networks, environment_spec),
+    )
     embeds = isinstance(replay_client, EmbeddedReplay)
-    size = self._make_codec(
-      _require_spec(environment_spec), embedded=embeds
-    ).size
     seed = LearnerSeed(
       random_key,
-      draw_of_items(dataset, size, random_key),
+      draw_of_items(dataset, codec.size, random_key),
       counter,
       logger_fn("learner", "learner_steps") if logger_fn else None,
       replay_client if embeds else None,
@@ -319,7 +319,7 @@ class DiffusionBuilder:
     period = 1 if adders is None else self.config.variable_update_period
     name = "evaluation_policy" if policy.evaluation else "acting_policy"
     client = VariableClient(variable_source, name, period, len(random_keys))
-    return Actor(policy.apply, random_keys, client, adders)
+    return Actor(policy, random_keys, client, adders)
 
   def make_seeds_learner(
     self,
@@ -338,11 +338,10 @@ class DiffusionBuilder:
     Returns:
       The learner.
     """
-    embedded = seeds[0].replay is not None
     return DiffusionLearner(
       methods.make_learner_core(networks, self.config),
       seeds,
-      self._make_codec(environment_spec, embedded=embedded).unpack,
+      self._make_codec(environment_spec, self.make_policy(networks)),
       num_sgd_steps_per_step=self.config.num_sgd_steps_per_step,
     )
 

@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import itertools
 import time
-from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from acme_qsm.agents.training import Training
 from acme_qsm.core import LearnerCore
 from acme_qsm.deferred import jax
 from acme_qsm.deferred import jnp
+from acme_qsm.replay.codec import TransitionCodec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +66,7 @@ class DiffusionLearner:
     self,
     learner_core: LearnerCore,
     seeds: Sequence[LearnerSeed],
-    unpack: Callable[[jax.Array], types.Transition],
+    codec: TransitionCodec,
     *,
     num_sgd_steps_per_step: int = 1,
     diagnostics_period: int = 100,
@@ -77,7 +77,7 @@ class DiffusionLearner:
     Args:
       learner_core: the pure functions.
       seeds: S seeds, at least one.
-      unpack: turns a sample's `data` into transitions, on the device.
+      codec: unpacks a sample's `data`, on the device.
       num_sgd_steps_per_step: gradient steps per call of `step`.
       diagnostics_period: steps of a seed per call of the core's `diagnostics`,
         the first included; what it says is logged until it says more.
@@ -98,7 +98,7 @@ class DiffusionLearner:
     # One after another: compiled already if a seed was ever trained alone.
     init = jax.jit(learner_core.init)
     self._state = axis.stack([init(seed.random_key) for seed in seeds])
-    training = Training(learner_core, unpack, num_sgd_steps_per_step)
+    training = Training(learner_core, codec, num_sgd_steps_per_step)
     # Nothing is donated: on a CPU, a call that donates returns only when it is
     # done, and nobody could act or fetch the next batch beside it.
     self._step_together = jax.jit(

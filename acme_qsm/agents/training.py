@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from acme_qsm.agents.seed_axis import SeedAxis
 from acme_qsm.core import LearnerCore
 from acme_qsm.deferred import jax
 from acme_qsm.deferred import jnp
+from acme_qsm.replay.codec import TransitionCodec
 
 
 class Step(NamedTuple):
@@ -21,8 +21,8 @@ class Step(NamedTuple):
     state: the next state.
     metrics: means over the gradient steps.
     finite: [] whether all of them are.
-    extras: [num_sgd_steps * batch_size, A] what replay is to hold of the
-      transitions from now on; () for nothing.
+    extras: [num_sgd_steps * batch_size, E] packed extras that replay is to hold
+      of the transitions from now on; () where they stay as they are.
   """
 
   state: Any
@@ -37,12 +37,12 @@ class Training:
 
   Attributes:
     core: the learner's functions.
-    unpack: turns packed transitions into transitions, on the device.
+    codec: unpacks them, on the device.
     num_sgd_steps: gradient steps per call of `step`.
   """
 
   core: LearnerCore
-  unpack: Callable[[jax.Array], types.Transition]
+  codec: TransitionCodec
   num_sgd_steps: int
 
   def step(self, state: Any, data: jax.Array) -> Step:
@@ -55,7 +55,7 @@ class Training:
     Returns:
       What comes of them.
     """
-    transitions = self.unpack(data)
+    transitions = self.codec.unpack(data)
     if self.num_sgd_steps == 1:
       state, (metrics, extras) = self.core.step_with_extras(state, transitions)
     else:
@@ -67,16 +67,16 @@ class Training:
       )
       # A mean keeps a NaN of any of the steps.
       metrics = jax.tree.map(jnp.mean, metrics)
-      extras = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), extras)
+      extras = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), extras)
     if extras:
-      extras = jnp.concatenate(jax.tree.leaves(extras), axis=1)
+      extras = self.codec.pack_extras(extras)
     finite = jnp.isfinite(jnp.stack(jax.tree.leaves(metrics)))
     return Step(state, metrics, jnp.all(finite), extras)
 
   def diagnostics(self, state: Any, data: jax.Array) -> types.Metrics:
     """The core's diagnostics of one seed's first batch."""
     first = data[: data.shape[0] // self.num_sgd_steps]
-    return self.core.diagnostics(state, self.unpack(first))
+    return self.core.diagnostics(state, self.codec.unpack(first))
 
   def step_together(self, axis: SeedAxis, state: Any, data: jax.Array) -> Step:
     """Makes steps of all seeds, which have made as many so far.

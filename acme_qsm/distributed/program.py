@@ -41,7 +41,8 @@ def make_distributed_experiment(
   Args:
     experiment: what to run.
     num_actors: actors, at least 1.
-    num_actors_per_node: actors per node of the program.
+    num_actors_per_node: what Acme's has, at least 1. Here each actor is a
+      process of its own, and one node watches over all processes.
     eval_every: environment steps between evaluations.
     num_eval_episodes: episodes of each evaluation; 0 for no evaluator.
     hang_seconds: how long one call of an environment may take; a process whose
@@ -69,9 +70,7 @@ def make_distributed_experiment(
   # Only here: Ray does without it.
   from acme_qsm.distributed.engines import launchpad_engine
 
-  return launchpad_engine.make_program(
-    plan, num_actors_per_node=num_actors_per_node, name=name
-  )
+  return launchpad_engine.make_program(plan, name)
 
 
 def plan_experiment(

@@ -11,6 +11,7 @@ import pytest
 import acme_qsm
 from acme_qsm.agents.actor import Actor
 from acme_qsm.agents.actor import VariableClient
+from acme_qsm.core import Policy
 
 # What waiting for anything may take, in seconds: far more than it does.
 DEADLINE = 60.0
@@ -69,7 +70,7 @@ def test_actions_are_those_of_acmes_actor(
 
   policy = acme_qsm.make_policy(networks, config, evaluation)
   client = VariableClient(Learner(), "policy")
-  ours = Actor(policy.apply, [make_key(7)], client)
+  ours = Actor(policy, [make_key(7)], client)
   acmes = actors.GenericActor(
     actor_core.batched_feed_forward_to_actor_core(policy),
     make_key(7),
@@ -111,7 +112,7 @@ class Answer:
 def test_a_batch_of_environments_is_acted_for_at_once(policy_and_params):
   policy, params = policy_and_params
   actor = Actor(
-    policy.apply,
+    policy,
     [jax.random.key(0)],
     VariableClient(Answer(params), "policy"),
   )
@@ -132,10 +133,10 @@ def test_each_of_several_seeds_acts_as_it_does_alone(policy_and_params):
   stacked = jax.tree.map(lambda *x: np.stack(x), *all_params)
   keys = [jax.random.key(seed) for seed in range(2)]
   together = Actor(
-    policy.apply, keys, VariableClient(Answer(stacked), "policy", num_seeds=2)
+    policy, keys, VariableClient(Answer(stacked), "policy", num_seeds=2)
   )
   alone = [
-    Actor(policy.apply, [key], VariableClient(Answer(each), "policy"))
+    Actor(policy, [key], VariableClient(Answer(each), "policy"))
     for key, each in zip(keys, all_params, strict=True)
   ]
   rng = np.random.default_rng(0)
@@ -146,6 +147,8 @@ def test_each_of_several_seeds_acts_as_it_does_alone(policy_and_params):
     *(((1, 0), ()), ((0, 1), (1,)), ((2, 2), (0,))),
   ):
     observations = [rng.normal(size=(n, 2)).astype(np.float32) for n in nums]
+    # Integers and others alike.
+    observations[1] = np.rint(3 * observations[1]).astype(int)
     for seed in begins:
       together.observe_first(first, seed)
       alone[seed].observe_first(first)
@@ -169,7 +172,7 @@ def test_what_happens_is_recorded():
       calls.append((action, next_timestep))
 
   actor = Actor(
-    lambda params, key, observations: (observations * params, {}),
+    Policy(lambda params, key, x: (x * params, {}), False),
     [jax.random.key(0)],
     VariableClient(Source(), "policy"),
     [[Recorder()]],
@@ -210,7 +213,7 @@ def test_what_a_policy_gives_beside_its_action_is_recorded_with_it(num_seeds):
       return [np.zeros((num_seeds, 2)[num_seeds == 1 :], np.float32)]
 
   actor = Actor(
-    act,
+    Policy(act, False),
     [jax.random.key(seed) for seed in range(num_seeds)],
     VariableClient(Zeros(), "policy", num_seeds=num_seeds),
     [[Recorder(seed, i) for i in range(3)] for seed in range(num_seeds)],
@@ -325,9 +328,8 @@ def test_without_a_cpu_parameters_are_where_jax_puts_them(monkeypatch):
   monkeypatch.setattr(jax, "devices", without_cpu)
   client = VariableClient(Source(), "policy")
   assert client.params.devices() == {devices()[0]}
-  actor = Actor(
-    lambda params, key, x: (params + x, {}), [jax.random.PRNGKey(0)], client
-  )
+  policy = Policy(lambda params, key, x: (params + x, {}), False)
+  actor = Actor(policy, [jax.random.PRNGKey(0)], client)
   actor.observe_first(dm_env.restart(np.zeros(2, np.float32)))
   action = actor.select_action(np.full(2, 5.0, np.float32))
   np.testing.assert_array_equal(action, [6.0, 6.0])

@@ -77,9 +77,7 @@ class Fed:
     self._datas = []
     self.rows = Rows()
     seed = learning.LearnerSeed(jax.random.PRNGKey(0), self, logger=self.rows)
-    self.learner = learning.DiffusionLearner(
-      core, [seed], codec.unpack, **kwargs
-    )
+    self.learner = learning.DiffusionLearner(core, [seed], codec, **kwargs)
     self.start = self.learner.save()
 
   def __next__(self):
@@ -281,10 +279,7 @@ def test_a_reward_that_is_not_finite_stops_the_learner(
   learner.step()
   steps = 2 * num_sgd_steps
   metric = r"\w+ is (nan|-?inf)"
-  # The first thing it says is the name of what is logged.
-  message = (
-    rf"^critic_loss is (nan|inf)(, {metric})* after learner step {steps}\."
-  )
+  message = rf"^{metric}(, {metric})* after learner step {steps}\.$"
   with pytest.raises(types.NonFiniteError, match=message):
     learner.save()
   # For good, not once.
@@ -395,7 +390,7 @@ def test_either_kind_of_key_can_be_saved(learner_core, codec, make_key):
         learning.LearnerSeed(make_key(seed), samples([]))
         for seed in range(num_seeds)
       ],
-      codec.unpack,
+      codec,
     )
     for seed, each in enumerate(learner.seeds):
       saved = each.save()
@@ -422,7 +417,7 @@ def make_seeds(codec, bad_at=None):
 def test_each_seed_makes_its_own_steps(learner_core, codec, fed, by_turns):
   seeds = make_seeds(codec)
   together = learning.DiffusionLearner(
-    learner_core, seeds, codec.unpack, by_turns=by_turns, diagnostics_period=3
+    learner_core, seeds, codec, by_turns=by_turns, diagnostics_period=3
   )
   takes_part = [
     *((True, True, True), (True, True, True), (True, False, True)),
@@ -481,7 +476,8 @@ def test_new_extras_are_written_once_a_step_is_done(
   )
   networks = acme_qsm.make_networks(make_spec(), config)
   core = acme_qsm.make_learner_core(networks, config)
-  codec = TransitionCodec(make_spec(), has_extras=True)
+  extras_spec = acme_qsm.make_policy(networks, config).extras_spec
+  codec = TransitionCodec(make_spec(), extras_spec)
   replays = [Replay(), Replay()]
   written = [replay.written for replay in replays]
 
@@ -495,7 +491,7 @@ def test_new_extras_are_written_once_a_step_is_done(
         dataclasses.replace(seed, dataset=samples(endless(codec, 0)))
         for _ in range(num_seeds)
       ],
-      codec.unpack,
+      codec,
       num_sgd_steps_per_step=num_sgd_steps,
     )
 
@@ -515,7 +511,7 @@ def test_new_extras_are_written_once_a_step_is_done(
     np.testing.assert_array_equal(found[0], np.arange(BATCH_SIZE))
     np.testing.assert_allclose(found[1], expected[1], atol=1e-5)
   # Adam's first step is as long as its rate, within the box.
-  before = next(endless(codec, 0))[:, -codec.extras_size :]
+  before = next(endless(codec, 0))[:, -1:]
   np.testing.assert_allclose(
     np.abs(written[1][0][1] - before)[np.abs(before) < 0.7], 0.25, rtol=1e-3
   )
@@ -525,7 +521,7 @@ def test_new_extras_are_written_once_a_step_is_done(
 def three(learner_core, codec):
   """A learner of three seeds, their states at first and after a step."""
   learner = learning.DiffusionLearner(
-    learner_core, make_seeds(codec, bad_at=2), codec.unpack
+    learner_core, make_seeds(codec, bad_at=2), codec
   )
   start = [seed.save() for seed in learner.seeds]
   learner.step()

@@ -50,7 +50,11 @@ def test_counts_do_not_fall_when_an_actor_starts_again():
   assert act(coordinator, 0, 4, incarnation="2").counts == {"actor_steps": 34}
   status = coordinator.status()
   assert status["nodes"]["actor_0"]["restarts"] == 1
-  assert status["events"] == ["actor_0 was started again."]
+  # Nobody was there to tell of what.
+  assert status["events"] == [
+    "actor_0 died: its process is gone. It is started again.",
+    "actor_0 was started again.",
+  ]
 
 
 @pytest.mark.parametrize("num_actors", [1, 2, 3, 7])
@@ -100,26 +104,26 @@ def test_an_interrupted_run_waits_for_the_learner_to_save():
 
 def test_a_run_goes_on_without_some_of_its_actors_but_not_without_all():
   coordinator = make_coordinator(2, 100)
-  coordinator.lost("actor_0", "it raised ValueError", given_up=False)
+  coordinator.lost("actor_0", "it raised ValueError")
   assert act(coordinator, 0, 0).allowance == 50
   assert act(coordinator, 1, 0).allowance == 25
-  coordinator.lost("actor_0", "it raised ValueError", given_up=True)
+  coordinator.lost("actor_0", "it raised ValueError", final=True)
   # The other may make all the steps that are left.
   orders = act(coordinator, 1, 20)
   assert (orders.phase, orders.allowance) == (Phase.ACTING, 80)
-  coordinator.lost("actor_1", "killed by SIGKILL", given_up=True)
+  coordinator.lost("actor_1", "killed by SIGKILL", final=True)
   assert act(coordinator, 1, 20).phase is Phase.FAILED
   status = coordinator.status()
   assert "actor_1 the last: killed by SIGKILL" in status["reason"]
-  assert len(status["events"]) == 3
+  assert sum(" died: " in event for event in status["events"]) == 3
 
 
 @pytest.mark.parametrize("node", ["learner", "replay"])
 def test_a_run_ends_with_its_learner_or_replay(node):
   coordinator = make_coordinator()
-  coordinator.lost(node, "exit code 1", given_up=False)
+  coordinator.lost(node, "exit code 1")
   assert coordinator.status()["phase"] == "acting"
-  coordinator.lost(node, "exit code 1", given_up=True)
+  coordinator.lost(node, "exit code 1", final=True)
   assert coordinator.status()["phase"] == "failed"
   assert node in coordinator.status()["reason"]
 
@@ -127,7 +131,7 @@ def test_a_run_ends_with_its_learner_or_replay(node):
 def test_a_run_without_its_evaluator_can_finish():
   coordinator = make_coordinator(1, 10)
   act(coordinator, 0, 10)
-  coordinator.lost("evaluator", "exit code 1", given_up=True)
+  coordinator.lost("evaluator", "exit code 1", final=True)
   coordinator.done("learner")
   assert coordinator.status()["phase"] == "finished"
 
@@ -140,20 +144,39 @@ def test_services_are_found_where_they_last_announced_themselves():
   assert act(coordinator, 0, 0).addresses == {"replay": "127.0.0.1:2"}
 
 
-@pytest.mark.parametrize("lifetime", [10.0, 100.0])
-def test_who_fails_soon_after_each_start_is_given_up(lifetime):
+@pytest.mark.parametrize(
+  ("lifetime", "told", "failed", "num_lives"),
+  [
+    # Whether or not somebody watches over it, and tells.
+    (10.0, False, True, 5),
+    (10.0, True, True, 5),
+    (100.0, False, True, None),
+    (100.0, True, True, None),
+    # One that is told to end has not failed.
+    (10.0, True, False, None),
+  ],
+)
+def test_who_fails_soon_after_each_start_is_given_up(
+  lifetime, told, failed, num_lives
+):
   clock = Clock()
   coordinator = make_coordinator(1, clock=clock)
-  for incarnation in range(8):
-    orders = coordinator.report(Report("learner", str(incarnation), "learning"))
+  for number in range(1, 9):
+    orders = coordinator.report(Report("learner", str(number), "learning"))
+    if orders.given_up:
+      break
     clock.now += lifetime
-    coordinator.report(Report("learner", str(incarnation), "learning"))
-  given_up = lifetime < 60
-  assert orders.given_up == given_up
-  assert orders.phase is (Phase.FAILED if given_up else Phase.ACTING)
-  assert orders.incarnation == 7
-  if given_up:
-    assert "6 times soon after its start" in coordinator.status()["reason"]
+    coordinator.report(Report("learner", str(number), "learning"))
+    if told and coordinator.lost("learner", "exit code 1", failed=failed):
+      break
+  status = coordinator.status()
+  if num_lives is None:
+    assert status["phase"] == "acting"
+    assert status["nodes"]["learner"]["restarts"] == 7
+  else:
+    assert number == num_lives + (not told)
+    cause = "exit code 1" if told else "its process is gone"
+    assert status["reason"] == f"learner was given up: {cause}"
 
 
 def test_the_status_names_who_has_not_started():

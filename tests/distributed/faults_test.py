@@ -7,10 +7,10 @@ One run meets most of them, one after the other: see "What a run survives" in
 import contextlib
 import dataclasses
 import itertools
+import multiprocessing
 import os
 import pathlib
 import signal
-import sys
 import time
 
 import acme_qsm.acme_compat  # noqa: F401  # isort: skip
@@ -38,7 +38,7 @@ ACTORS = ("actor_0", "actor_1")
 
 def is_process(name):
   """Whether this is a run's process of that name."""
-  return sys.argv[2:3] == [name]
+  return multiprocessing.current_process().name == name
 
 
 def make_disturbance(name, number, signs):

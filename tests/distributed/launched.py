@@ -1,7 +1,6 @@
 """A run of many processes that a test starts, and then does things to."""
 
 import contextlib
-import functools
 import inspect
 import json
 import os
@@ -13,10 +12,8 @@ import time
 from typing import Any
 
 import psutil
-import pytest
 
 from acme_qsm.distributed.coordination import rpc
-from acme_qsm.distributed.processes import fork_server
 from acme_qsm.experiments.records import checkpointing
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -42,26 +39,6 @@ code = distributed.watch(run, arguments)
 sys.stdout.flush()
 os._exit(code)
 """
-
-_MAIN = {
-  "acme_qsm.distributed.processes.process",
-  "acme_qsm.distributed.processes.fork_server",
-}
-
-
-@functools.cache
-def shared_fork_server():
-  """Environment variables: a fork server that ends with this test process.
-
-  It loads Reverb, TensorFlow and JAX once for all runs that it is given to;
-  else each run's launcher starts one of its own.
-  """
-  name = fork_server.SOCKET_VARIABLE
-  with pytest.MonkeyPatch.context() as patch:
-    # What `start` sets would be for all that is started from here.
-    patch.setenv(name, "")
-    fork_server.start()
-    return {name: os.environ[name]}
 
 
 class WaitedInVainError(AssertionError):
@@ -130,8 +107,8 @@ class Launched:
     logs = self.workdir / "logs"
     for process in psutil.process_iter(["cmdline"]):
       log = _log_of(process)
-      # Started, or forked; others, such as their children, have it too.
-      if log.parent == logs and _MAIN.intersection(
+      # It is forked from Launchpad's; its children have its output, too.
+      if log.parent == logs and "--data_file" in (
         process.info["cmdline"] or []
       ):
         found[log.stem] = process
@@ -223,7 +200,6 @@ class LaunchedPlan(Launched):
       [sys.executable, "-c", LAUNCHER, plan_file, self._address],
       workdir,
       folder,
-      shared_fork_server(),
     )
 
   def call(self, *args):

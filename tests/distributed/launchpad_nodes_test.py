@@ -8,9 +8,11 @@ import pytest
 from launchpad import address as lp_address
 from launchpad import context
 
+from acme_qsm.distributed.coordination import coordinator as coordinator_lib
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.coordinator import Coordinator
 from acme_qsm.distributed.engines import launchpad_nodes
+from acme_qsm.distributed.processes import process
 
 pytestmark = pytest.mark.acme
 
@@ -18,6 +20,13 @@ KEY = b"key"
 HOST = "127.0.0.1"
 IN_PROCESSES = context.LaunchType.LOCAL_MULTI_PROCESSING
 IN_THREADS = context.LaunchType.LOCAL_MULTI_THREADING
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+  monkeypatch.setattr(coordinator_lib, "_MAX_FAILURES", 2)
+  # They do not come to their work.
+  monkeypatch.setattr(process, "load", lambda: None)
 
 
 class BuiltAddress(lp_address.AbstractAddressBuilder):
@@ -45,14 +54,16 @@ def serving(coordinator):
     server.stop()
 
 
-def run_group(launch_type, group, address):
+def run_processes(launch_type, names, log_folder, address):
   """Runs a node where signals are nobody's, as Launchpad's threads do."""
 
   def run():
     launch_context = context.LaunchContext()
     launch_context.initialize(launch_type, launch_config=None)
     context.set_context(launch_context)
-    launchpad_nodes.run_group(group, HOST, address)
+    launchpad_nodes.run_processes(
+      b"no run", names, str(log_folder), KEY, HOST, address
+    )
 
   thread = threading.Thread(target=run)
   thread.start()
@@ -62,23 +73,19 @@ def run_group(launch_type, group, address):
 
 @pytest.mark.parametrize(
   ("launch_type", "cause"),
-  [(IN_PROCESSES, "NotADirectoryError: "), (IN_THREADS, "UnpicklingError: ")],
+  [(IN_PROCESSES, "exit code 1"), (IN_THREADS, "UnpicklingError: ")],
 )
-def test_a_node_that_fails_is_told_of(launch_type, cause, tmp_path):
-  file = tmp_path / "file"
-  file.touch()
+def test_processes_that_fail_are_told_of(launch_type, cause, tmp_path):
   names = ["actor_0", "actor_1"]
-  group = launchpad_nodes.Group(b"no run", KEY, names, str(file / "logs"))
   coordinator = Coordinator(2, 100)
   with serving(coordinator) as address:
-    run_group(launch_type, group, address)
+    run_processes(launch_type, names, tmp_path, address)
   status = coordinator.status()
   assert status["phase"] == "failed"
-  died = sorted(status["events"])
-  assert len(died) == 2
-  for name, event in zip(names, died, strict=True):
+  ends = [event for event in status["events"] if event.endswith("given up.")]
+  assert len(ends) == 2
+  for name, event in zip(names, sorted(ends), strict=True):
     assert event.startswith(f"{name} died: {cause}")
-    assert event.endswith(" It is given up.")
 
 
 class Failing(Coordinator):
@@ -91,14 +98,14 @@ class Failing(Coordinator):
     raise KeyError("a fault of the coordinator")
 
 
-def test_an_error_of_the_coordinator_leaves_no_process_unwatched(
-  tmp_path, monkeypatch
-):
-  monkeypatch.setattr(launchpad_nodes, "_MAX_ACTOR_FAILURES", 1)
-  group = launchpad_nodes.Group(b"no run", KEY, ["actor_0"], str(tmp_path))
+def test_an_error_of_the_coordinator_leaves_no_process_unwatched(tmp_path):
   coordinator = Failing(1, 100)
   with serving(coordinator) as address:
-    run_group(IN_PROCESSES, group, address)
-  assert coordinator.num_asked >= 2  # By who watches, and by the process.
-  (event,) = Coordinator.status(coordinator)["events"]
-  assert event == "actor_0 died: exit code 1. It is given up."
+    run_processes(IN_PROCESSES, ["actor_0"], tmp_path, address)
+  # By who watches, and by the process each time.
+  assert coordinator.num_asked >= 2
+  events = Coordinator.status(coordinator)["events"]
+  assert events == [
+    "actor_0 died: exit code 1. It is started again.",
+    "actor_0 died: exit code 1. It is given up.",
+  ]

@@ -30,7 +30,7 @@ NUM_ITEMS = 60
 
 
 @pytest.fixture
-def start_run(request, make_experiment, tmp_path, monkeypatch):
+def start_run(request, make_experiment, monkeypatch):
   """A function that starts the coordinator of a run."""
   # All hear soon of what there is to hear of: so nobody need wait for them.
   monkeypatch.setattr(link, "_PERIOD_SECONDS", 0.2)
@@ -51,7 +51,7 @@ def start_run(request, make_experiment, tmp_path, monkeypatch):
   def start(experiment, **kwargs):
     kwargs = {"num_eval_episodes": 0, **kwargs}
     plan = program.plan_experiment(experiment, 1, **kwargs)
-    runs.append(ThreadedRun(plan, tmp_path))
+    runs.append(ThreadedRun(plan))
     return runs[-1]
 
   yield start

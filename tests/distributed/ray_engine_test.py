@@ -324,7 +324,7 @@ def test_a_process_leaves_to_the_launcher_what_comes_to_all(monkeypatch):
   monkeypatch.setattr("faulthandler.enable", lambda: None)
   coordinator = Coordinator(1, 10)
   # So that it ends once it has reported.
-  coordinator.lost("actor_0", "its environment failed", True)
+  coordinator.lost("actor_0", "its environment failed", final=True)
   functions = {
     name: getattr(coordinator, name) for name in ("status", "report")
   }

@@ -2,7 +2,7 @@
 
 import contextlib
 import inspect
-import os
+import multiprocessing
 import pickle
 import threading
 import time
@@ -14,11 +14,8 @@ from acme_qsm.distributed import nodes
 from acme_qsm.distributed.coordination import link as link_lib
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.run_coordinator import run_coordinator
-from acme_qsm.distributed.processes import fork_server
-from acme_qsm.distributed.processes import supervision
-from acme_qsm.distributed.processes.process import write_run_file
+from acme_qsm.distributed.processes import process
 from acme_qsm.experiments.records import checkpointing
-from tests.distributed.launched import shared_fork_server
 from tests.distributed.launched import WaitedInVainError
 
 _MAX_FAILURES = 3
@@ -33,13 +30,14 @@ class ThreadedRun:
     phase: how it ended, once `wait` has returned.
   """
 
-  def __init__(self, plan, folder):
+  def __init__(self, plan):
     self.run = pickle.loads(plan.run)
     self._plan = plan
-    self._run_file = folder / "run.pickle"
-    write_run_file(self._run_file, plan.key, self.run.host, plan.run)
     port = rpc.free_port(self.run.host)
     self._address = f"{self.run.host}:{port}"
+    self._told = process.Told(
+      plan.run, plan.key, self.run.host, self._address, None
+    )
     self.client = rpc.Client(self._address, self.run.key)
     self.phase = None
     self._started = []
@@ -84,21 +82,11 @@ class ThreadedRun:
 
   def start_process(self, name):
     """Starts one in a process of its own, which can be stopped."""
-    beats, end = os.pipe()
-    with pytest.MonkeyPatch.context() as patch, open(os.devnull, "wb") as log:
-      for variable, value in shared_fork_server().items():
-        patch.setenv(variable, value)
-      start = fork_server.starter(str(self._run_file), name, self._address)
-      started = start(
-        log,
-        end,
-        {
-          "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-          supervision.HEARTBEAT_VARIABLE: str(end),
-        },
-      )
-    os.close(end)
-    os.close(beats)  # Nobody watches over it.
+    # Nobody watches over it.
+    _, beats = multiprocessing.Pipe(duplex=False)
+    with pytest.MonkeyPatch.context() as patch, beats:
+      patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+      started = process.start(self._told, name, beats)
     self._started.append(started)
     self.wait_until(lambda: self.node(name)["pid"])
     self._processes.append(psutil.Process(self.node(name)["pid"]))
@@ -153,12 +141,12 @@ class ThreadedRun:
     """Whatever happened, leaves nothing behind."""
     with contextlib.suppress(ConnectionError):
       self.client.call("fail", "the test is over")
-    for process in self._processes:
+    for suspended in self._processes:
       with contextlib.suppress(psutil.NoSuchProcess):
-        process.resume()
-    for process in self._started:
-      process.kill()
-      process.wait()
+        suspended.resume()
+    for started in self._started:
+      started.kill()
+      started.join()
     if self._actor is not None:
       self._actor.state = "done"
     self._coordinator.join(60)

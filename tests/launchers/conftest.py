@@ -7,7 +7,6 @@ import pytest
 from acme_qsm import methods
 from acme_qsm.agents import acme as acme_agents
 from tests.distributed.launched import Launched
-from tests.distributed.launched import shared_fork_server
 
 OF_ALL = [
   *("--task", "cartpole:balance", "--checkpoint_minutes", "0.05"),
@@ -37,9 +36,7 @@ def launch():
   """A function that starts a launcher."""
   launched = []
 
-  def start(
-    workdir, *arguments, launcher="distributed", within=(), forks_alone=True
-  ):
+  def start(workdir, *arguments, launcher="distributed", within=()):
     command = [sys.executable, f"launchers/{launcher}.py"]
     agent = "qsm"
     if "--agent" in arguments:
@@ -49,7 +46,6 @@ def launch():
       [*within, *command, "--workdir", workdir, *small, *arguments],
       workdir,
       workdir.parent,
-      None if forks_alone else shared_fork_server(),
     )
     launched.append(run)
     return run

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import time
 
 import numpy as np
 import psutil
@@ -12,8 +11,7 @@ import pytest
 from acme_qsm.experiments.records.loggers import read_csv
 from launchers import distributed
 from launchers import local
-from launchers.benchmarks import program
-from tests.distributed.launched import shared_fork_server
+from launchers.benchmarks import launched
 
 pytestmark = [pytest.mark.acme, pytest.mark.launchpad]
 
@@ -39,19 +37,18 @@ def test_sigterm_to_one_process_is_for_that_one_and_to_the_launcher_for_all(
   run = launch(
     tmp_path / "run",
     *("--num_actors", "1", "--num_steps", "1000000"),
-    forks_alone=False,
   )
   with run.fault("none"):
-    measured = program.watch(run.process, run.workdir, 3.0, time.monotonic())
+    measured, processes = launched.watch(run.process, run.workdir, 3.0)
     assert measured["environment_steps_per_second"] > 0
     assert measured["learner_steps_per_second"] > 0
     assert 0 <= measured["learner_wait_share"] <= 1
-    assert set(measured["processes"]) == {
+    assert set(processes) == {
       *("replay", "learner", "actor_0", "evaluator"),
       "launcher and supervisors",
     }
-    for taken in measured["processes"].values():
-      assert taken["memory_bytes"] > 2**20
+    for taken in processes.values():
+      assert taken["memory_mb"] > 1
     run.wait_until(lambda: run.node("evaluator")["metrics"])
 
   for name in ("actor_0", "evaluator", "learner", "replay"):
@@ -72,7 +69,7 @@ def test_sigterm_to_one_process_is_for_that_one_and_to_the_launcher_for_all(
   assert run.status()["phase"] == "acting"
 
   with run.fault("SIGTERM to who only watches over a process"):
-    watching = find_node(run, "learner/0")
+    watching = find_node(run, "processes/0")
     watching.terminate()
     run.goes_on()
     assert watching.is_running()
@@ -100,9 +97,7 @@ def test_a_run_goes_on_from_one_process_to_many_and_back(
     assert local.main([*small_arguments(), *arguments]) == 0
 
   run_locally(600)
-  run = launch(
-    path, *("--num_actors", "1", "--num_steps", "900"), forks_alone=False
-  )
+  run = launch(path, *("--num_actors", "1", "--num_steps", "900"))
   # One learner step per transition, from the 200th on.
   before = learner_steps(run.latest())
   assert before == 600 - 200 + 1
@@ -130,7 +125,6 @@ def test_a_run_without_its_coordinator_saves_and_goes_on_to_its_last_step(
   run = launch(
     tmp_path / "run",
     *("--num_actors", "1", "--num_steps", "1000000"),
-    forks_alone=False,
   )
   with run.fault("SIGTERM to the coordinator, without which there is no run"):
     run.wait_until(lambda: run.count("learner_steps") > 20)
@@ -148,7 +142,6 @@ def test_a_run_without_its_coordinator_saves_and_goes_on_to_its_last_step(
   run = launch(
     tmp_path / "run",
     *("--num_actors", "2", "--num_steps", str(num_steps), "--host", "::1"),
-    forks_alone=False,
   )
   with run.fault("an actor is killed"):
     # Until then the file tells of the run before.
@@ -230,11 +223,7 @@ def test_nothing_outlives_a_launcher_that_was_killed(engine, launch, tmp_path):
     ),
   ],
 )
-def test_wrong_arguments(
-  arguments, message, small_arguments, tmp_path, capfd, monkeypatch
-):
-  for variable, value in shared_fork_server().items():
-    monkeypatch.setenv(variable, value)
+def test_wrong_arguments(arguments, message, small_arguments, tmp_path, capfd):
   command = ["--workdir", str(tmp_path / "run"), *small_arguments(), *arguments]
   assert distributed.main(command) == 2
   output = capfd.readouterr()

@@ -23,9 +23,9 @@ _SILENCE_SECONDS = 300.0
 # loads what takes long.
 _START_SECONDS = 300.0
 # A process that lived for less was a failure in a row; after so many of them it
-# is given up, if whoever starts it again has not given it up before.
+# is given up.
 _STABLE_SECONDS = 60.0
-_MAX_FAILURES = 6
+_MAX_FAILURES = 5
 
 # An actor that was not heard of for so long has ended itself, or will have
 # when it can be heard of again: its steps are for others to make.
@@ -45,6 +45,7 @@ class _Node:
   reserved: int = 0
   num_restarts: int = 0
   num_failures: int = 0
+  died: bool = False
   given_up: bool = False
 
 
@@ -142,22 +143,18 @@ class Coordinator:
     node = _Node(
       report.incarnation, report.state, now, now, report.host, report.pid
     )
-    self._nodes[report.node] = node
     if before is not None:
       self._superseded.add(before.incarnation)
       for name, count in before.totals.items():
         self._past[name] = self._past.get(name, 0) + count
-      node.given_up = before.given_up
-      node.num_restarts = before.num_restarts + 1
-      self._events.append(f"{report.node} was started again.")
-      if before.last_report - before.started_at < _STABLE_SECONDS:
-        # One that was told to end has not failed.
+      if not before.died:  # It was killed, where nobody watches over it.
         failed = before.state != EVICTED
-        node.num_failures = before.num_failures + failed
-      if node.num_failures >= _MAX_FAILURES and not node.given_up:
-        self.lost(
-          report.node, f"{node.num_failures} times soon after its start", True
-        )
+        self.lost(report.node, "its process is gone", failed=failed)
+      self._events.append(f"{report.node} was started again.")
+      node.num_restarts = before.num_restarts + 1
+      node.num_failures = before.num_failures
+      node.given_up = before.given_up
+    self._nodes[report.node] = node
     return node
 
   def _counts(self) -> dict[str, float]:
@@ -226,26 +223,37 @@ class Coordinator:
         self._phase = Phase.FAILED
         self._reason = reason
 
-  def lost(self, node: str, cause: str, given_up: bool) -> None:
+  def lost(
+    self, node: str, cause: str, *, failed: bool = True, final: bool = False
+  ) -> bool:
     """Takes note that a process has died.
+
+    A run goes on without some of its actors, or without its evaluator, but not
+    without others.
 
     Args:
       node: its name.
       cause: what it died of.
-      given_up: whether it will not be started again. A run goes on without
-        some of its actors, or without its evaluator, but not without others.
+      failed: whether it failed, rather than that somebody told it to end.
+      final: whether it is given up, whatever happened before.
+
+    Returns:
+      Whether it is given up, and is not to be started again.
     """
     with self._lock:
+      now = self._clock()
+      lost = self._nodes.setdefault(node, _Node("", NOT_STARTED, now, now))
+      if lost.last_report - lost.started_at >= _STABLE_SECONDS:
+        lost.num_failures = 0
+      lost.num_failures += failed
+      lost.died = True
+      given_up = final or lost.num_failures >= _MAX_FAILURES
       what_next = "is given up" if given_up else "is started again"
       self._events.append(f"{node} died: {cause}. It {what_next}.")
       if not given_up:
-        return
-      if node in self._nodes:
-        self._nodes[node].given_up = True
-        self._nodes[node].reserved = 0
-      else:
-        now = self._clock()
-        self._nodes[node] = _Node("", "", now, now, given_up=True)
+        return False
+      lost.given_up = True
+      lost.reserved = 0
       if node == "evaluator":
         self.done(node)
       elif node not in self._actors:
@@ -255,6 +263,7 @@ class Coordinator:
         for name in self._actors
       ):
         self.fail(f"all actors were given up; {node} the last: {cause}")
+      return True
 
   def notice_silence(self) -> None:
     """Does without those that have long not been heard of, or ends the run."""
@@ -273,7 +282,7 @@ class Coordinator:
       # Once it is done, it has ended.
       if silence > _SILENCE_SECONDS and "evaluator" in self._waiting_for:
         cause = f"nothing was heard of it for {silence:.0f} seconds"
-        self.lost("evaluator", cause, given_up=True)
+        self.lost("evaluator", cause, final=True)
       actors = [name for name in silences if name in self._actors]
       for name in actors:
         if silences[name] > _LOST_SECONDS:
@@ -293,7 +302,7 @@ class Coordinator:
     for name in sorted(self._expected - set(self._nodes)):
       if not self._phase.over:
         cause = f"it did not report within {self._start_seconds:g} seconds"
-        self.lost(name, cause, given_up=True)
+        self.lost(name, cause, final=True)
 
   def status(self) -> dict[str, Any]:
     """What there is to know of the run, as JSON can hold it.

@@ -1,7 +1,7 @@
 """Launchpad as the engine of a distributed run: processes and their restarts.
 
-The processes that Launchpad starts only watch over the run's own, or, where it
-starts threads, are the run: see `launchpad_nodes`.
+Its program has two nodes, the coordinator and who watches over the run's own
+processes: see `launchpad_nodes`.
 """
 
 import contextlib
@@ -12,7 +12,6 @@ import time
 import typing
 from collections.abc import Iterator
 from collections.abc import Mapping
-from collections.abc import Sequence
 from typing import Any
 
 import launchpad as lp
@@ -20,7 +19,6 @@ import launchpad as lp
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.messages import Phase
 from acme_qsm.distributed.engines import launchpad_nodes
-from acme_qsm.distributed.processes import fork_server
 from acme_qsm.experiments.surroundings import interruption
 
 if typing.TYPE_CHECKING:
@@ -115,8 +113,6 @@ class LaunchpadRun:
       launch_type: Launchpad's: "local_mp" for processes, or "local_mt" for
         threads of this process.
     """
-    if launch_type == "local_mp":
-      fork_server.start_once()
     program = make_program(plan)
     os.environ[launchpad_nodes.LAUNCHER_VARIABLE] = str(os.getpid())
     with _keeping_signals():
@@ -152,9 +148,7 @@ def _keeping_signals() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def make_program(
-  plan: "Plan", *, num_actors_per_node: int = 1, name: str = "agent"
-) -> Program:
+def make_program(plan: "Plan", name: str = "agent") -> Program:
   """Makes the program: see `make_distributed_experiment`."""
   config = plan.coordinator
   program = Program(name, config)
@@ -163,17 +157,13 @@ def make_program(
   coordinator.allocate_address(address)
   with program.group("coordinator"):
     program.add_node(coordinator)
-
-  def add(label: str, names: Sequence[str]) -> None:
-    log_folder = str(plan.log_folder) if plan.log_folder else None
-    group = launchpad_nodes.Group(plan.run, plan.key, names, log_folder)
-    with program.group(label):
-      program.add_node(
-        lp.PyNode(launchpad_nodes.run_group, group, config.host, address)
-      )
-
-  for other in plan.others:
-    add(other, [other])
-  for i in range(0, len(plan.actors), num_actors_per_node):
-    add("actor", plan.actors[i : i + num_actors_per_node])
+  processes = lp.PyNode(
+    launchpad_nodes.run_processes,
+    plan.run,
+    (*plan.others, *plan.actors),
+    str(plan.log_folder) if plan.log_folder else None,
+    *(config.key, config.host, address),
+  )
+  with program.group("processes"):
+    program.add_node(processes)
   return program

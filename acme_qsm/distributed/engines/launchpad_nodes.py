@@ -1,31 +1,26 @@
-"""What the nodes of a Launchpad program do: watch over the run's processes.
+"""What the two nodes of a Launchpad program do.
 
-Or, where Launchpad starts threads, be them. Launchpad's processes load this
-module, so it is light.
+One coordinates the run. The other watches over the run's processes, which it
+forks from itself; or, where Launchpad starts threads, it does their work in
+threads. Launchpad's processes load this module, so it is light.
 """
 
 import contextlib
-import dataclasses
 import os
-import pathlib
 import pickle
 import select
 import signal
-import tempfile
 import threading
 import time
 import traceback
 import typing
-from collections.abc import Callable
 from collections.abc import Sequence
-from typing import Any
 
 import launchpad as lp
 from launchpad import context as lp_context
 
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.messages import Phase
-from acme_qsm.distributed.processes import fork_server
 from acme_qsm.distributed.processes import process
 from acme_qsm.distributed.processes import supervision
 from acme_qsm.experiments.surroundings import interruption
@@ -39,31 +34,8 @@ if typing.TYPE_CHECKING:
 LAUNCHER_VARIABLE = "ACME_QSM_LAUNCHER"
 """Environment variable: the process without which all others are to end."""
 
-_MAX_FAILURES = 3
-_MAX_ACTOR_FAILURES = 5
 _IS_OVER_SECONDS = 1.0
 _CUT_SECONDS = 120.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Group:
-  """Processes of one Launchpad node.
-
-  Attributes:
-    run: the pickled `nodes.Run`, opaque here: who supervises loads none of it.
-    key: the run's.
-    names: the processes' names in the run.
-    log_folder: where each one's output goes, as `<name>.log`.
-  """
-
-  run: bytes
-  key: bytes
-  names: Sequence[str]
-  log_folder: str | None
-
-
-def _port(port_address: lp.Address) -> int:
-  return addresses.split(port_address.resolve())[1]
 
 
 def address_of(port_address: lp.Address, host: str) -> str:
@@ -71,136 +43,143 @@ def address_of(port_address: lp.Address, host: str) -> str:
   return addresses.join(host, _port(port_address))
 
 
+def _port(port_address: lp.Address) -> int:
+  return addresses.split(port_address.resolve())[1]
+
+
 def coordinate(config: "CoordinatorConfig", port_address: lp.Address) -> None:
   """The program of the node "coordinator"."""
   from acme_qsm.distributed.coordination.run_coordinator import run_coordinator
 
-  port = _port(port_address)
-  client = rpc.Client(addresses.join(config.host, port), config.key)
-  # It cannot be replaced: the run ends with it, but saves first.
-  _leave_signals_to_the_launcher(
-    lambda: client.call("interrupt", "the coordinator got SIGTERM")
-  )
-  run_coordinator(config, port)
+  if threading.current_thread() is threading.main_thread():
+    client = rpc.Client(address_of(port_address, config.host), config.key)
+    interruption.leave_to_launcher()
+    # It cannot be replaced: the run ends with it, but saves first. From a
+    # thread, since the main thread may be in the middle of a call.
+    interrupt = ("interrupt", "the coordinator got SIGTERM")
+    signal.signal(
+      signal.SIGTERM,
+      lambda *unused: threading.Thread(
+        target=client.call, args=interrupt
+      ).start(),
+    )
+    threading.Thread(target=_end_with_launcher, daemon=True).start()
+  run_coordinator(config, _port(port_address))
 
 
-def run_group(group: Group, host: str, port_address: lp.Address) -> None:
-  """The program of all other nodes."""
-  address = address_of(port_address, host)
+def _end_with_launcher(seconds: float | None = None) -> None:
+  """Ends this process if the launcher has ended.
+
+  Args:
+    seconds: how long to wait for that; None to wait without end.
+  """
+  launcher = os.environ.get(LAUNCHER_VARIABLE)
+  if launcher is None:
+    return
+  with contextlib.suppress(ProcessLookupError):
+    descriptor = os.pidfd_open(int(launcher))
+    try:
+      if not select.select([descriptor], [], [], seconds)[0]:
+        return
+    finally:
+      os.close(descriptor)
+  os._exit(1)
+
+
+def run_processes(
+  run: bytes,
+  names: Sequence[str],
+  log_folder: str | None,
+  key: bytes,
+  host: str,
+  port_address: lp.Address,
+) -> None:
+  """The program of the node "processes".
+
+  Args:
+    run: the pickled `nodes.Run`.
+    names: the processes' names in the run.
+    log_folder: where each one's output goes, as `<name>.log`.
+    key: the run's.
+    host: the IP address that its servers listen on.
+    port_address: the coordinator's.
+  """
+  coordinator = address_of(port_address, host)
+  told = process.Told(run, key, host, coordinator, log_folder)
   launch_type = lp_context.get_context().launch_type
   in_threads = launch_type in (
     lp_context.LaunchType.LOCAL_MULTI_THREADING,
     lp_context.LaunchType.TEST_MULTI_THREADING,
   )
-  if not in_threads:
-    # SIGTERM is for the processes watched over, each by itself.
-    _leave_signals_to_the_launcher(lambda: None)
-  run_one = _run_in_thread if in_threads else _run_in_process
+  observer = _Observer(rpc.Client(coordinator, key))
+  try:
+    (_run_in_threads if in_threads else _supervise)(told, names, observer)
+  except BaseException as error:  # The run would wait for them without end.
+    traceback.print_exc()
+    for name in names:
+      observer.tell_lost(name, f"{type(error).__name__}: {error}", final=True)
 
-  def run(name: str) -> None:
-    try:
-      run_one(group, name, host, address)
-    except BaseException as error:  # The run would wait for it without end.
-      traceback.print_exc()
-      cause = f"{type(error).__name__}: {error}"
-      _tell(rpc.Client(address, group.key), "lost", name, cause, True)
 
-  threads = [
-    threading.Thread(target=run, args=(name,), name=name)
-    for name in group.names
-  ]
+def _supervise(
+  told: process.Told, names: Sequence[str], observer: "_Observer"
+) -> None:
+  """Watches over processes, which end with this one."""
+  if threading.current_thread() is threading.main_thread():
+    interruption.leave_to_launcher()
+    # That is for the processes watched over, each by itself.
+    signal.signal(signal.SIGTERM, lambda *unused: None)
+
+  def is_over() -> bool:
+    _end_with_launcher(0.0)
+    return observer.is_over()
+
+  process.load()
+  supervision.supervise(
+    lambda name, beats: process.start(told, name, beats),
+    names,
+    lambda name, death: observer.tell_lost(
+      name, str(death), failed=death.failed, final=death.final
+    ),
+    is_over,
+  )
+
+
+def _run_in_threads(
+  told: process.Told, names: Sequence[str], observer: "_Observer"
+) -> None:
+  """Does the work of the run's processes in threads of this process."""
+  process.connect(told.coordinator, told.key)
+  run = pickle.loads(told.run)
+
+  from acme_qsm.distributed import nodes
+  from acme_qsm.distributed.coordination import link
+
+  def work(name: str) -> None:
+    given_up = False
+    while not given_up and not observer.is_over():
+      client = rpc.Client(told.coordinator, told.key)
+      node_link = link.Link(name, client, host=told.host, end_process=None)
+      try:
+        nodes.run_node(run, node_link)
+        return
+      except BaseException as error:
+        node_link.close()
+        traceback.print_exc()
+        given_up = observer.tell_lost(
+          name,
+          f"{type(error).__name__}: {error}",
+          final=isinstance(error, supervision.GiveUpError),
+        )
+
+  threads = [threading.Thread(target=work, args=(name,)) for name in names]
   for thread in threads:
     thread.start()
   for thread in threads:
     thread.join()
 
 
-def _leave_signals_to_the_launcher(on_sigterm: Callable[[], Any]) -> None:
-  """Ignores what all processes of a terminal get, as Ctrl-C; ends with it.
-
-  The launcher tells the coordinator, who has the learner save first.
-
-  Args:
-    on_sigterm: called, from a thread, at SIGTERM, which does nothing else.
-  """
-  if threading.current_thread() is not threading.main_thread():
-    return
-  interruption.leave_to_launcher()
-  # The main thread may be in the middle of a call.
-  signal.signal(
-    signal.SIGTERM, lambda *unused: threading.Thread(target=on_sigterm).start()
-  )
-  launcher = os.environ.get(LAUNCHER_VARIABLE)
-  if launcher is None:
-    return
-  try:
-    descriptor = os.pidfd_open(int(launcher))
-  except ProcessLookupError:
-    os._exit(1)
-
-  def wait() -> None:
-    select.select([descriptor], [], [])
-    # The processes watched over die with this one.
-    os._exit(1)
-
-  threading.Thread(target=wait, name="launcher", daemon=True).start()
-
-
-def _run_in_process(group: Group, name: str, host: str, address: str) -> None:
-  """Supervises a process."""
-  client = rpc.Client(address, group.key)
-  with contextlib.ExitStack() as stack:
-    file = stack.enter_context(tempfile.NamedTemporaryFile(suffix=".run"))
-    process.write_run_file(file.name, group.key, host, group.run)
-    log_folder = group.log_folder or stack.enter_context(
-      tempfile.TemporaryDirectory()
-    )
-    pathlib.Path(log_folder).mkdir(parents=True, exist_ok=True)
-    supervision.supervise(
-      fork_server.starter(file.name, name, address),
-      pathlib.Path(log_folder) / f"{name}.log",
-      lambda cause, given_up: _tell(client, "lost", name, cause, given_up),
-      _IsOver(client),
-      max_failures=(
-        _MAX_ACTOR_FAILURES if name.startswith("actor") else _MAX_FAILURES
-      ),
-      environment=process.environment_variables(name),
-    )
-
-
-def _run_in_thread(group: Group, name: str, host: str, address: str) -> None:
-  """Runs what is a process's work in this process."""
-  client = process.connect(address, group.key)
-  run = pickle.loads(group.run)
-
-  from acme_qsm.distributed import nodes
-  from acme_qsm.distributed.coordination import link
-
-  is_over = _IsOver(client)
-  for attempt in range(_MAX_FAILURES):
-    node_link = link.Link(name, client, host=host, end_process=None)
-    try:
-      nodes.run_node(run, node_link)
-      return
-    except Exception as error:
-      node_link.close()
-      if is_over():
-        return
-      if attempt == _MAX_FAILURES - 1 or isinstance(
-        error, supervision.GiveUpError
-      ):
-        raise
-      _tell(client, "lost", name, f"{type(error).__name__}: {error}", False)
-
-
-def _tell(client: rpc.Client, *call: object) -> None:
-  # If it cannot be told, it is silent itself, and the run ends with that.
-  with contextlib.suppress(ConnectionError, rpc.RemoteError):
-    client.call(*call)  # pyright: ignore[reportArgumentType]
-
-
-class _IsOver:
-  """Asks the coordinator whether the run is over, about once a second."""
+class _Observer:
+  """Tells the coordinator of deaths, and asks it whether the run is over."""
 
   def __init__(self, client: rpc.Client):
     self._client = client
@@ -208,7 +187,15 @@ class _IsOver:
     self._lifeline = rpc.Lifeline(cut_seconds=_CUT_SECONDS)
     self._over = False
 
-  def __call__(self) -> bool:
+  def tell_lost(self, name: str, cause: str, **kwargs: bool) -> bool:
+    """Tells of a death; returns whether the process is given up."""
+    # If it cannot be told, it is silent itself, and the run ends with that.
+    with contextlib.suppress(ConnectionError, rpc.RemoteError):
+      return self._client.call("lost", name, cause, **kwargs)
+    return False
+
+  def is_over(self) -> bool:
+    """Whether the run is over, as it was about a second ago at most."""
     now = time.monotonic()
     if self._over or now - self._asked_at < _IS_OVER_SECONDS:
       return self._over

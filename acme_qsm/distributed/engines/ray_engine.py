@@ -8,13 +8,11 @@ its settings when it is imported, so that is done once they are known.
 import contextlib
 import dataclasses
 import faulthandler
-import logging
 import math
 import os
 import pickle
 import secrets
 import socket
-import sys
 import threading
 import time
 import traceback
@@ -86,7 +84,7 @@ class _Process:
     client = rpc.Client(coordinator, key)
     try:
       if log is not None:
-        _redirect_output(log)
+        process.redirect_output(log)
       faulthandler.enable()
       client = process.connect(coordinator, key)
       # From here on the coordinator knows of it, and how often it has failed.
@@ -98,27 +96,15 @@ class _Process:
       if code == supervision.ExitCode.DONE:
         return
       death = supervision.Death(code)
-      cause, given_up = str(death), death.final
+      cause, failed, final = str(death), death.failed, death.final
     except BaseException as error:
       traceback.print_exc()
-      cause, given_up = f"{type(error).__name__}: {error}", False
+      cause, failed, final = f"{type(error).__name__}: {error}", True, False
     with contextlib.suppress(ConnectionError, rpc.RemoteError):
-      client.call("lost", name, cause, given_up)
-    if not given_up:
+      client.call("lost", name, cause, failed=failed, final=final)
+    if not final:
       # Threads of whatever it has loaded end with it, and Ray starts it again.
       os._exit(1)
-
-
-def _redirect_output(path: str) -> None:
-  os.makedirs(os.path.dirname(path), exist_ok=True)
-  file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-  for stream in (sys.stdout, sys.stderr):
-    stream.flush()
-  os.dup2(file, 1)
-  os.dup2(file, 2)
-  # Ray has put files of its own in the place of Python's.
-  process.drop_output_on_errors()
-  logging.basicConfig(stream=sys.stderr, force=True)
 
 
 class RayRun:
@@ -237,7 +223,7 @@ class RayRun:
         if status["nodes"][name]["state"] != GIVEN_UP:
           cause = f"Ray cannot run it: {error}"
           with contextlib.suppress(ConnectionError, rpc.RemoteError):
-            self.client.call("lost", name, cause, True)
+            self.client.call("lost", name, cause, final=True)
     now = time.monotonic()
     for name, node in status["nodes"].items():
       silent = (

@@ -1,20 +1,25 @@
-"""The main program of a process of a distributed run.
+"""The main program of a process of a distributed run, and how it is started."""
 
-  python -m acme_qsm.distributed.processes.process
-    <run file> <name> <coordinator address>
-
-The run file is written by whoever starts the process: see `write_run_file`.
-"""
-
+import contextlib
+import ctypes
 import dataclasses
 import faulthandler
+import gc
+import importlib
 import io
+import logging
+import multiprocessing
 import os
 import pickle
 import signal
 import sys
+import threading
 import time
 import traceback
+from collections.abc import Iterator
+from collections.abc import Mapping
+from multiprocessing import connection
+from multiprocessing import process as mp_process
 from typing import Any
 from typing import NoReturn
 
@@ -24,10 +29,30 @@ from acme_qsm.distributed.processes import supervision
 from acme_qsm.experiments.surroundings import interruption
 from acme_qsm.experiments.surroundings import own_modules
 
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-"""Environment variables: numpy uses one core."""
-
+_NODES = "acme_qsm.distributed.nodes"
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 _COORDINATOR_SECONDS = 120.0
+_PR_SET_NAME = 15
+
+
+@dataclasses.dataclass(frozen=True)
+class Told:
+  """What a process of a run is told, beside its name.
+
+  Attributes:
+    run: the pickled `nodes.Run`, opaque here: who starts or supervises
+      processes loads nothing of what they need.
+    key: what the run's processes know each other by.
+    host: the IP address that the process's servers are to listen on.
+    coordinator: the coordinator's address.
+    log_folder: where its output goes, as `<name>.log`; None for nowhere.
+  """
+
+  run: bytes
+  key: bytes
+  host: str
+  coordinator: str
+  log_folder: str | None
 
 
 def environment_variables(name: str) -> dict[str, str]:
@@ -48,11 +73,105 @@ def environment_variables(name: str) -> dict[str, str]:
     # Its elder name; of a platform that is not there it makes an error.
     "JAX_PLATFORM_NAME": "cpu",
     "CUDA_VISIBLE_DEVICES": "",
-    **ONE_THREAD,
+    **_ONE_THREAD,
     "TF_NUM_INTRAOP_THREADS": "1",
     "TF_NUM_INTEROP_THREADS": "1",
     "XLA_FLAGS": f"{flags} --xla_cpu_multi_thread_eigen=false".strip(),
   }
+
+
+def load() -> None:
+  """Loads Reverb, TensorFlow and JAX, for the processes that are to be forked.
+
+  Loading them is most of what a process does before its own work. None of them
+  starts a thread, makes a backend or opens a connection when it is loaded.
+  """
+  # numpy starts threads when it is loaded, and TensorFlow prints.
+  with _environment({**_ONE_THREAD, "TF_CPP_MIN_LOG_LEVEL": "2"}):
+    for role in ("replay", "learner", "actor", "evaluator"):
+      importlib.import_module(f"{_NODES}.{role}")
+  # So that collecting garbage does not write to pages that are shared.
+  gc.collect()
+  gc.freeze()
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+  before = dict(os.environ)
+  os.environ.update(variables)
+  try:
+    yield
+  finally:
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def start(
+  told: Told, name: str, beats: connection.Connection
+) -> mp_process.BaseProcess:
+  """Starts a process: forked from this one, or afresh where this has threads.
+
+  A fork has but one thread, so that what another held is held for ever. Those
+  of numpy, which Launchpad loads, do not count: numpy ends them for a fork.
+
+  Args:
+    told: what it is told.
+    name: its name in the run.
+    beats: where it beats.
+
+  Returns:
+    The process.
+
+  Raises:
+    OSError: if the machine has no room for it.
+  """
+  alone = threading.active_count() == 1
+  context: Any = multiprocessing.get_context("fork" if alone else "spawn")
+  process = context.Process(target=_run, args=(told, name, beats), name=name)
+  process.start()
+  return process
+
+
+def _run(told: Told, name: str, beats: connection.Connection) -> NoReturn:
+  """Is a process of a run, and nothing after that."""
+  try:
+    code = _main(told, name, beats)
+  except BaseException:
+    traceback.print_exc()
+    code = 1
+  sys.stdout.flush()
+  sys.stderr.flush()
+  # Threads of TensorFlow, gRPC and environments may not hold up the end.
+  os._exit(code)
+
+
+def _main(told: Told, name: str, beats: connection.Connection) -> int:
+  supervision.die_with_parent()
+  for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGALRM):
+    signal.signal(number, signal.SIG_DFL)
+  # Whoever started the run hears of Ctrl-C, and says so to the coordinator.
+  interruption.leave_to_launcher()
+  _become(name)
+  redirect_output(f"{told.log_folder}/{name}.log" if told.log_folder else None)
+  supervision.keep_beating(beats)
+  faulthandler.enable()
+  client = connect(told.coordinator, told.key)
+  return work(told.run, link.Link(name, client, host=told.host))
+
+
+def _become(name: str) -> None:
+  """Takes on what tells this process from the one that it was forked from."""
+  os.environ.update(environment_variables(name))
+  # For who lists processes: all have the same command line.
+  ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode())
+  # These have been loaded before this process's environment was set.
+  if "jax" in sys.modules:
+    config = sys.modules["jax"].config
+    for option in ("jax_platforms", "jax_platform_name"):
+      if option.upper() in os.environ:
+        config.update(option, os.environ[option.upper()])
+  if "numpy" in sys.modules:
+    sys.modules["numpy"].random.seed()
 
 
 def connect(address: str, key: bytes) -> rpc.Client:
@@ -90,9 +209,21 @@ class _LossyFile(io.FileIO):
       return memoryview(data).nbytes
 
 
-def drop_output_on_errors() -> None:
-  """Has nobody fail who prints, or logs, while the disk is full."""
-  sys.stdout.flush()
+def redirect_output(path: str | None) -> None:
+  """Appends this process's output to a file, of which it is no failure to fill.
+
+  What cannot be written while the disk is full is dropped.
+
+  Args:
+    path: the file's; None for nowhere.
+  """
+  for stream in (sys.stdout, sys.stderr):
+    stream.flush()
+  if path is not None:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+  with open(path or os.devnull, "ab") as file:
+    for descriptor in (1, 2):
+      os.dup2(file.fileno(), descriptor)
   sys.stdout, sys.stderr = (
     io.TextIOWrapper(
       io.BufferedWriter(_LossyFile(descriptor, "wb", closefd=False)),
@@ -101,42 +232,10 @@ def drop_output_on_errors() -> None:
     )
     for descriptor in (1, 2)
   )
-
-
-def write_run_file(path: str, key: bytes, host: str, run: bytes) -> None:
-  """Writes what `main` is told.
-
-  Args:
-    path: where to.
-    key: the run's.
-    host: the IP address that the process's servers are to listen on.
-    run: the pickled `nodes.Run`, which is for later: it takes long to load.
-  """
-  with open(path, "wb") as file:
-    pickle.dump((key, host, run), file)
-
-
-def main(path: str, name: str, address: str) -> int:
-  """Runs a process of a run.
-
-  Args:
-    path: the run file.
-    name: the process's name in the run.
-    address: the coordinator's.
-
-  Returns:
-    Its exit code.
-  """
-  drop_output_on_errors()
-  supervision.die_with_parent()
-  supervision.keep_beating()
-  faulthandler.enable()
-  # Whoever started the run hears of Ctrl-C, and says so to the coordinator.
-  interruption.leave_to_launcher()
-  with open(path, "rb") as file:
-    key, host, run = pickle.load(file)
-  node_link = link.Link(name, connect(address, key), host=host)
-  return work(run, node_link)
+  # Whatever engine started this process may have had its own way to log.
+  logging.basicConfig(
+    stream=sys.stderr, level=logging.WARNING, format="%(message)s", force=True
+  )
 
 
 def work(run: bytes, node_link: link.Link) -> int:
@@ -166,20 +265,3 @@ def work(run: bytes, node_link: link.Link) -> int:
   if node_link.evicted:
     return supervision.ExitCode.EVICTED
   return supervision.ExitCode.DONE
-
-
-def run(path: str, name: str, address: str) -> NoReturn:
-  """Is a process of a run, and nothing after that: see `main`."""
-  try:
-    code = main(path, name, address)
-  except BaseException:
-    traceback.print_exc()
-    code = 1
-  sys.stdout.flush()
-  sys.stderr.flush()
-  # Threads of TensorFlow, gRPC and environments may not hold up the end.
-  os._exit(code)
-
-
-if __name__ == "__main__":
-  run(*sys.argv[1:])

@@ -1,24 +1,22 @@
-"""Keeps a process of a run alive: starts it again when it dies or hangs.
+"""Keeps the processes of a run alive: starts one again when it dies or hangs.
 
-For engines that do not restart processes themselves. Imports nothing but the
-standard library, so that who supervises costs little beside what it supervises.
+For engines that do not restart processes themselves. One thread watches over
+all of them, so that the supervising process can be forked at any time.
 """
 
 import contextlib
 import ctypes
 import dataclasses
 import enum
+import multiprocessing
 import os
-import select
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable
-from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import BinaryIO
-from typing import Protocol
+from multiprocessing import connection
+from multiprocessing import process as mp_process
 
 
 class ExitCode(enum.IntEnum):
@@ -51,9 +49,6 @@ _CAUSES = {
   ExitCode.EVICTED: "it was told to end",
   ExitCode.DISMISSED: "the run does without it",
 }
-
-HEARTBEAT_VARIABLE = "ACME_QSM_HEARTBEAT"
-"""Environment variable: the descriptor on which a process is to beat."""
 _PR_SET_PDEATHSIG = 1
 _POLL_SECONDS = 0.25
 _KILL_SECONDS = 20.0
@@ -65,11 +60,11 @@ class GiveUpError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Death:
-  """How a process ended that was to go on.
+  """How a process ended.
 
   Attributes:
-    code: its exit code, negative for a signal's number; None if it was killed
-      because it gave no sign of life, or never started.
+    code: its exit code, negative for a signal's number; None if it gave no sign
+      of life, and is to be killed, or never started.
     silent_seconds: how long it had given none.
     start_error: why it could not be started; None if it was.
   """
@@ -84,9 +79,9 @@ class Death:
     return self.code in (ExitCode.GIVE_UP, ExitCode.DISMISSED)
 
   @property
-  def evicted(self) -> bool:
-    """Whether somebody told it to end, which is no failure of its own."""
-    return self.code in (ExitCode.EVICTED, -signal.SIGTERM)
+  def failed(self) -> bool:
+    """Whether it failed, rather than that somebody told it to end."""
+    return self.code not in (ExitCode.EVICTED, -signal.SIGTERM)
 
   def __str__(self) -> str:
     if self.start_error is not None:
@@ -103,102 +98,114 @@ class Death:
     return f"exit code {self.code}"
 
 
-class Process(Protocol):
-  """A process that was started, in the terms of `subprocess.Popen`."""
-
-  @property
-  def returncode(self) -> int | None:
-    """Its exit code, negative for a signal's number; None until it is known."""
-    ...
-
-  def poll(self) -> int | None:
-    """Looks whether it has ended; returns `returncode`."""
-    ...
-
-  def kill(self) -> None:
-    """Kills it."""
-
-  def wait(self) -> int:
-    """Waits for its end; returns `returncode`."""
-    ...
-
-
-Starter = Callable[[BinaryIO, int, Mapping[str, str]], Process]
-"""Starts a process: its output, a descriptor to leave open, more environment
-variables."""
-
-
-def starter(command: Sequence[str]) -> Starter:
-  """What starts a command."""
-
-  def start(
-    log: BinaryIO, descriptor: int, environment: Mapping[str, str]
-  ) -> Process:
-    return subprocess.Popen(
-      command,
-      stdin=subprocess.DEVNULL,
-      stdout=log,
-      stderr=subprocess.STDOUT,
-      pass_fds=[descriptor],
-      env={**os.environ, **environment},
-    )
-
-  return start
+Start = Callable[[str, connection.Connection], mp_process.BaseProcess]
+"""Starts the process of a name, which is to beat on the connection: see
+`keep_beating`."""
 
 
 def supervise(
-  start: Starter,
-  log_path: str | os.PathLike[str],
-  on_death: Callable[[str, bool], None],
+  start: Start,
+  names: Sequence[str],
+  on_death: Callable[[str, Death], bool],
   is_over: Callable[[], bool],
   *,
-  max_failures: int = 3,
-  stable_seconds: float = 60.0,
   hang_seconds: float = 60.0,
   start_seconds: float = 300.0,
-  environment: Mapping[str, str] | None = None,
-  backoff_seconds: float = 1.0,
-) -> bool:
-  """Runs a process until it succeeds, or has failed too often.
+  pause_seconds: float = 1.0,
+) -> None:
+  """Runs processes until each has succeeded or is given up.
 
   Args:
-    start: starts it. It should call `die_with_parent` and, from a thread,
-      `beat` about once a second (`keep_beating`).
-    log_path: what its output is appended to.
-    on_death: called with the cause, in words, and whether it was the last time,
-      whenever it has failed.
-    is_over: asked now and then; where it says so, a process that does not end
-      by itself is killed, and one that has ended is not started again.
-    max_failures: failures in a row after which it is given up. One that is told
-      to end has not failed.
-    stable_seconds: a process that ran for so long was no failure in a row.
-    hang_seconds: seconds without a beat after which it is killed.
+    start: starts one of them.
+    names: the processes' names.
+    on_death: called with the name whenever a process has died; returns whether
+      it is given up, and not started again.
+    is_over: asked now and then. Once it says so, no process is started again,
+      and one that does not end by itself is killed.
+    hang_seconds: seconds without a beat after which a process is killed.
     start_seconds: the same for the first beat.
-    environment: more environment variables of its.
-    backoff_seconds: wait before the second start, doubled for each further one
-      in a row.
-
-  Returns:
-    Whether it succeeded, or was no longer needed.
+    pause_seconds: seconds from the end of a process to its next start.
   """
-  failures = 0
-  while True:
-    started_at = time.monotonic()
-    death = _run_once(
-      start, log_path, is_over, hang_seconds, start_seconds, environment or {}
-    )
-    if death is None or is_over():
-      return True
-    if time.monotonic() - started_at >= stable_seconds:
-      failures = 0
-    if not death.evicted:
-      failures += 1
-    given_up = failures >= max_failures or death.final
-    on_death(str(death), given_up)
-    if given_up:
-      return False
-    if _wait(backoff_seconds * 2 ** max(0, failures - 1), is_over):
-      return True
+  due = dict.fromkeys(names, time.monotonic())
+  running: dict[str, _Running] = {}
+  over_since: float | None = None
+  try:
+    while due or running:
+      if over_since is None and is_over():
+        over_since = time.monotonic()
+        due.clear()
+      if over_since and time.monotonic() - over_since > _KILL_SECONDS:
+        return
+      for name in [n for n, at in due.items() if at <= time.monotonic()]:
+        del due[name]
+        running[name] = _Running(start, name, start_seconds)
+      for name, process in list(running.items()):
+        death = process.find_death(hang_seconds)
+        if death is None:
+          continue
+        running.pop(name).end()
+        wanted = over_since is None and death.code != ExitCode.DONE
+        if wanted and not on_death(name, death):
+          due[name] = time.monotonic() + pause_seconds
+      waited_for = [one for each in running.values() for one in each.waited_for]
+      connection.wait(waited_for, _POLL_SECONDS)
+  finally:
+    for process in running.values():
+      process.end()
+
+
+class _Running:
+  """A process, from its start to its end.
+
+  Attributes:
+    waited_for: what `connection.wait` returns for when there is news of it.
+  """
+
+  def __init__(self, start: Start, name: str, start_seconds: float):
+    """Starts the process; where it cannot be started, that is its death."""
+    self.waited_for: list[connection.Connection | int] = []
+    self._process: mp_process.BaseProcess | None = None
+    self._start_error: OSError | None = None
+    self._last_beat = time.monotonic()
+    self._patience = start_seconds
+    try:
+      self._beats, end = multiprocessing.Pipe(duplex=False)
+      self.waited_for.append(self._beats)
+      with end:
+        # A process whose supervisor is busy does not wait for it.
+        os.set_blocking(end.fileno(), False)
+        self._process = start(name, end)
+      self.waited_for.append(self._process.sentinel)
+    except OSError as error:  # The machine may have room for it soon.
+      self._start_error = error
+
+  def find_death(self, hang_seconds: float) -> Death | None:
+    """What it has died of; None if it is alive and well."""
+    if self._process is None:
+      return Death(None, start_error=self._start_error)
+    code = self._process.exitcode
+    if code is not None:
+      return Death(code)
+    try:
+      while self._beats in self.waited_for and self._beats.poll():
+        self._beats.recv_bytes()
+        self._last_beat = time.monotonic()
+        self._patience = hang_seconds
+    except EOFError:  # It is about to end, or has closed its end.
+      self.waited_for.remove(self._beats)
+    if time.monotonic() - self._last_beat > self._patience:
+      return Death(None, self._patience)
+    return None
+
+  def end(self) -> None:
+    """Kills it if it is alive, and lets go of what is left of it."""
+    if self._process is not None:
+      self._process.kill()
+      self._process.join()
+      self._process.close()
+    for one in self.waited_for:
+      if isinstance(one, connection.Connection):
+        one.close()
 
 
 def die_with_parent() -> None:
@@ -209,90 +216,14 @@ def die_with_parent() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def keep_beating() -> None:
-  """Beats once a second from now on, in a thread."""
+def keep_beating(beats: connection.Connection) -> None:
+  """Tells the supervisor once a second from now on that this process lives."""
 
   def run() -> None:
     while True:
-      beat()
+      # One that is busy for long need not be told again.
+      with contextlib.suppress(BlockingIOError):
+        beats.send_bytes(b".")
       time.sleep(1.0)
 
   threading.Thread(target=run, name="heartbeat", daemon=True).start()
-
-
-def beat() -> None:
-  """Tells the supervisor, if there is one, that this process is alive."""
-  descriptor = os.environ.get(HEARTBEAT_VARIABLE)
-  if descriptor is not None:
-    # One that is busy for long need not be told again.
-    with contextlib.suppress(BlockingIOError):
-      os.write(int(descriptor), b".")
-
-
-def _run_once(
-  start: Starter,
-  log_path: str | os.PathLike[str],
-  is_over: Callable[[], bool],
-  hang_seconds: float,
-  start_seconds: float,
-  environment: Mapping[str, str],
-) -> Death | None:
-  """Runs the process once; returns what it died of, None if all is well."""
-  try:
-    process, beats = _start(start, log_path, environment)
-  except OSError as error:  # The machine may have room for it soon.
-    return Death(None, start_error=error)
-  try:
-    last_beat = time.monotonic()
-    patience = start_seconds
-    over_since: float | None = None
-    while process.poll() is None:
-      if select.select([beats], [], [], _POLL_SECONDS)[0]:
-        if os.read(beats, 4096):
-          last_beat = time.monotonic()
-          patience = hang_seconds
-        else:  # It is about to end, or has closed its end.
-          time.sleep(_POLL_SECONDS)
-      now = time.monotonic()
-      if over_since is None and is_over():
-        over_since = now
-      if over_since is not None and now - over_since > _KILL_SECONDS:
-        return None
-      if now - last_beat > patience:
-        return Death(None, patience)
-  finally:
-    if process.poll() is None:
-      process.kill()
-      process.wait()
-    os.close(beats)
-  return None if process.returncode == 0 else Death(process.returncode)
-
-
-def _start(
-  start: Starter,
-  log_path: str | os.PathLike[str],
-  environment: Mapping[str, str],
-) -> tuple[Process, int]:
-  """Starts the process; returns it, and where its beats are read."""
-  with contextlib.ExitStack() as on_error, contextlib.ExitStack() as stack:
-    beats, beats_end = os.pipe()
-    on_error.callback(os.close, beats)
-    stack.callback(os.close, beats_end)
-    os.set_blocking(beats_end, False)
-    log = stack.enter_context(open(log_path, "ab"))
-    process = start(
-      log, beats_end, {**environment, HEARTBEAT_VARIABLE: str(beats_end)}
-    )
-    on_error.pop_all()
-  return process, beats
-
-
-def _wait(seconds: float, is_over: Callable[[], bool]) -> bool:
-  """Waits; returns True at once if the run is over."""
-  end = time.monotonic() + seconds
-  while not is_over():
-    left = end - time.monotonic()
-    if left <= 0:
-      return False
-    time.sleep(min(left, _POLL_SECONDS))
-  return True

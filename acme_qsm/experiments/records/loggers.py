@@ -1,9 +1,10 @@
-"""Logs as CSV tables and TensorBoard events that survive a resume."""
+"""Logs as CSV tables and TensorBoard events, which a resumed run continues."""
 
 import contextlib
 import csv
 import errno
 import io
+import itertools
 import os
 import re
 import time
@@ -39,7 +40,7 @@ class Logger:
     self,
     label: str,
     path: Path,
-    event_file: "_EventFile | None",
+    event_file: "_EventFile",
     steps_key: str | None,
   ):
     """Initialises the logger: see `make_logger_factory`."""
@@ -47,9 +48,8 @@ class Logger:
     self._path = path
     self._event_file = event_file
     self._steps_key = steps_key
-    self._fields: list[str] = []
+    self._fields, rows = _read_table(path)
     if path.exists():
-      self._fields, rows = _read_table(path)
       # A killed process may have left half a row.
       _write_table(path, self._fields, rows)
 
@@ -69,21 +69,17 @@ class Logger:
       return
     new_fields = [key for key in row if key not in self._fields]
     if new_fields:
-      fields, rows = self._fields + new_fields, []
-      if self._path.exists():
-        rows = _read_table(self._path)[1]
-      _write_table(self._path, fields, rows)
+      fields = self._fields + new_fields
+      _write_table(self._path, fields, _read_table(self._path)[1])
       self._fields = fields
     cells = [str(row.get(key, "")) for key in self._fields]
     _append(self._path, _format_table([cells]))
-    step = row.get(_STEPS, row.get(self._steps_key or ""))
-    if self._event_file is not None and step is not None:
-      tags = {
-        f"{self._label}/{key}": float(value)
-        for key, value in row.items()
-        if key != _STEPS
-      }
-      self._event_file.add_scalars(int(step), tags)
+    step = row.pop(_STEPS, row.get(self._steps_key or ""))
+    if step is not None:
+      self._event_file.add_scalars(
+        int(step),
+        {f"{self._label}/{key}": float(value) for key, value in row.items()},
+      )
 
   def close(self) -> None:
     """Does nothing: every row is already written."""
@@ -124,7 +120,7 @@ class LossyLogger:
 
 
 def make_logger_factory(
-  directory: str | os.PathLike[str], tensorboard: bool = True
+  directory: str | os.PathLike[str],
 ) -> Callable[..., Logger]:
   """Makes a factory of loggers that share a directory.
 
@@ -134,7 +130,6 @@ def make_logger_factory(
 
   Args:
     directory: the run's directory.
-    tensorboard: whether to write TensorBoard events.
 
   Returns:
     `factory(label, steps_key=None, instance=0)`, which makes a logger. An
@@ -145,7 +140,7 @@ def make_logger_factory(
   directory = Path(directory)
   (directory / "logs").mkdir(parents=True, exist_ok=True)
   # One for all labels: TensorBoard reads a directory's files one by one.
-  event_file = _EventFile(directory / "tensorboard") if tensorboard else None
+  event_file = _EventFile(directory / "tensorboard")
 
   def factory(
     label: str, steps_key: str | None = None, instance: int = 0
@@ -185,11 +180,9 @@ def rewind(directory: str | os.PathLike[str], actor_steps: int) -> None:
     _write_table(path, fields, rows)
   if list((directory / "tensorboard").glob("*tfevents*")):
     # TensorBoard then discards all that came before with this step or later.
+    start = _events.SessionLog(status=_events.SessionLog.START)
     _EventFile(directory / "tensorboard").add(
-      _events.Event(
-        step=actor_steps + 1,
-        session_log=_events.SessionLog(status=_events.SessionLog.START),
-      )
+      step=actor_steps + 1, session_log=start
     )
 
 
@@ -200,7 +193,8 @@ def read_csv(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     path: the CSV file.
 
   Returns:
-    The columns by name, each [rows] float64 with NaN for empty cells.
+    The columns by name, each [rows] float64 with NaN for empty cells; none if
+    there is no such file.
 
   Raises:
     OSError: if the file cannot be read.
@@ -222,31 +216,27 @@ class _EventFile:
 
   def __init__(self, directory: Path):
     directory.mkdir(parents=True, exist_ok=True)
-    # TensorBoard reads the files in the order of their names.
-    index = len(list(directory.glob("*tfevents*")))
-    while True:
+    # TensorBoard reads the files in the order of their names. Other processes
+    # of the run make theirs at the same time.
+    for index in itertools.count(len([*directory.glob("*tfevents*")])):
       self._path = directory / f"events.out.tfevents.{index:010d}"
-      try:
+      with contextlib.suppress(FileExistsError):
         self._path.touch(exist_ok=False)
         break
-      except FileExistsError:
-        index += 1
-    self.add(_events.Event(file_version="brain.Event:2"))
+    self.add(file_version="brain.Event:2")
 
-  def add(self, event: Any) -> None:
-    event.wall_time = time.time()
+  def add(self, **fields: Any) -> None:
+    event = _events.Event(wall_time=time.time(), **fields)
     record = io.BytesIO()
     RecordWriter(record).write(event.SerializeToString())
     _append(self._path, record.getvalue())
 
   def add_scalars(self, step: int, values: Mapping[str, float]) -> None:
-    summary = _summaries.Summary(
-      value=[
-        _summaries.Summary.Value(tag=tag, simple_value=value)
-        for tag, value in values.items()
-      ]
-    )
-    self.add(_events.Event(step=step, summary=summary))
+    value = [
+      _summaries.Summary.Value(tag=tag, simple_value=number)
+      for tag, number in values.items()
+    ]
+    self.add(step=step, summary=_summaries.Summary(value=value))
 
 
 def _to_scalar(key: str, value: Any) -> Any:
@@ -262,10 +252,13 @@ def _to_scalar(key: str, value: Any) -> Any:
 
 def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
   """Returns a CSV file's header and rows, without a half-written last line."""
-  data = path.read_bytes()
-  data = data[: data.rfind(b"\n") + 1]
-  lines = list(csv.reader(io.StringIO(data.decode())))
-  return (lines[0], lines[1:]) if lines else ([], [])
+  try:
+    data = path.read_bytes()
+  except FileNotFoundError:
+    data = b""
+  text = data[: data.rfind(b"\n") + 1].decode()
+  fields, *rows = list(csv.reader(io.StringIO(text))) or [[]]
+  return fields, rows
 
 
 def _write_table(

@@ -1,5 +1,6 @@
 """A learner's metrics on their way to the log, and to who watches the run."""
 
+import itertools
 import time
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -16,36 +17,27 @@ _MOST_BEYOND_ATOMS = 0.01
 
 
 def select(row: Mapping[str, Any]) -> dict[str, Any]:
-  """The metrics of a row: its numbers, but for what is counted.
+  """The metrics of a row: each single number in it that is no count.
 
   Args:
     row: values by name. None is fetched from a device.
 
   Returns:
-    Those that are one number, by name.
+    The metrics by name.
   """
   return {
     name: value
     for name, value in row.items()
-    if not counts.is_count(name) and _is_number(value)
+    if not counts.is_count(name)
+    and np.dtype(getattr(value, "dtype", type(value))).kind in "biuf"
+    and np.size(value) == 1
   }
-
-
-def _is_number(value: Any) -> bool:
-  kind = np.dtype(getattr(value, "dtype", type(value))).kind
-  return kind in "biuf" and np.size(value) == 1
 
 
 def every(period: int) -> Callable[[], bool]:
   """Says yes once in so many times, first of all at the first."""
-  times = -1
-
-  def is_due() -> bool:
-    nonlocal times
-    times += 1
-    return times % period == 0
-
-  return is_due
+  times = itertools.count()
+  return lambda: next(times) % period == 0
 
 
 def every_seconds(
@@ -65,15 +57,10 @@ def every_seconds(
   return is_due
 
 
-def warning(row: Mapping[str, Any]) -> str | None:
-  """What who watches a run is to be warned of.
+def _warning(row: Mapping[str, Any]) -> str | None:
+  """What is wrong with a learner's metrics, in a line; None if nothing is.
 
-  Args:
-    row: a learner's metrics by name. What is looked at is fetched from its
-      device.
-
-  Returns:
-    The warning, one line; None if there is none.
+  What it looks at is fetched from its device.
   """
   mass = float(row.get(_MASS_BEYOND_ATOMS, 0.0))
   if mass <= _MOST_BEYOND_ATOMS:
@@ -85,7 +72,10 @@ def warning(row: Mapping[str, Any]) -> str | None:
 
 
 class SampledLogger:
-  """Remembers the last row, and passes some on; warns once, of one of those.
+  """Remembers the last row, and passes on every row that is due.
+
+  Of the rows that it passes on, it warns of the first with which something is
+  wrong.
 
   Attributes:
     last: the last row.
@@ -102,8 +92,7 @@ class SampledLogger:
     Args:
       logger: gets the rows that are due.
       is_due: asked once for each row.
-      warn: told of the first of those rows that has a `warning`; None for
-        nobody.
+      warn: is told what is wrong, once; None to look for nothing.
     """
     self._logger = logger
     self._is_due = is_due
@@ -116,8 +105,7 @@ class SampledLogger:
     if not self._is_due():
       return
     self._logger.write(data)
-    message = warning(data) if self._warn is not None else None
-    if self._warn is not None and message is not None:
+    if self._warn is not None and (message := _warning(data)) is not None:
       self._warn(message)
       self._warn = None
 

@@ -29,7 +29,7 @@ COLORS = (
   "#000000",
 )
 """Okabe and Ito's, which the colour-blind can tell apart."""
-_LINE_STYLES = ("solid", "dashed", "dotted")
+_LINE_STYLES = ("-", "--", ":")
 """By turns, where there are more lines than colours."""
 GREY = "#6F6F6F"
 # More points in a small panel would be a blot.
@@ -73,19 +73,21 @@ def plot_learning_curve(directory: str | os.PathLike[str], title: str) -> Path:
     1 + num_rows, num_columns, height_ratios=(2.3, *[1.0] * num_rows)
   )
   returns = figure.add_subplot(grid[0, :])
-  _style(returns, title)
-  returns.set_ylabel("episode return")
-  returns.set_xlabel("environment steps")
+  _style(returns, title, "environment steps", "episode return")
   _draw_returns(
     returns, _read_log(directory, "evaluator"), _read_log(directory, "actor")
   )
   for number, name in enumerate(shown):
-    row, column = divmod(number, num_columns)
-    panel = figure.add_subplot(grid[1 + row, column])
-    _style(panel, name.replace("_", " ").capitalize())
+    panel = figure.add_subplot(
+      grid[1 + number // num_columns, number % num_columns]
+    )
     # The lowest of each column says it for all of them.
-    if number + num_columns >= len(shown):
-      panel.set_xlabel("environment steps")
+    lowest = number + num_columns >= len(shown)
+    _style(
+      panel,
+      name.replace("_", " ").capitalize(),
+      "environment steps" if lowest else "",
+    )
     steps, values = _series(learner, _STEPS, name)
     _draw_metric(panel, steps, values, 1 + number)
   if len(names) > len(shown):
@@ -107,15 +109,9 @@ def _draw_returns(
   """Draws training episodes as dots, and evaluations as a line in a band."""
   steps, values = _series(actor, _STEPS, "episode_return")
   if steps.size:
+    dots = {"markersize": 3, "markeredgewidth": 0, "alpha": 0.45}
     panel.plot(
-      steps,
-      values,
-      "o",
-      markersize=3,
-      markeredgewidth=0,
-      color=GREY,
-      alpha=0.45,
-      label="training episodes",
+      steps, values, "o", color=GREY, label="training episodes", **dots
     )
   steps, values, spread = _series(
     evaluator, _STEPS, "episode_return", "episode_return_std"
@@ -127,28 +123,11 @@ def _draw_returns(
     label = "evaluation mean"
     if np.any(spread):
       label += " ± standard deviation"
-    panel.plot(
-      steps,
-      values,
-      color=COLORS[0],
-      linewidth=2,
-      marker="o",
-      markersize=3.5 if steps.size <= 60 else 0,
-      label=label,
-    )
-    panel.fill_between(
-      steps,
-      values - spread,
-      values + spread,
-      color=COLORS[0],
-      alpha=0.2,
-      linewidth=0,
-    )
+    line = {"linewidth": 2, "markersize": 3.5 if steps.size <= 60 else 0}
+    panel.plot(steps, values, "o-", color=COLORS[0], label=label, **line)
+    _draw_band(panel, steps, values - spread, values + spread, COLORS[0], 0.2)
     _annotate(panel, steps[-1], values[-1], values[-1], COLORS[0])
-  if panel.get_legend_handles_labels()[0]:
-    panel.legend(frameon=False, loc="best")
-  else:
-    _say_no_data(panel)
+  _add_legend(panel)
 
 
 def _draw_metric(
@@ -189,9 +168,7 @@ def plot_learning_curves(
   """
   figure = Figure(figsize=(8, 4.8), layout="constrained")
   panel = figure.add_subplot()
-  _style(panel, title)
-  panel.set_xlabel("environment steps")
-  panel.set_ylabel("mean evaluation return")
+  _style(panel, title, "environment steps", "mean evaluation return")
   ends = []
   for number, (label, directories) in enumerate(directories_by_label.items()):
     turn, color = number // len(COLORS), COLORS[number % len(COLORS)]
@@ -202,45 +179,31 @@ def plot_learning_curves(
     runs = [(steps, values) for steps, values in runs if steps.size]
     if not runs:
       continue
-    first = max(steps[0] for steps, _ in runs)
-    last = min(steps[-1] for steps, _ in runs)
-    all_steps = np.unique(np.concatenate([steps for steps, _ in runs]))
-    shared = all_steps[(all_steps >= first) & (all_steps <= last)]
     if len(runs) > 1:
       label = f"{label} ({len(runs)} runs)"
       for steps, values in runs:
         panel.plot(steps, values, color=color, linewidth=0.8, alpha=0.45)
-    if not shared.size:
+    first = max(steps[0] for steps, _ in runs)
+    last = min(steps[-1] for steps, _ in runs)
+    steps = np.unique(np.concatenate([steps for steps, _ in runs]))
+    steps = steps[(steps >= first) & (steps <= last)]
+    if not steps.size:
       # Runs that do not overlap have no mean: keep their thin lines' label.
       panel.plot([], [], color=color, label=label)
       continue
-    values = np.stack([np.interp(shared, *run) for run in runs])
+    values = np.stack([np.interp(steps, *run) for run in runs])
     mean = values.mean(axis=0)
-    panel.fill_between(
-      shared,
-      values.min(axis=0),
-      values.max(axis=0),
-      color=color,
-      alpha=0.15,
-      linewidth=0,
+    _draw_band(
+      panel, steps, values.min(axis=0), values.max(axis=0), color, 0.15
     )
-    panel.plot(
-      shared,
-      mean,
-      color=color,
-      linestyle=_LINE_STYLES[turn % len(_LINE_STYLES)],
-      linewidth=2.2,
-      label=label,
-    )
-    ends.append((mean[-1], shared[-1], color))
+    style = _LINE_STYLES[turn % len(_LINE_STYLES)]
+    panel.plot(steps, mean, style, color=color, linewidth=2.2, label=label)
+    ends.append((mean[-1], steps[-1], color))
   ends.sort()
   heights = _move_apart([value for value, _, _ in ends], *panel.get_ylim())
   for (value, step, color), height in zip(ends, heights, strict=True):
     _annotate(panel, step, height, value, color)
-  if panel.get_legend_handles_labels()[0]:
-    panel.legend(frameon=False, loc="best")
-  else:
-    _say_no_data(panel)
+  _add_legend(panel)
   path = Path(png_path)
   save_figure(figure, path)
   return path
@@ -264,8 +227,7 @@ def _move_apart(
 
 
 def _read_log(directory: Path, label: str) -> dict[str, np.ndarray]:
-  path = directory / "logs" / f"{label}.csv"
-  return read_csv(path) if path.is_file() else {}
+  return read_csv(directory / "logs" / f"{label}.csv")
 
 
 def _series(
@@ -292,8 +254,9 @@ def _thin(
   )
 
 
-def _style(panel: Axes, title: str) -> None:
+def _style(panel: Axes, title: str, xlabel: str, ylabel: str = "") -> None:
   panel.set_title(title, loc="left", fontsize=11)
+  panel.set(xlabel=xlabel, ylabel=ylabel)
   panel.spines[["top", "right"]].set_visible(False)
   panel.grid(axis="y", color="#DDDDDD", linewidth=0.7)
   panel.set_axisbelow(True)
@@ -322,6 +285,24 @@ def _annotate(
     fontweight="bold",
     annotation_clip=False,
   )
+
+
+def _draw_band(
+  panel: Axes,
+  steps: np.ndarray,
+  low: np.ndarray,
+  high: np.ndarray,
+  color: str,
+  alpha: float,
+) -> None:
+  panel.fill_between(steps, low, high, color=color, alpha=alpha, linewidth=0)
+
+
+def _add_legend(panel: Axes) -> None:
+  if panel.get_legend_handles_labels()[0]:
+    panel.legend(frameon=False, loc="best")
+  else:
+    _say_no_data(panel)
 
 
 def _say_no_data(panel: Axes) -> None:

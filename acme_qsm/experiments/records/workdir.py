@@ -1,11 +1,13 @@
 """A run's work directory: one run's, checked and claimed before work starts."""
 
+import contextlib
 import dataclasses
 import fcntl
 import json
 import pathlib
 import re
 import uuid
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
@@ -59,38 +61,22 @@ def open_workdir(
       a process that is still running.
   """
   path = choose_folder(checkpointing)
-  try:
-    path.mkdir(parents=True, exist_ok=True)
-    lock = open(path / ".lock", "w")  # noqa: SIM115  # `Workdir` closes it.
-  except OSError as error:
-    raise WorkdirError(
-      f"The work directory {path} cannot be written to: {error}."
-    ) from error
-  try:
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError as error:
-    lock.close()
-    raise WorkdirError(
-      f"The work directory {path} is in use by another process."
-    ) from error
-  except OSError as error:
-    lock.close()
-    raise WorkdirError(
-      f"The work directory {path} cannot be locked: {error}."
-    ) from error
-  workdir = Workdir(path, lock)
-  try:
-    _claim(path, description)
-    workdir.run_id = _run_id(path)
-  except OSError as error:
-    workdir.close()
-    raise WorkdirError(
-      f"The work directory {path} cannot be read or written to: {error}."
-    ) from error
-  except BaseException:
-    workdir.close()
-    raise
-  return workdir
+  with contextlib.ExitStack() as stack:
+    try:
+      path.mkdir(parents=True, exist_ok=True)
+      lock = stack.enter_context(open(path / ".lock", "w"))
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      _claim(path, description)
+      run_id = _run_id(path)
+    except BlockingIOError as error:
+      raise WorkdirError(
+        f"The work directory {path} is in use by another process."
+      ) from error
+    except OSError as error:
+      raise WorkdirError(
+        f"The work directory {path} cannot be read or written to: {error}."
+      ) from error
+    return Workdir(path, run_id, stack.pop_all().close)
 
 
 def choose_folder(checkpointing: CheckpointingConfig) -> pathlib.Path:
@@ -108,69 +94,69 @@ def choose_folder(checkpointing: CheckpointingConfig) -> pathlib.Path:
   return path / uuid.uuid4().hex[:12] if checkpointing.add_uid else path
 
 
+@dataclasses.dataclass(frozen=True)
 class Workdir:
   """A locked work directory.
 
   Attributes:
     path: where it is.
     run_id: tells its run from any other, also from one just like it.
+    close: unlocks it.
   """
 
-  def __init__(self, path: pathlib.Path, lock: Any):
-    self.path = path
-    self.run_id = ""
-    self._lock = lock
-
-  def close(self) -> None:
-    """Unlocks it."""
-    self._lock.close()
+  path: pathlib.Path
+  run_id: str
+  close: Callable[[], None]
 
 
 def _claim(path: pathlib.Path, description: Description) -> None:
   """Finds this run in a folder, or nothing, and writes its configuration."""
   config_path = path / CONFIG_FILE
-  wanted = json.loads(json.dumps(dict(description.values)))
-  content = json.dumps({**formats.header(), **wanted}, indent=2)
-  if not config_path.exists():
-    _require_no_files(path)
-  elif not _holds(config_path, wanted, description.defaults):
-    return
-  write_atomically(config_path, f"{content}\n".encode())
-
-
-def _holds(
-  config_path: pathlib.Path,
-  wanted: dict[str, Any],
-  defaults: Mapping[str, Any],
-) -> bool:
-  """Whether an older configuration is to be written anew.
-
-  Raises:
-    WorkdirError: if it is another run's, or cannot be read.
-  """
+  wanted = describe(description.values)
+  found = None
   try:
-    saved = json.loads(config_path.read_text())
+    found = _parse_config(config_path)
+  except FileNotFoundError:
+    _require_no_files(path)
+  else:
+    _require_same(path, found, wanted, description.defaults)
+  if found != wanted:
+    content = json.dumps({**formats.header(), **wanted}, indent=2)
+    write_atomically(config_path, f"{content}\n".encode())
+
+
+def _parse_config(config_path: pathlib.Path) -> dict[str, Any]:
+  """What a run's configuration says, but for its `formats.header`."""
+  try:
+    found = json.loads(config_path.read_text())
   except json.JSONDecodeError as error:
     raise WorkdirError(f"{config_path} is not JSON: {error}.") from error
-  if not isinstance(saved, dict):
+  if not isinstance(found, dict):
     raise WorkdirError(f"{config_path} describes no run.")
-  refusal = formats.refusal(str(config_path), saved)
+  refusal = formats.refusal(str(config_path), found)
   if refusal is not None:
     raise WorkdirError(refusal)
-  found = {key: saved[key] for key in saved.keys() - formats.header().keys()}
-  lacks = found != wanted
+  return {key: found[key] for key in found if key not in formats.header()}
+
+
+def _require_same(
+  path: pathlib.Path,
+  found: Mapping[str, Any],
+  wanted: Mapping[str, Any],
+  defaults: Mapping[str, Any],
+) -> None:
+  """Raises WorkdirError, which says in what, if it is another run's."""
   if found.get("agent") != wanted.get("agent"):
     # Their configurations have little in common.
-    found.pop("config", None)
+    found = {key: found[key] for key in found if key != "config"}
     wanted = {key: wanted[key] for key in wanted if key != "config"}
   differences = list(_differences(found, wanted, defaults))
   if differences:
     raise WorkdirError(
-      f"The work directory {config_path.parent} holds another run: "
+      f"The work directory {path} holds another run: "
       + "; ".join(differences)
       + ". Choose another work directory, or the run's own settings."
     )
-  return lacks
 
 
 def _require_no_files(path: pathlib.Path) -> None:
@@ -223,25 +209,17 @@ def describe_run(
     **experiment.description,
     "seed": experiment.seed,
     "random_numbers": seeds.describe_generator(),
-    "agent": agent_name(builder),
+    "agent": getattr(builder, "agent", type(builder).__name__),
     "config": config,
     "observation_shape": _shapes(environment_spec.observations),
     "action_shape": _shapes(environment_spec.actions),
   }
-  return Description(
-    describe(values),
-    {"config": describe(_defaults(config))},
-  )
+  return Description(describe(values), {"config": describe(_defaults(config))})
 
 
 def _shapes(nest: Any) -> Any:
   """The shapes of specs, which may be nested."""
   return tree.map_structure(lambda spec: spec.shape, nest)
-
-
-def agent_name(builder: Any) -> str:
-  """What an agent is called, by the builder that makes it."""
-  return getattr(builder, "agent", type(builder).__name__)
 
 
 def _defaults(value: Any) -> Any:
@@ -261,16 +239,15 @@ def _defaults(value: Any) -> Any:
 
 def describe(value: Any) -> Any:
   """Turns dataclasses, specs and arrays into what JSON can hold."""
+  return json.loads(json.dumps(value, default=_encode))
+
+
+def _encode(value: Any) -> Any:
+  """What `json` is to take for a value that it does not know."""
   if dataclasses.is_dataclass(value) and not isinstance(value, type):
-    return {
-      field.name: describe(getattr(value, field.name))
-      for field in dataclasses.fields(value)
-    }
+    names = [field.name for field in dataclasses.fields(value)]
+    return {name: getattr(value, name) for name in names}
   if isinstance(value, Mapping):
-    return {str(k): describe(v) for k, v in value.items()}
-  if isinstance(value, tuple | list):
-    return [describe(v) for v in value]
-  if value is None or isinstance(value, bool | int | float | str):
-    return value
+    return dict(value)
   # Where a function or an object is in memory does not identify it.
   return _ADDRESS.sub("", str(value))

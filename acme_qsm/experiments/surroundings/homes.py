@@ -11,20 +11,20 @@ from collections.abc import Iterator
 def require_writable(folder: pathlib.Path) -> None:
   """Makes a folder; raises OSError unless files can be written there."""
   folder.mkdir(parents=True, exist_ok=True)
-  # The user's rights do not tell, such as root's on what is mounted read-only.
+  # A user's rights do not say so: root has them on a read-only mount, too.
   with tempfile.TemporaryFile(dir=folder):
     pass
 
 
 def give_keras_a_folder() -> None:
-  """Has Keras, which comes with Reverb's TensorFlow, write to no folder `~`.
+  """Names a folder for Keras, which comes with Reverb's TensorFlow.
 
-  Where there is no home, it would make one of that name in the current folder.
+  Where the user has no home, Keras would make a folder `~` in the current one.
   """
   try:
     pathlib.Path.home()
   except RuntimeError:
-    # Where it goes by itself if the home cannot be written to.
+    # Keras takes this one by itself if the home cannot be written to.
     folder = pathlib.Path(tempfile.gettempdir()) / ".keras"
     os.environ.setdefault("KERAS_HOME", str(folder))
 
@@ -33,7 +33,8 @@ def give_keras_a_folder() -> None:
 def matplotlib_folder() -> Iterator[None]:
   """A context to load matplotlib in, which wants a folder in the user's home.
 
-  Where there is none, it gets one that lasts as long as it is loaded.
+  Where that cannot be written to, matplotlib gets a temporary folder, which is
+  removed at the end of the context.
   """
   if "matplotlib" in sys.modules or "MPLCONFIGDIR" in os.environ:
     yield

@@ -1,4 +1,4 @@
-"""Stopping at a moment of the run's own choosing."""
+"""Signals that ask a run to end, which it does at a moment of its choosing."""
 
 import contextlib
 import signal
@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-# Signals so close to each other are one.
+# Two signals within this time count as one.
 _SAME_SECONDS = 1.0
 
 LAUNCHERS = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
@@ -21,8 +21,8 @@ class Interruption:
   SIGINT (Ctrl-C), SIGTERM, SIGHUP (a terminal that is closed) and SIGUSR1 (a
   cluster's warning). SIGHUP stays ignored where it was, as under `nohup`.
 
-  The second signal has its usual effect, unless it comes with the first: a
-  signal to a group of processes may be passed on by one of them as well.
+  The second signal has its usual effect, unless it comes right after the first:
+  one process of a group that gets a signal may pass it on to the others.
   Outside the main thread, where Python takes no signals, nothing is changed.
   """
 
@@ -82,7 +82,8 @@ class Interruption:
 def deferred() -> Iterator[None]:
   """A context in which SIGHUP and SIGUSR1 wait until its end.
 
-  For a launcher while it starts processes: what it starts never gets them.
+  A launcher starts processes in it: they inherit the block, and so never get
+  these signals.
   """
   held = signal.pthread_sigmask(
     signal.SIG_BLOCK, set(LAUNCHERS) - {signal.SIGINT}
@@ -94,9 +95,12 @@ def deferred() -> Iterator[None]:
 
 
 def leave_to_launcher() -> None:
-  """Ignores, in a process of a run, what is for the run's launcher."""
+  """Has this process, one of a run's, ignore signals for the run's launcher."""
   for number in LAUNCHERS:
     signal.signal(number, signal.SIG_IGN)
+  # What a launcher blocks while it starts processes is blocked in them, and in
+  # all that they start.
+  signal.pthread_sigmask(signal.SIG_UNBLOCK, LAUNCHERS)
 
 
 def take_as_sigterm() -> None:

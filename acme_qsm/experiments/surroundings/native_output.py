@@ -13,8 +13,8 @@ from acme_qsm.experiments.surroundings import output
 def redirected(path: pathlib.Path | None) -> Iterator[None]:
   """Appends to a file what C++ code (Reverb's log) writes to standard error.
 
-  Python's own `sys.stderr` goes on to where it went. Where there is no file to
-  be had, as on a full disk, nothing is redirected.
+  Python's own `sys.stderr` keeps its destination. If the file cannot be opened,
+  as on a full disk, nothing is redirected.
 
   Args:
     path: the file; None to redirect nothing.
@@ -31,13 +31,13 @@ def redirected(path: pathlib.Path | None) -> Iterator[None]:
     terminal = stack.enter_context(
       open(original, "w", buffering=1, encoding=encoding)
     )
-    # What it could not write is not to fail when it is closed.
+    # So that closing it does not fail for what it could not write.
     forgiving = output.forgiving(terminal)
     stack.callback(forgiving.flush)
     os.dup2(file, 2)
     stack.callback(os.dup2, original, 2)
-    # Only where Python writes to the descriptor that was taken: a test runner,
-    # for one, may have put something else there.
+    # Unless `sys.stderr` is something else than the redirected descriptor, as a
+    # test runner's may be.
     if output.innermost(python_stderr) is sys.__stderr__:
       sys.stderr = forgiving
     try:

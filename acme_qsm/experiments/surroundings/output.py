@@ -5,113 +5,96 @@ full disk or take ASCII alone; none of it is a reason to stop training.
 """
 
 import contextlib
-import io
 import os
 import sys
+from collections.abc import Iterable
 from collections.abc import Iterator
 from typing import Any
+from typing import cast
 from typing import TextIO
 
 
-class Forgiving(io.TextIOBase):
-  """Passes on to a text stream what that takes.
+class _Forgiving:
+  """Is like a text stream, but drops what that stream does not take."""
 
-  Attributes:
-    stream: the stream; None for one that takes nothing.
-  """
-
-  def __init__(self, stream: TextIO | None):
+  def __init__(self, stream: TextIO):
     self.stream = stream
+
+  def __getattr__(self, name: str) -> Any:
+    return getattr(self.stream, name)
 
   def write(self, text: str, /) -> int:
     """Writes what can be written; returns the length of all."""
-    stream = self.stream
-    if stream is not None:
-      try:
-        stream.write(_encodable(text, stream))
-      except (OSError, ValueError):  # Broken, or closed.
-        _drop(stream)
+    try:
+      self.stream.write(_encodable(text, self.stream))
+    except (OSError, ValueError):  # Broken, or closed.
+      _drop(self.stream)
     return len(text)
+
+  def writelines(self, lines: Iterable[str], /) -> None:
+    """Writes what can be written."""
+    self.write("".join(lines))
 
   def flush(self) -> None:
     """Has what was written so far arrive, or drops it."""
-    if self.stream is not None:
-      try:
-        self.stream.flush()
-      except (OSError, ValueError):
-        _drop(self.stream)
+    try:
+      self.stream.flush()
+    except (OSError, ValueError):
+      _drop(self.stream)
 
   def isatty(self) -> bool:
     """Whether it is a terminal."""
     try:
-      return self.stream is not None and self.stream.isatty()
+      return self.stream.isatty()
     except (OSError, ValueError):
       return False
-
-  def writable(self) -> bool:
-    """Yes."""
-    return True
-
-  def fileno(self) -> int:
-    """The stream's descriptor; raises OSError if it has none."""
-    if self.stream is None:
-      raise io.UnsupportedOperation("fileno")
-    return self.stream.fileno()
 
   def close(self) -> None:
     """Does nothing: the stream is another's."""
 
-  @property
-  def encoding(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-    """The stream's."""
-    return getattr(self.stream, "encoding", None) or "utf-8"
 
-  @property
-  def errors(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-    """The stream's."""
-    return getattr(self.stream, "errors", None)
+def forgiving(stream: TextIO | None) -> TextIO:
+  """A stream that is like another, but drops what that does not take.
 
-  @property
-  def buffer(self) -> Any:
-    """The stream's."""
-    return getattr(self.stream, "buffer")  # noqa: B009
+  Args:
+    stream: the other; None for one that takes nothing.
 
-
-def forgiving(stream: TextIO | None) -> Forgiving:
-  """The stream itself, or what passes on to it what it takes."""
-  return stream if isinstance(stream, Forgiving) else Forgiving(stream)
+  Returns:
+    The stream.
+  """
+  if isinstance(stream, _Forgiving):
+    return stream
+  return cast(TextIO, _Forgiving(stream or open(os.devnull, "w")))
 
 
 def innermost(stream: Any) -> Any:
-  """What a stream passes on to in the end."""
-  while isinstance(stream, Forgiving):
-    stream = stream.stream
-  return stream
+  """The stream that a `forgiving` one is like; any other is itself."""
+  return stream.stream if isinstance(stream, _Forgiving) else stream
 
 
 def occupy_descriptors() -> None:
-  """Opens nothing in the place of standard streams that are closed.
+  """Opens `os.devnull` in the place of each standard stream that is closed.
 
-  Files that are opened later would get their numbers, and native libraries
-  would write there.
+  A file that is opened later would get that stream's number else, and native
+  libraries would write into it.
   """
   for descriptor in (0, 1, 2):
     try:
       os.fstat(descriptor)
     except OSError:
-      # It takes the lowest number; what is started has it too.
+      # It takes the lowest number; processes that are started have it too.
       os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 @contextlib.contextmanager
 def surviving() -> Iterator[None]:
-  """A context in which standard output and error are `Forgiving`.
+  """A context in which standard output and error are `forgiving`.
 
   At its end, nothing is left in them that would fail when Python ends.
   """
   occupy_descriptors()
   streams = sys.stdout, sys.stderr
-  sys.stdout, sys.stderr = mine = tuple(map(forgiving, streams))
+  sys.stdout, sys.stderr = mine = forgiving(sys.stdout), forgiving(sys.stderr)
   try:
     yield
   finally:
@@ -129,20 +112,18 @@ def _encodable(text: str, stream: TextIO) -> str:
 
 
 def _drop(stream: TextIO) -> None:
-  """Forgets what a stream has been given and cannot write.
+  """Empties the buffer of a stream that cannot write what is in it.
 
-  It would fail again at each flush else, up to Python's own at the end.
+  The stream would fail again at each flush else, up to Python's own at the end.
   """
-  with contextlib.suppress(OSError, ValueError, AttributeError):
+  with (
+    contextlib.suppress(OSError, ValueError, AttributeError),
+    contextlib.ExitStack() as stack,
+  ):
     descriptor = stream.fileno()
-    original = os.dup(descriptor)
-    try:
-      nowhere = os.open(os.devnull, os.O_WRONLY)
-      try:
-        os.dup2(nowhere, descriptor)
-        stream.flush()
-      finally:
-        os.close(nowhere)
-        os.dup2(original, descriptor)
-    finally:
-      os.close(original)
+    original, nowhere = os.dup(descriptor), os.open(os.devnull, os.O_WRONLY)
+    stack.callback(os.close, original)
+    stack.callback(os.close, nowhere)
+    stack.callback(os.dup2, original, descriptor)
+    os.dup2(nowhere, descriptor)
+    stream.flush()

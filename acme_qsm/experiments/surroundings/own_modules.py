@@ -1,7 +1,7 @@
-"""Where a user's own modules are, in all processes of a run.
+"""Where a user's own modules are found, in all processes of a run.
 
-After all else that Python looks through: a file there may have the name of a
-module of Python's own, or of a package that is loaded later.
+Their folder is the last one that Python looks in: a file there may have the
+name of one of Python's own modules, or of a package that is loaded later.
 """
 
 import os
@@ -11,8 +11,8 @@ from collections.abc import Sequence
 _VARIABLE = "ACME_QSM_MODULES"
 """Environment variable: the folder with the user's own modules."""
 
-# What `-m` does, but that the current folder, which Python says by "" where it
-# is to look there first, is the last place to look in.
+# What `-m` does, but that the current folder, which is "" in `sys.path`, is the
+# last place to look in and not the first.
 _RUN_MODULE = """
 import sys
 sys.path[:] = [*filter(None, sys.path), ""]
@@ -32,7 +32,7 @@ def find_in(folder: str) -> None:
 
 
 def find() -> None:
-  """Has modules be found in the folder that `find_in` was told, if any was."""
+  """Has modules be found in the folder that `find_in` was called with."""
   folder = os.environ.get(_VARIABLE)
   if folder is not None and folder not in sys.path:
     sys.path.append(folder)
@@ -41,8 +41,8 @@ def find() -> None:
 def command(module: str, *arguments: str) -> Sequence[str]:
   """The command that runs a module as a program.
 
-  Unlike by `-m`, no module of the folder where it is started takes the place of
-  another: a `types.py` there would end every Python.
+  Unlike with `-m`, no module of the current folder takes the place of another:
+  a `types.py` there would stop any Python.
 
   Args:
     module: its name.

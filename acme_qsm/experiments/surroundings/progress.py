@@ -44,9 +44,7 @@ class Progress:
         there is dropped.
       clock: tells the time in seconds.
     """
-    self._console = console or Console(
-      file=output.forgiving(sys.stdout)  # pyright: ignore[reportArgumentType]
-    )
+    self._console = console or Console(file=output.forgiving(sys.stdout))
     self._steps = initial_steps
     self._clock = clock
     self._fields: dict[str, Any] = {}

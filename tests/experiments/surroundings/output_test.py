@@ -56,7 +56,9 @@ def test_what_cannot_be_encoded_is_replaced():
   content = io.BytesIO()
   stream = io.TextIOWrapper(content, encoding="ascii")
   print("12 ± 3 · é", file=output.forgiving(stream), flush=True)
-  assert content.getvalue() == b"12 \\xb1 3 \\xb7 \\xe9\n"
+  output.forgiving(stream).writelines(["1 ", "±"])
+  stream.flush()
+  assert content.getvalue() == b"12 \\xb1 3 \\xb7 \\xe9\n1 \\xb1"
 
 
 def test_a_stream_that_is_closed_or_none():
@@ -66,8 +68,6 @@ def test_a_stream_that_is_closed_or_none():
     forgiving = output.forgiving(each)
     print("nothing", file=forgiving, flush=True)
     assert not forgiving.isatty()
-  with pytest.raises(OSError, match="fileno"):
-    output.forgiving(None).fileno()
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -88,7 +88,7 @@ def test_the_display_in_ascii():
   content = io.BytesIO()
   stream = io.TextIOWrapper(content, encoding="ascii")
   console = Console(
-    file=output.forgiving(stream),  # pyright: ignore[reportArgumentType]
+    file=output.forgiving(stream),
     force_terminal=True,
     width=80,
   )
