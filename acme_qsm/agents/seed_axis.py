@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-
-from acme_qsm.deferred import jax
-from acme_qsm.deferred import jnp
 
 
 @dataclasses.dataclass(frozen=True)

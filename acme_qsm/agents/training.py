@@ -6,11 +6,12 @@ import dataclasses
 from typing import Any
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from acme_qsm import types
 from acme_qsm.agents.seed_axis import SeedAxis
 from acme_qsm.core import LearnerCore
-from acme_qsm.deferred import jax
-from acme_qsm.deferred import jnp
 from acme_qsm.replay.codec import TransitionCodec
 
 

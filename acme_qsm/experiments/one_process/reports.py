@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
-from acme_qsm.deferred import jnp
 from acme_qsm.experiments import evaluation
 from acme_qsm.experiments.counts import LEARNER_STEPS
 from acme_qsm.experiments.one_process.seed_run import SeedRun
