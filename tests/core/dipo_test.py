@@ -153,4 +153,3 @@ def test_a_stateless_method_keeps_nothing(make_constant_networks):
   ):
     core = acme_qsm.make_learner_core(networks, config)
     assert core.update_extras is None
-    assert not config.keeps_extras

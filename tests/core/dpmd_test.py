@@ -176,7 +176,7 @@ def test_the_action_of_the_critics_target_is_taken(
   def fail(*unused):
     raise AssertionError("drawn")
 
-  monkeypatch.setattr(dpmd.policy_samples, "draw", fail)
+  monkeypatch.setattr(dpmd.actions, "draw_several", fail)
   config = dataclasses.replace(
     CONFIG, num_policy_samples=1, weights="normalized_exponential"
   )

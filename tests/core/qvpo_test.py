@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import acme_qsm
-from acme_qsm.core import policy_samples
+from acme_qsm.core import denoising
 from acme_qsm.methods import qvpo
 
 
@@ -49,7 +49,7 @@ def test_denoising_of_several_actions():
   observation = rng.normal(size=(6, 2)).astype(np.float32)
   action = rng.normal(size=(6, 3, 2)).astype(np.float32)
   weight = rng.uniform(size=(6, 3)).astype(np.float32)
-  loss, steps = policy_samples.denoising_loss(
+  loss, steps = denoising.weighted_loss(
     Networks(),
     schedule,
     0.7,
