@@ -9,24 +9,20 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
 
-from acme_qsm import lazy
+import jax
+
 from acme_qsm import methods
+from acme_qsm import needs
 from acme_qsm import types
 from acme_qsm.agents.actor import Actor
 from acme_qsm.agents.actor import Adder
 from acme_qsm.agents.actor import VariableClient
 from acme_qsm.agents.actor import VariableSource
-from acme_qsm.agents.learner import Counter
 from acme_qsm.agents.learner import DiffusionLearner
-from acme_qsm.agents.learner import Logger
-from acme_qsm.agents.learner import Sample
-from acme_qsm.agents.seeds_actor import SeedsActor
-from acme_qsm.agents.seeds_learner import SeedRecords
-from acme_qsm.agents.seeds_learner import SeedsLearner
-from acme_qsm.core import ActorCriticConfig
+from acme_qsm.agents.learner import LearnerSeed
+from acme_qsm.configs.actor_critic import ActorCriticConfig
+from acme_qsm.configs.qsm import QSMConfig
 from acme_qsm.core import Policy
-from acme_qsm.deferred import jax
-from acme_qsm.methods.qsm import QSMConfig
 from acme_qsm.replay import memory_limit
 from acme_qsm.replay.adder import TransitionAdder
 from acme_qsm.replay.codec import TransitionCodec
@@ -65,10 +61,15 @@ class DiffusionBuilder:
       config: the configuration of any method.
 
     Raises:
-      ValueError: if no method is configured by it.
+      ValueError: if no method is configured by it, or one that does not learn
+        from single transitions.
     """
     self.config = config
-    self.agent = methods.name_of(config)
+    self.agent, self._method = methods.find(config)
+    if self._method.data != "transitions":
+      raise ValueError(
+        f"{self.agent} learns from {self._method.data}, which no replay gives."
+      )
 
   def _make_codec(
     self,
@@ -164,7 +165,7 @@ class DiffusionBuilder:
 
   def make_dataset_iterator(
     self, replay_client: EmbeddedReplay | reverb.Client
-  ) -> Iterator[Sample]:
+  ) -> Iterator[Any]:
     """Makes an iterator over batches from replay.
 
     Args:
@@ -215,7 +216,7 @@ class DiffusionBuilder:
         n_step=config.n_step,
         discount=config.discount,
       )
-    reverb_adder = lazy.load(
+    reverb_adder = needs.load(
       "acme_qsm.replay.reverb_adder", "An adder to Reverb"
     )
     return reverb_adder.ReverbAdder(
@@ -253,25 +254,19 @@ class DiffusionBuilder:
     del environment_spec
     if variable_source is None:
       raise ValueError("An actor needs a variable_source for its parameters.")
-    variable_client = VariableClient(
-      variable_source,
-      _variables_name(policy),
-      # Who records nothing evaluates, and asks once per evaluation.
-      update_period=self.config.variable_update_period
-      if adder is not None
-      else 1,
+    return self.make_seeds_actor(
+      [random_key], policy, variable_source, adder and [[adder]]
     )
-    return Actor(policy, random_key, variable_client, adder)
 
   def make_learner(
     self,
     random_key: jax.Array,
     networks: Any,
-    dataset: Iterator[Sample],
-    logger_fn: Callable[..., Logger] | None = None,
+    dataset: Iterator[Any],
+    logger_fn: Callable[..., Any] | None = None,
     environment_spec: types.EnvironmentSpecLike | None = None,
     replay_client: Any = None,
-    counter: Counter | None = None,
+    counter: Any = None,
   ) -> DiffusionLearner:
     """Makes the learner.
 
@@ -293,67 +288,64 @@ class DiffusionBuilder:
     Raises:
       ValueError: without an environment_spec.
     """
-    replay = (
-      replay_client if isinstance(replay_client, EmbeddedReplay) else None
-    )
     codec = self._make_codec(
       _require_spec(environment_spec),
       self.make_policy(networks, environment_spec),
     )
-    return DiffusionLearner(
-      methods.make_learner_core(networks, self.config),
+    embeds = isinstance(replay_client, EmbeddedReplay)
+    seed = LearnerSeed(
       random_key,
       draw_of_items(dataset, codec.size, random_key),
-      codec,
-      num_sgd_steps_per_step=self.config.num_sgd_steps_per_step,
-      counter=counter,
-      logger=logger_fn("learner", "learner_steps") if logger_fn else None,
-      replay=replay,
+      counter,
+      logger_fn("learner", "learner_steps") if logger_fn else None,
+      replay_client if embeds else None,
     )
+    return self.make_seeds_learner([seed], networks, environment_spec)
 
   def make_seeds_actor(
     self,
     random_keys: Sequence[jax.Array],
     policy: Policy,
     variable_source: VariableSource,
-  ) -> SeedsActor:
-    """Makes an actor for several seeds: what `make_actor` is to one.
+    adders: Sequence[Sequence[Adder]] | None = None,
+  ) -> Actor:
+    """Makes an actor for S seeds: of one, `make_actor`'s.
 
     Args:
       random_keys: PRNG key of each seed's actions.
       policy: from `make_policy`.
       variable_source: as for `make_actor`, with all seeds' parameters, stacked.
+      adders: for each seed, what records each of its environments' steps; None
+        to record nothing.
 
     Returns:
       The actor.
     """
-    return SeedsActor(
-      policy,
-      random_keys,
-      variable_source,
-      _variables_name(policy),
-      1 if policy.evaluation else self.config.variable_update_period,
-    )
+    # An actor that records nothing evaluates, and asks once per evaluation.
+    period = 1 if adders is None else self.config.variable_update_period
+    name = "evaluation_policy" if policy.evaluation else "acting_policy"
+    client = VariableClient(variable_source, name, period, len(random_keys))
+    return Actor(policy, random_keys, client, adders)
 
   def make_seeds_learner(
     self,
-    seeds: Sequence[SeedRecords],
+    seeds: Sequence[LearnerSeed],
     networks: Any,
     environment_spec: types.EnvironmentSpecLike,
-  ) -> SeedsLearner:
-    """Makes a learner of several seeds: what `make_learner` is to one.
+  ) -> DiffusionLearner:
+    """Makes a learner of S seeds: of one, `make_learner`'s.
 
     Args:
-      seeds: their batches, from `make_dataset_iterator` of an embedded replay,
-        and where their records go.
+      seeds: their batches, from `make_dataset_iterator`, and where their
+        records go.
       networks: the method's networks.
       environment_spec: the environment's spec.
 
     Returns:
       The learner.
     """
-    return SeedsLearner(
-      methods.make_learner_core(networks, self.config),
+    return DiffusionLearner(
+      self._method.make_learner_core(networks, self.config),
       seeds,
       self._make_codec(environment_spec, self.make_policy(networks)),
       num_sgd_steps_per_step=self.config.num_sgd_steps_per_step,
@@ -376,7 +368,7 @@ class DiffusionBuilder:
       policy(params, key, observation [B, ...]) -> action [B, A].
     """
     del environment_spec
-    return methods.make_policy(networks, self.config, evaluation)
+    return self._method.make_policy(networks, self.config, evaluation)
 
 
 class QSMBuilder(DiffusionBuilder):
@@ -392,12 +384,7 @@ class QSMBuilder(DiffusionBuilder):
 
 
 def _load_reverb_tables() -> Any:
-  return lazy.load("acme_qsm.replay.reverb_tables", "Replay in Reverb")
-
-
-def _variables_name(policy: Policy) -> str:
-  """What a learner calls the parameters that a policy reads."""
-  return "evaluation_policy" if policy.evaluation else "acting_policy"
+  return needs.load("acme_qsm.replay.reverb_tables", "Replay in Reverb")
 
 
 def _require_spec(
