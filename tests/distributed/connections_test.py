@@ -14,7 +14,7 @@ from acme_qsm.distributed.coordination.coordinator import Coordinator
 from acme_qsm.distributed.coordination.link import Link
 from acme_qsm.distributed.nodes.connections import ReplayConnection
 from acme_qsm.distributed.nodes.run import Run
-from acme_qsm.experiments.run import EvaluationSchedule
+from acme_qsm.experiments.config import EvaluationSchedule
 from acme_qsm.replay.reverb_server import ReplayServer
 
 pytestmark = pytest.mark.acme

@@ -11,7 +11,7 @@ from acme_qsm.distributed.coordination.coordinator import Coordinator
 from acme_qsm.distributed.coordination.link import Link
 from acme_qsm.distributed.nodes import variables as variables_lib
 from acme_qsm.distributed.nodes.run import Run
-from acme_qsm.experiments.run import EvaluationSchedule
+from acme_qsm.experiments.config import EvaluationSchedule
 
 KEY = b"key"
 HOST = "127.0.0.1"

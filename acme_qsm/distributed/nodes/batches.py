@@ -11,10 +11,10 @@ from typing import Any
 
 import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 
+import jax
 import tensorflow as tf
 from reverb import errors as reverb_errors
 
-from acme_qsm.deferred import jax
 from acme_qsm.distributed.coordination.link import Link
 from acme_qsm.distributed.coordination.messages import COMPILING
 from acme_qsm.distributed.coordination.messages import ENDED_STATES
