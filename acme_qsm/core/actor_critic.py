@@ -62,8 +62,8 @@ def make_learner_core(
     noise_scale: scales the noise on actions by the method state.
     next_value_bonus: is added to the next value; None for nothing.
     target_policy: which policy draws the actions of the critics' target.
-    update_critics: updates the critics in another way than
-      `training.make_critic_update`, whose choices are the two before.
+    update_critics: updates the critics; None for
+      `training.make_critic_update` with the two choices before, which are its.
     update_extras: (critics' parameters, transitions with extras) -> what
       replay's extras become when they are sampled, before the step that they
       are sampled for; None where they stay as they are.
