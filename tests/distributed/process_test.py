@@ -82,7 +82,7 @@ from acme_qsm.distributed.processes import process
 # As a launcher does while it starts processes.
 held = (signal.SIGHUP, signal.SIGUSR1)
 signal.pthread_sigmask(signal.SIG_BLOCK, held)
-told = process.Told(b"", b"key", "127.0.0.1", {NOWHERE!r}, None)
+told = process.Assignment(b"", b"key", "127.0.0.1", {NOWHERE!r}, None)
 seen = []
 for _ in range(2):
   beats, end = multiprocessing.Pipe(duplex=False)

@@ -35,7 +35,7 @@ class ThreadedRun:
     self._plan = plan
     port = rpc.free_port(self.run.host)
     self._address = f"{self.run.host}:{port}"
-    self._told = process.Told(
+    self._assignment = process.Assignment(
       plan.run, plan.key, self.run.host, self._address, None
     )
     self.client = rpc.Client(self._address, self.run.key)
@@ -86,7 +86,7 @@ class ThreadedRun:
     _, beats = multiprocessing.Pipe(duplex=False)
     with pytest.MonkeyPatch.context() as patch, beats:
       patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-      started = process.start(self._told, name, beats)
+      started = process.start(self._assignment, name, beats)
     self._started.append(started)
     self.wait_until(lambda: self.node(name)["pid"])
     self._processes.append(psutil.Process(self.node(name)["pid"]))

@@ -270,54 +270,31 @@ class Tie:
       StrangerError: if who answers does not know the key.
     """
     self.cut = threading.Event()
-    self._lock = threading.Lock()
-    self._on_cut: Callable[[], Any] | None = None
     self._connection = Client(address, key).connect()
-    with self._as_socket() as connected:
-      # One that is cut off without a word is noticed too, if later.
-      connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-      _set_timeouts(connected, 0.0, 0.0)
-    threading.Thread(target=self._wait, name="tie", daemon=True).start()
+    connected = socket.socket(fileno=self._connection.fileno())
+    # One that is cut off without a word is noticed too, if later.
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    _set_timeouts(connected, 0.0, 0.0)
+    connected.detach()
 
-  def call_when_cut(self, function: Callable[[], Any]) -> None:
-    """Has a function called once it is cut, at once if it is already.
+  def watch(self, on_cut: Callable[[], Any]) -> None:
+    """Waits, in a thread, for the connection's end.
 
     Args:
-      function: what to call, from whatever thread.
+      on_cut: called then, from that thread.
     """
-    with self._lock:
-      if not self.cut.is_set():
-        self._on_cut = function
-        return
-    function()
 
-  def close(self) -> None:
-    """Ends the connection, of which nobody is to hear."""
-    with self._lock:
-      self._on_cut = None
-      if not self.cut.is_set():
-        # Closing alone would not wake the thread that waits for its end.
-        with self._as_socket() as connected, contextlib.suppress(OSError):
-          connected.shutdown(socket.SHUT_RDWR)
-
-  def _wait(self) -> None:
-    with contextlib.suppress(OSError, EOFError):
-      self._connection.recv_bytes()
-    with self._lock:
+    def wait() -> None:
+      with contextlib.suppress(OSError, EOFError), self._connection:
+        self._connection.recv_bytes()
       self.cut.set()
-      self._connection.close()
-      on_cut = self._on_cut
-    if on_cut is not None:
       on_cut()
 
-  @contextlib.contextmanager
-  def _as_socket(self) -> Iterator[socket.socket]:
-    """The connection as a socket; of no descriptor that might be lacking."""
-    connected = socket.socket(fileno=self._connection.fileno())
-    try:
-      yield connected
-    finally:
-      connected.detach()
+    threading.Thread(target=wait, name="tie", daemon=True).start()
+
+  def close(self) -> None:
+    """Ends a connection that is not watched."""
+    self._connection.close()
 
 
 def free_port(host: str) -> int:

@@ -97,7 +97,7 @@ def run_processes(
   """The program of the node "processes".
 
   Args:
-    run: the pickled `nodes.Run`.
+    run: the pickled `DistributedRun`.
     names: the processes' names in the run.
     log_folder: where each one's output goes, as `<name>.log`.
     key: the run's.
@@ -105,7 +105,7 @@ def run_processes(
     port_address: the coordinator's.
   """
   coordinator = address_of(port_address, host)
-  told = process.Told(run, key, host, coordinator, log_folder)
+  assignment = process.Assignment(run, key, host, coordinator, log_folder)
   launch_type = lp_context.get_context().launch_type
   in_threads = launch_type in (
     lp_context.LaunchType.LOCAL_MULTI_THREADING,
@@ -113,7 +113,7 @@ def run_processes(
   )
   observer = _Observer(rpc.Client(coordinator, key))
   try:
-    (_run_in_threads if in_threads else _supervise)(told, names, observer)
+    (_run_in_threads if in_threads else _supervise)(assignment, names, observer)
   except BaseException as error:  # The run would wait for them without end.
     traceback.print_exc()
     for name in names:
@@ -121,7 +121,7 @@ def run_processes(
 
 
 def _supervise(
-  told: process.Told, names: Sequence[str], observer: "_Observer"
+  assignment: process.Assignment, names: Sequence[str], observer: "_Observer"
 ) -> None:
   """Watches over processes, which end with this one."""
   if threading.current_thread() is threading.main_thread():
@@ -135,7 +135,7 @@ def _supervise(
 
   process.load()
   supervision.supervise(
-    lambda name, beats: process.start(told, name, beats),
+    lambda name, beats: process.start(assignment, name, beats),
     names,
     lambda name, death: observer.tell_lost(
       name, str(death), failed=death.failed, final=death.final
@@ -145,11 +145,11 @@ def _supervise(
 
 
 def _run_in_threads(
-  told: process.Told, names: Sequence[str], observer: "_Observer"
+  assignment: process.Assignment, names: Sequence[str], observer: "_Observer"
 ) -> None:
   """Does the work of the run's processes in threads of this process."""
-  process.connect(told.coordinator, told.key)
-  run = pickle.loads(told.run)
+  process.connect(assignment.coordinator, assignment.key)
+  run = pickle.loads(assignment.run)
 
   from acme_qsm.distributed import nodes
   from acme_qsm.distributed.coordination import link
@@ -157,8 +157,10 @@ def _run_in_threads(
   def work(name: str) -> None:
     given_up = False
     while not given_up and not observer.is_over():
-      client = rpc.Client(told.coordinator, told.key)
-      node_link = link.Link(name, client, host=told.host, end_process=None)
+      client = rpc.Client(assignment.coordinator, assignment.key)
+      node_link = link.Link(
+        name, client, host=assignment.host, end_process=None
+      )
       try:
         nodes.run_node(run, node_link)
         return

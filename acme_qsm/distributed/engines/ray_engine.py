@@ -71,7 +71,7 @@ class _Process:
 
     Args:
       name: its name in the run.
-      run: the pickled `nodes.Run`.
+      run: the pickled `DistributedRun`.
       key: the run's.
       coordinator: the coordinator's address.
       host: the IP address to listen on; None for this machine's in the cluster.
