@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from collections.abc import Sequence
 from concurrent import futures
 from typing import Any
@@ -13,6 +12,7 @@ import dm_env
 import numpy as np
 
 from acme_qsm import types
+from acme_qsm.core import Policy
 from acme_qsm.deferred import jax
 
 
@@ -31,30 +31,34 @@ class Adder(Protocol):
     """Starts an episode."""
     ...
 
-  def add(self, action: np.ndarray, next_timestep: dm_env.TimeStep) -> None:
-    """Adds a step."""
+  def add(
+    self, action: np.ndarray, next_timestep: dm_env.TimeStep, extras: Any = ()
+  ) -> None:
+    """Adds a step, with what the policy gave beside the action."""
     ...
 
 
 def select_actions(
-  policy: Callable[[types.Params, jax.Array, jax.Array], jax.Array],
+  policy: Policy,
   params: types.Params,
   key: jax.Array,
   observations: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[jax.Array, types.Extras, jax.Array]:
   """Acts once in each of E environments.
 
   Args:
-    policy: (params, key, observations [E, ...]) -> actions [E, A].
+    policy: gives the actions, and extras beside them.
     params: the policy's parameters.
     key: a PRNG key, consumed.
     observations: [E, ...] observations.
 
   Returns:
-    The actions [E, A], and the key of the next ones.
+    The actions [E, A], the policy's extras by name [E, ...], and the key of the
+    next actions.
   """
   action_key, next_key = jax.random.split(key)
-  return policy(params, action_key, observations), next_key
+  actions, extras = policy.apply(params, action_key, observations)
+  return actions, extras, next_key
 
 
 class VariableClient:
@@ -144,7 +148,7 @@ class Actor:
 
   def __init__(
     self,
-    policy: Callable[[types.Params, jax.Array, jax.Array], jax.Array],
+    policy: Policy,
     random_key: jax.Array,
     variable_client: VariableClient,
     adder: Adder | None = None,
@@ -152,7 +156,7 @@ class Actor:
     """Initialises the actor.
 
     Args:
-      policy: (params, key, observations [E, ...]) -> actions [E, A]; pure.
+      policy: gives the actions, and extras beside them.
       random_key: PRNG key of its actions.
       variable_client: has the policy's parameters.
       adder: records what happens; None to record nothing.
@@ -162,6 +166,7 @@ class Actor:
     self._episode_key: jax.Array | None = None
     self._variable_client = variable_client
     self._adder = adder
+    self._extras: dict[str, np.ndarray] = {}
     self._select_actions = jax.jit(functools.partial(select_actions, policy))
 
   @property
@@ -195,15 +200,20 @@ class Actor:
     Returns:
       The actions [E, A].
     """
-    actions, self._episode_key = self._select_actions(
+    actions, extras, self._episode_key = self._select_actions(
       self.params, self._episode_key, observations
     )
+    self._extras = jax.device_get(extras)
     return np.asarray(actions)
 
+  def extras(self, index: int = 0) -> dict[str, np.ndarray]:
+    """What the policy gave beside an environment's last action, by name."""
+    return {name: extra[index] for name, extra in self._extras.items()}
+
   def observe(self, action: np.ndarray, next_timestep: dm_env.TimeStep) -> None:
-    """Records a step."""
+    """Records a step, of the first environment where there are several."""
     if self._adder is not None:
-      self._adder.add(action, next_timestep)
+      self._adder.add(action, next_timestep, self.extras())
 
   def update(self, wait: bool = False) -> None:
     """Asks for new parameters if it is time: see `VariableClient.update`."""

@@ -28,7 +28,7 @@ from acme_qsm.core import Policy
 from acme_qsm.deferred import jax
 from acme_qsm.methods.qsm import QSMConfig
 from acme_qsm.replay import memory_limit
-from acme_qsm.replay.adder import EmbeddedAdder
+from acme_qsm.replay.adder import TransitionAdder
 from acme_qsm.replay.codec import TransitionCodec
 from acme_qsm.replay.embedded import EmbeddedReplay
 from acme_qsm.replay.items import draw_of_items
@@ -38,7 +38,7 @@ from acme_qsm.specs import validate_environment_spec
 if typing.TYPE_CHECKING:
   import reverb
 
-  from acme_qsm.replay.reverb_adder import NStepTransitionAdder
+  from acme_qsm.replay.reverb_adder import ReverbAdder
 
 
 class DiffusionBuilder:
@@ -73,12 +73,11 @@ class DiffusionBuilder:
   def _make_codec(
     self,
     environment_spec: types.EnvironmentSpecLike,
-    *,
-    embedded: bool,
+    policy: Policy | None,
   ) -> TransitionCodec:
-    """What packs transitions for an embedded replay, or for Reverb."""
+    """What packs transitions, with the extras that the policy gives."""
     return TransitionCodec(
-      environment_spec, has_extras=embedded and self.config.keeps_extras
+      environment_spec, {} if policy is None else policy.extras_spec
     )
 
   def check_replay(
@@ -104,7 +103,8 @@ class DiffusionBuilder:
 
     Args:
       environment_spec: sets the table's signature.
-      policy: ignored.
+      policy: the one that acts, whose extras replay holds; None for one
+        without extras.
 
     Returns:
       One table, whose rate limiter holds samples per insert; its items are of
@@ -118,7 +118,7 @@ class DiffusionBuilder:
     config = self.config
     return [
       _load_reverb_tables().make_table(
-        self._make_codec(environment_spec, embedded=False),
+        self._make_codec(environment_spec, policy),
         make_pace(config),
         config.max_replay_size,
         config.transitions_per_item,
@@ -138,7 +138,7 @@ class DiffusionBuilder:
 
     Args:
       environment_spec: tells the size of a transition.
-      policy: ignored.
+      policy: as for `make_replay_tables`.
       seed: of the draws.
 
     Returns:
@@ -150,7 +150,7 @@ class DiffusionBuilder:
     """
     self.check_replay(environment_spec, policy)
     config = dataclasses.replace(self.config, transitions_per_item=1)
-    codec = self._make_codec(environment_spec, embedded=True)
+    codec = self._make_codec(environment_spec, policy)
     memory_limit.require_memory(
       config.max_replay_size, 4 * codec.size, memory_limit.available_memory()
     )
@@ -159,7 +159,7 @@ class DiffusionBuilder:
       config.max_replay_size,
       make_pace(config),
       seed,
-      extras_size=codec.extras_size,
+      extras=codec.describe_extras(),
     )
 
   def make_dataset_iterator(
@@ -191,13 +191,13 @@ class DiffusionBuilder:
     replay_client: EmbeddedReplay | reverb.Client,
     environment_spec: types.EnvironmentSpecLike | None = None,
     policy: Policy | None = None,
-  ) -> EmbeddedAdder | NStepTransitionAdder:
+  ) -> TransitionAdder | ReverbAdder:
     """Makes an adder of n-step transitions.
 
     Args:
       replay_client: the replay server's client, or the replay in this process.
       environment_spec: the environment's spec.
-      policy: ignored.
+      policy: as for `make_replay_tables`.
 
     Returns:
       The adder.
@@ -206,22 +206,21 @@ class DiffusionBuilder:
       ValueError: without an environment_spec.
       ModuleNotFoundError: without Reverb, if it is to write there.
     """
-    del policy
-    environment_spec = _require_spec(environment_spec)
+    codec = self._make_codec(_require_spec(environment_spec), policy)
     config = self.config
     if isinstance(replay_client, EmbeddedReplay):
-      return EmbeddedAdder(
-        replay_client,
-        self._make_codec(environment_spec, embedded=True),
+      return TransitionAdder(
+        replay_client.insert,
+        codec,
         n_step=config.n_step,
         discount=config.discount,
       )
     reverb_adder = lazy.load(
       "acme_qsm.replay.reverb_adder", "An adder to Reverb"
     )
-    return reverb_adder.NStepTransitionAdder(
+    return reverb_adder.ReverbAdder(
       replay_client,
-      self._make_codec(environment_spec, embedded=False),
+      codec,
       n_step=config.n_step,
       discount=config.discount,
       transitions_per_item=config.transitions_per_item,
@@ -298,13 +297,14 @@ class DiffusionBuilder:
       replay_client if isinstance(replay_client, EmbeddedReplay) else None
     )
     codec = self._make_codec(
-      _require_spec(environment_spec), embedded=replay is not None
+      _require_spec(environment_spec),
+      self.make_policy(networks, environment_spec),
     )
     return DiffusionLearner(
       methods.make_learner_core(networks, self.config),
       random_key,
       draw_of_items(dataset, codec.size, random_key),
-      codec.unpack,
+      codec,
       num_sgd_steps_per_step=self.config.num_sgd_steps_per_step,
       counter=counter,
       logger=logger_fn("learner", "learner_steps") if logger_fn else None,
@@ -355,7 +355,7 @@ class DiffusionBuilder:
     return SeedsLearner(
       methods.make_learner_core(networks, self.config),
       seeds,
-      self._make_codec(environment_spec, embedded=True).unpack,
+      self._make_codec(environment_spec, self.make_policy(networks)),
       num_sgd_steps_per_step=self.config.num_sgd_steps_per_step,
     )
 

@@ -6,7 +6,6 @@ import collections
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from acme_qsm.core import LearnerCore
 from acme_qsm.core import TrainingState
 from acme_qsm.deferred import jax
 from acme_qsm.deferred import jnp
+from acme_qsm.replay.codec import TransitionCodec
 
 
 class Sample(Protocol):
@@ -42,7 +42,7 @@ class ExtrasReplay(Protocol):
     ...
 
   def write_extras(self, indices: np.ndarray, extras: np.ndarray) -> None:
-    """Changes the extras [B, A] of transitions that were drawn."""
+    """Changes the packed extras [B, E] of transitions that were drawn."""
     ...
 
 
@@ -69,8 +69,8 @@ class Step(NamedTuple):
     state: the next state.
     metrics: means over the gradient steps.
     finite: [] whether all of them are.
-    extras: [num_sgd_steps * batch_size, A] what replay is to hold of the
-      transitions from now on; () for nothing.
+    extras: [num_sgd_steps * batch_size, E] packed extras that replay is to hold
+      of the transitions from now on; () where they stay as they are.
   """
 
   state: TrainingState
@@ -85,12 +85,12 @@ class Training:
 
   Attributes:
     core: the learner's functions.
-    unpack: turns packed transitions into transitions, on the device.
+    codec: unpacks them, on the device.
     num_sgd_steps: gradient steps per call of `step`.
   """
 
   core: LearnerCore
-  unpack: Callable[[jax.Array], types.Transition]
+  codec: TransitionCodec
   num_sgd_steps: int
 
   def step(self, state: TrainingState, data: jax.Array) -> Step:
@@ -103,7 +103,7 @@ class Training:
     Returns:
       What comes of them.
     """
-    transitions = self.unpack(data)
+    transitions = self.codec.unpack(data)
     if self.num_sgd_steps == 1:
       state, (metrics, extras) = self.core.step_with_extras(state, transitions)
     else:
@@ -115,16 +115,16 @@ class Training:
       )
       # A mean keeps a NaN of any of the steps.
       metrics = jax.tree.map(jnp.mean, metrics)
-      extras = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), extras)
+      extras = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), extras)
     if extras:
-      extras = jnp.concatenate(jax.tree.leaves(extras), axis=1)
+      extras = self.codec.pack_extras(extras)
     finite = jnp.isfinite(jnp.stack(jax.tree.leaves(metrics)))
     return Step(state, metrics, jnp.all(finite), extras)
 
   def diagnostics(self, state: TrainingState, data: jax.Array) -> types.Metrics:
     """The core's diagnostics of the first batch."""
     first = data[: data.shape[0] // self.num_sgd_steps]
-    return self.core.diagnostics(state, self.unpack(first))
+    return self.core.diagnostics(state, self.codec.unpack(first))
 
 
 def to_numpy(state: TrainingState) -> TrainingState:
@@ -176,7 +176,7 @@ class DiffusionLearner:
     learner_core: LearnerCore,
     random_key: jax.Array,
     dataset: Iterator[Sample],
-    unpack: Callable[[jax.Array], types.Transition],
+    codec: TransitionCodec,
     *,
     num_sgd_steps_per_step: int = 1,
     diagnostics_period: int = 100,
@@ -191,7 +191,7 @@ class DiffusionLearner:
       random_key: PRNG key of the parameters and of all that follows.
       dataset: an iterator over samples, num_sgd_steps_per_step batches at
         once.
-      unpack: turns a sample's `data` into transitions, on the device.
+      codec: unpacks a sample's `data`, on the device.
       num_sgd_steps_per_step: gradient steps per call of `step`.
       diagnostics_period: calls of `step` per call of the core's `diagnostics`,
         the first included; what it says is logged until it says more.
@@ -207,7 +207,7 @@ class DiffusionLearner:
     self._counter = counter or _Counter()
     self._logger = logger
     self._state = jax.jit(learner_core.init)(random_key)
-    training = Training(learner_core, unpack, num_sgd_steps_per_step)
+    training = Training(learner_core, codec, num_sgd_steps_per_step)
     # Nothing is donated: on a CPU, a call that donates returns only when it is
     # done, and nobody could act or fetch the next batch beside it.
     self._step = jax.jit(training.step)

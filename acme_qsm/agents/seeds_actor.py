@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from acme_qsm.agents.actor import Adder
 from acme_qsm.agents.actor import put_on_cpu
 from acme_qsm.agents.actor import select_actions
 from acme_qsm.agents.actor import VariableSource
+from acme_qsm.core import Policy
 from acme_qsm.deferred import jax
 from acme_qsm.deferred import jnp
 
@@ -29,7 +31,7 @@ class SeedsActor:
 
   def __init__(
     self,
-    policy: Callable[[types.Params, jax.Array, jax.Array], jax.Array],
+    policy: Policy,
     random_keys: Sequence[jax.Array],
     source: VariableSource,
     name: str,
@@ -38,7 +40,7 @@ class SeedsActor:
     """Initialises the actor.
 
     Args:
-      policy: (params, key, observations [E, ...]) -> actions [E, A]; pure.
+      policy: gives the actions, and extras beside them.
       random_keys: PRNG key of each seed's actions.
       source: has the policies' parameters, each leaf [S, ...].
       name: of the parameters.
@@ -52,6 +54,7 @@ class SeedsActor:
     self._update_period = update_period
     self._num_updates = np.zeros(len(random_keys), int)
     self._params: types.Params = None
+    self._extras: dict[str, np.ndarray] = {}
     self._select_params = jax.jit(jax.vmap(_select_params))
     self._select_actions = jax.jit(
       jax.vmap(functools.partial(_select_actions, policy))
@@ -79,15 +82,24 @@ class SeedsActor:
     self._begins = self._begins & ~acting
     if self._params is None:
       self._params = self._ask()
-    actions, self._random_keys, self._episode_keys = self._select_actions(
-      self._params,
-      self._random_keys,
-      self._episode_keys,
-      begins,
-      acting,
-      observations,
+    actions, extras, self._random_keys, self._episode_keys = (
+      self._select_actions(
+        self._params,
+        self._random_keys,
+        self._episode_keys,
+        begins,
+        acting,
+        observations,
+      )
     )
+    self._extras = jax.device_get(extras)
     return np.asarray(actions)
+
+  def extras(self, seed: int, environment: int) -> dict[str, np.ndarray]:
+    """What the policy gave beside an environment's last action, by name."""
+    return {
+      name: extra[seed, environment] for name, extra in self._extras.items()
+    }
 
   def update(self, updates: Sequence[bool]) -> None:
     """Asks for new parameters, at every `update_period`-th update of a seed.
@@ -118,41 +130,53 @@ def _select_params(
 
 
 def _select_actions(
-  policy: Callable[[types.Params, jax.Array, jax.Array], jax.Array],
+  policy: Policy,
   params: types.Params,
   random_key: jax.Array,
   episode_key: jax.Array,
   begins: jax.Array,
   acts: jax.Array,
   observations: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """One seed's actions [E, A] and next keys."""
+) -> tuple[jax.Array, types.Extras, jax.Array, jax.Array]:
+  """One seed's actions [E, A], extras [E, ...] and next keys."""
   # As when an `Actor` starts an episode.
   begun_keys = jax.random.split(random_key)
   random_key = jax.lax.select(begins, begun_keys[0], random_key)
   episode_key = jax.lax.select(begins, begun_keys[1], episode_key)
-  actions, next_key = select_actions(policy, params, episode_key, observations)
-  return actions, random_key, jax.lax.select(acts, next_key, episode_key)
+  actions, extras, next_key = select_actions(
+    policy, params, episode_key, observations
+  )
+  episode_key = jax.lax.select(acts, next_key, episode_key)
+  return actions, extras, random_key, episode_key
 
 
 class EnvironmentActor:
-  """An environment's side of a `SeedsActor`: what its `Episodes` call."""
+  """An environment's side of an actor that chooses for several of them."""
 
-  def __init__(self, adder: Adder, begin: Callable[[], Any] = lambda: None):
+  def __init__(
+    self,
+    adder: Adder | None,
+    extras: Callable[[], Mapping[str, np.ndarray]],
+    begin: Callable[[], Any] = lambda: None,
+  ):
     """Initialises it.
 
     Args:
-      adder: records what happens.
+      adder: records what happens; None to record nothing.
+      extras: gives what the policy gave beside the environment's last action.
       begin: called when an episode starts.
     """
     self._adder = adder
+    self._extras = extras
     self._begin = begin
 
   def observe_first(self, timestep: dm_env.TimeStep) -> None:
     """Starts an episode."""
     self._begin()
-    self._adder.add_first(timestep)
+    if self._adder is not None:
+      self._adder.add_first(timestep)
 
   def observe(self, action: np.ndarray, next_timestep: dm_env.TimeStep) -> None:
     """Records a step."""
-    self._adder.add(action, next_timestep)
+    if self._adder is not None:
+      self._adder.add(action, next_timestep, self._extras())

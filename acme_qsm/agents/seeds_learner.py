@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 import time
-from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from acme_qsm.core import LearnerCore
 from acme_qsm.core import TrainingState
 from acme_qsm.deferred import jax
 from acme_qsm.deferred import jnp
+from acme_qsm.replay.codec import TransitionCodec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ class SeedsLearner:
     self,
     learner_core: LearnerCore,
     seeds: Sequence[SeedRecords],
-    unpack: Callable[[jax.Array], types.Transition],
+    codec: TransitionCodec,
     *,
     num_sgd_steps_per_step: int = 1,
     diagnostics_period: int = 100,
@@ -72,7 +72,7 @@ class SeedsLearner:
     Args:
       learner_core: the pure functions.
       seeds: S seeds, at least one.
-      unpack: turns a sample's `data` into transitions, on the device.
+      codec: unpacks a sample's `data`, on the device.
       num_sgd_steps_per_step: gradient steps per call of `step`.
       diagnostics_period: steps of a seed per call of the core's `diagnostics`,
         the first included; what it says is logged until it says more.
@@ -91,7 +91,7 @@ class SeedsLearner:
     ]
     self._num_sgd_steps = num_sgd_steps_per_step
     self._training = learner.Training(
-      learner_core, unpack, num_sgd_steps_per_step
+      learner_core, codec, num_sgd_steps_per_step
     )
     # One after another: as with one seed to the last bit, and compiled already
     # if one was ever trained alone.

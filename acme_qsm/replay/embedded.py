@@ -4,10 +4,9 @@ The smallest ring that does: flashbax, made for this, needs flax and tensorstore
 and keeps replay on the device. Needs numpy alone.
 """
 
-import contextlib
-import os
 import pathlib
 from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -45,7 +44,7 @@ class EmbeddedReplay:
     pace: Pace,
     seed: int = 0,
     *,
-    extras_size: int = 0,
+    extras: Sequence[str] = (),
   ):
     """Initialises an empty replay.
 
@@ -54,8 +53,8 @@ class EmbeddedReplay:
       max_size: transitions at most.
       pace: samples per insert of a transition.
       seed: of the draws.
-      extras_size: those at a transition's end that `write_extras` changes. With
-        any, each save writes all files anew.
+      extras: what the extras at a transition's end are, such as
+        `TransitionCodec.describe_extras` says; what is saved tells it.
 
     Raises:
       ValueError: if a size is not positive.
@@ -66,13 +65,13 @@ class EmbeddedReplay:
         f"{max_size} transitions of {row_size} numbers."
       )
     self._rows = np.empty((max_size, row_size), embedded_files.DTYPE)
-    self._extras_size = extras_size
+    self._extras = list(extras)
     self._pace = pace
     self._random = np.random.default_rng(seed)
     self._num_inserts = 0
     self._num_samples = 0
     self._size = 0
-    # What the last checkpoint's files hold, by the end of what each holds.
+    # The last checkpoint's files that hold what replay holds, by their ends.
     self._files: dict[int, File] = {}
 
   @property
@@ -106,6 +105,10 @@ class EmbeddedReplay:
     """The number of transitions that it holds."""
     return self._size
 
+  def rows(self) -> np.ndarray:
+    """A copy of the packed transitions [size, D], the oldest first."""
+    return self._rows[self._places(self._oldest, self._num_inserts)].copy()
+
   def insert(self, rows: np.ndarray) -> None:
     """Inserts transitions.
 
@@ -126,9 +129,7 @@ class EmbeddedReplay:
       raise NonFiniteError("A transition has a NaN or an infinity.")
     end = self._num_inserts + len(rows)
     kept = rows[-max_size:]
-    for view in self._views(end - len(kept), end):
-      view[:] = kept[: len(view)]
-      kept = kept[len(view) :]
+    self._rows[self._places(end - len(kept), end)] = kept
     self._num_inserts = end
     self._size = min(self._size + len(rows), max_size)
 
@@ -147,12 +148,17 @@ class EmbeddedReplay:
     if not self._size:
       raise ValueError("Replay is empty.")
     indices = self._random.integers(self._size, size=batch_size)
-    indices += self._num_inserts - self._size
+    indices += self._oldest
     # No buffer that is used again: JAX may read the array where it is, when it
     # gets to it.
     data = self._rows.take(indices % len(self._rows), axis=0)
     self._num_samples += batch_size
     return Sample(data, indices)
+
+  def batches(self, batch_size: int) -> Iterator[Sample]:
+    """Draws batches without end, each when it is asked for."""
+    while True:
+      yield self.sample(batch_size)
 
   def refresh(self, sample: Sample) -> Sample:
     """The same transitions as they are by now.
@@ -164,7 +170,7 @@ class EmbeddedReplay:
       It, but for extras that were written since; transitions that are no longer
       there are as they were.
     """
-    held = self._are_held(sample.indices)
+    held = sample.indices >= self._oldest
     data = sample.data.copy()
     data[held] = self._rows[sample.indices[held] % len(self._rows)]
     return sample._replace(data=data)
@@ -172,22 +178,18 @@ class EmbeddedReplay:
   def write_extras(self, indices: np.ndarray, extras: np.ndarray) -> None:
     """Changes the extras of transitions that were drawn.
 
+    The next save writes all files anew.
+
     Args:
       indices: [B] which ones, from `sample`; those that are no longer there are
         left out, and of one that is there twice the last counts.
-      extras: [B, extras_size] what they are to be, finite.
+      extras: [B, E] the ends of their rows, from `TransitionCodec.pack_extras`,
+        finite.
     """
-    held = self._are_held(indices)
+    held = indices >= self._oldest
     places = indices[held] % len(self._rows)
-    self._rows[places, self._rows.shape[1] - self._extras_size :] = extras[held]
-
-  def _are_held(self, indices: np.ndarray) -> np.ndarray:
-    return indices >= self._num_inserts - self._size
-
-  def batches(self, batch_size: int) -> Iterator[Sample]:
-    """Draws batches without end, each when it is asked for."""
-    while True:
-      yield self.sample(batch_size)
+    self._rows[places, self._rows.shape[1] - extras.shape[1] :] = extras[held]
+    self._files = {}
 
   def save(
     self, folder: pathlib.Path, previous: pathlib.Path | None = None
@@ -205,28 +207,31 @@ class EmbeddedReplay:
       OSError: if it cannot be written.
     """
     folder.mkdir()
-    _, row_size = self._rows.shape
-    file_rows = embedded_files.rows_per_file(row_size)
-    oldest = self._num_inserts - self._size
+    row_size = self._rows.shape[1]
+    length = embedded_files.rows_per_file(row_size)
+    files = []
     # Where files end depends on the transitions' numbers alone, so that those
     # that are full stay.
-    files = [
-      self._save_file(
-        max(begin, oldest),
-        min(begin + file_rows, self._num_inserts),
-        folder,
-        previous,
-      )
-      for begin in range(
-        oldest // file_rows * file_rows, self._num_inserts, file_rows
-      )
-    ]
+    for start in range(
+      self._oldest // length * length, self._num_inserts, length
+    ):
+      begin = max(start, self._oldest)
+      end = min(start + length, self._num_inserts)
+      file = self._files.get(end)
+      if (
+        previous is None
+        or file is None
+        or file.begin > begin
+        or not embedded_files.link(previous, folder, file)
+      ):
+        rows = self._rows[self._places(begin, end)]
+        file = embedded_files.write(folder, begin, rows)
+      files.append(file)
     embedded_files.write_index(
       folder,
       embedded_files.Index(
         row_size=row_size,
-        extras_size=self._extras_size,
-        max_size=len(self._rows),
+        extras=self._extras,
         size=self._size,
         num_inserts=self._num_inserts,
         num_samples=self._num_samples,
@@ -251,20 +256,23 @@ class EmbeddedReplay:
     max_size, row_size = self._rows.shape
     with embedded_files.as_value_error(folder):
       saved = embedded_files.read_index(folder)
-      if saved.row_size != row_size:
-        raise ValueError(
-          f"it holds transitions of {saved.row_size} numbers instead of "
-          f"{row_size}."
-        )
-      random = np.random.default_rng(0)
-      random.bit_generator.state = saved.random
+      for found, own, what in (
+        (saved.row_size, row_size, "numbers in a transition"),
+        (saved.extras, self._extras, "extras of a transition"),
+      ):
+        if found != own:
+          raise ValueError(f"it holds {found} {what} instead of {own}.")
       if self._size:
         raise ValueError("only an empty replay can go on from it.")
+      random = np.random.default_rng(0)
+      random.bit_generator.state = saved.random
       size = min(saved.size, max_size)
       for file in saved.files:
         begin = max(file.begin, saved.num_inserts - size)
         if begin < file.end:
-          embedded_files.read(folder, file, begin, self._views(begin, file.end))
+          rows = embedded_files.read(folder, file, row_size)
+          places = self._places(begin, file.end)
+          self._rows[places] = rows[begin - file.begin :]
     self._random = random
     self._num_inserts = saved.num_inserts
     self._num_samples = saved.num_samples
@@ -274,28 +282,17 @@ class EmbeddedReplay:
   def stop(self) -> None:
     """Ends nothing: its memory goes with it."""
 
-  def _views(self, begin: int, end: int) -> list[np.ndarray]:
-    """Where the transitions of these numbers are, in order."""
-    start = begin % len(self._rows)
-    view = self._rows[start : start + end - begin]
-    left = end - begin - len(view)
-    return [view, self._rows[:left]] if left else [view]
+  @property
+  def _oldest(self) -> int:
+    """The number of the oldest transition that it holds."""
+    return self._num_inserts - self._size
 
-  def _save_file(
-    self,
-    begin: int,
-    end: int,
-    folder: pathlib.Path,
-    previous: pathlib.Path | None,
-  ) -> File:
-    """Writes or links a file that holds the transitions of these numbers."""
-    known = None if self._extras_size else self._files.get(end)
-    if previous is not None and known is not None and known.begin <= begin:
-      # Not there, or a file system without links: it is written then.
-      with contextlib.suppress(OSError):
-        os.link(previous / known.name, folder / known.name)
-        return known
-    return embedded_files.write(folder, begin, self._views(begin, end))
+  def _places(self, begin: int, end: int) -> slice | np.ndarray:
+    """Where in the ring the transitions of these numbers are, in order."""
+    start = begin % len(self._rows)
+    if start + end - begin <= len(self._rows):
+      return slice(start, start + end - begin)
+    return np.arange(begin, end) % len(self._rows)
 
 
 def wrote(folder: pathlib.Path) -> bool:
@@ -303,30 +300,14 @@ def wrote(folder: pathlib.Path) -> bool:
   return (folder / embedded_files.INDEX).is_file()
 
 
-class Content(NamedTuple):
-  """What an `EmbeddedReplay` has saved.
-
-  Attributes:
-    rows: [N, D] packed transitions without extras, the oldest first.
-    num_inserts: the transitions ever inserted.
-    num_samples: the transitions ever drawn.
-    extras_size: the numbers of a transition's extras.
-  """
-
-  rows: np.ndarray
-  num_inserts: int
-  num_samples: int
-  extras_size: int
-
-
-def read(folder: pathlib.Path) -> Content:
-  """Reads what an `EmbeddedReplay` has saved.
+def read(folder: pathlib.Path) -> EmbeddedReplay:
+  """Reads what an `EmbeddedReplay` has saved, whatever its size was.
 
   Args:
     folder: the folder.
 
   Returns:
-    The content.
+    A replay that is full of it, with no pace of its own.
 
   Raises:
     ValueError: says what is missing or damaged.
@@ -334,9 +315,10 @@ def read(folder: pathlib.Path) -> Content:
   with embedded_files.as_value_error(folder):
     saved = embedded_files.read_index(folder)
   replay = EmbeddedReplay(
-    max(saved.row_size, 1), max(saved.size, 1), Pace(1.0, 1, 0.0, 0.0)
+    max(saved.row_size, 1),
+    max(saved.size, 1),
+    Pace(1.0, 1, 0.0, 0.0),
+    extras=saved.extras,
   )
   replay.restore(folder)
-  views = replay._views(saved.num_inserts - saved.size, saved.num_inserts)
-  rows = np.concatenate(views)[:, : saved.row_size - saved.extras_size]
-  return Content(rows, saved.num_inserts, saved.num_samples, saved.extras_size)
+  return replay

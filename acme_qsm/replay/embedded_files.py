@@ -7,19 +7,17 @@ import contextlib
 import json
 import os
 import pathlib
-import tokenize
 import uuid
 from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
-from typing import BinaryIO
 from typing import NamedTuple
 
 import numpy as np
 
 DTYPE = np.dtype("<f4")
 INDEX = "embedded_replay.json"
-_VERSION = 1
+_VERSION = 3
 # Of a file of transitions. A checkpoint writes at most two that are not new
 # altogether: small files waste little, and there should not be many.
 _FILE_BYTES = 8 << 20
@@ -38,9 +36,8 @@ class Index(NamedTuple):
 
   Attributes:
     row_size: the numbers of a packed transition.
-    extras_size: those at its end that learning changes.
-    max_size: transitions that the replay could hold.
-    size: those that it held.
+    extras: what the extras at its end are.
+    size: transitions that the replay held.
     num_inserts: transitions ever inserted.
     num_samples: transitions ever drawn.
     random: the state of its random numbers.
@@ -48,8 +45,7 @@ class Index(NamedTuple):
   """
 
   row_size: int
-  extras_size: int
-  max_size: int
+  extras: Sequence[str]
   size: int
   num_inserts: int
   num_samples: int
@@ -64,8 +60,7 @@ def rows_per_file(row_size: int) -> int:
 
 def write_index(folder: pathlib.Path, index: Index) -> None:
   """Writes the index, after the files; raises OSError."""
-  files = [file._asdict() for file in index.files]
-  content = {"version": _VERSION, **index._asdict(), "files": files}
+  content = {"version": _VERSION, **index._asdict()}
   (folder / INDEX).write_text(json.dumps(content, indent=2))
 
 
@@ -82,25 +77,23 @@ def read_index(folder: pathlib.Path) -> Index:
     OSError, ValueError, KeyError, TypeError: if it is missing or damaged.
   """
   content = json.loads((folder / INDEX).read_bytes())
-  if content["version"] != _VERSION:
+  version = content.pop("version")
+  if version != _VERSION:
     raise ValueError(
-      f"it has version {content['version']!r}; this release reads "
-      f"{_VERSION}. Go on with the release that wrote it."
+      f"it has version {version!r}; this release reads {_VERSION}. Go on with "
+      "the release that wrote it."
     )
-  # Extras were not said before there were any.
-  content = {"extras_size": 0, **content}
+  index = Index(**content)
+  index = index._replace(files=[File(*file) for file in index.files])
   counts = {
-    name: _count(content, name)
-    for name in Index._fields
-    if name not in ("random", "files")
+    name: getattr(index, name)
+    for name in ("row_size", "size", "num_inserts", "num_samples")
   }
-  files = [
-    File(str(file["name"]), _count(file, "begin"), _count(file, "end"))
-    for file in content["files"]
-  ]
-  index = Index(**counts, random=content["random"], files=files)
+  for name, count in counts.items():
+    if type(count) is not int or not 0 <= count < 1 << 63:
+      raise ValueError(f"{name} is {count!r}.")
   at = index.num_inserts - index.size
-  for file in files:
+  for file in index.files:
     if pathlib.PurePath(file.name).name != file.name:
       raise ValueError(f"{file.name!r} is no file's name.")
     if not file.begin <= at < file.end:
@@ -111,22 +104,13 @@ def read_index(folder: pathlib.Path) -> Index:
   return index
 
 
-def _count(content: Any, name: str) -> int:
-  value = content[name]
-  if type(value) is not int or not 0 <= value < 1 << 63:
-    raise ValueError(f"{name} is {value!r}.")
-  return value
-
-
-def write(
-  folder: pathlib.Path, begin: int, views: Sequence[np.ndarray]
-) -> File:
+def write(folder: pathlib.Path, begin: int, rows: np.ndarray) -> File:
   """Writes a file of transitions.
 
   Args:
     folder: where to.
     begin: the number of the first.
-    views: [k, row_size] the transitions, in one part or more.
+    rows: [k, row_size] the transitions.
 
   Returns:
     The file, which has a name of its own.
@@ -134,57 +118,34 @@ def write(
   Raises:
     OSError: if it cannot be written.
   """
-  end = begin + sum(map(len, views))
-  file = File(f"{begin:012d}_{uuid.uuid4().hex}.npy", begin, end)
-  shape = (end - begin, views[0].shape[1])
-  with (folder / file.name).open("xb") as stream:
-    np.lib.format.write_array_header_1_0(
-      stream, {"descr": DTYPE.str, "fortran_order": False, "shape": shape}
-    )
-    for view in views:
-      stream.write(view.data)
-  return file
+  name = f"{begin:012d}_{uuid.uuid4().hex}.npy"
+  np.save(folder / name, rows)
+  return File(name, begin, begin + len(rows))
 
 
-def read(
-  folder: pathlib.Path, file: File, begin: int, views: Sequence[np.ndarray]
-) -> None:
-  """Reads a file's transitions from one on into their places.
+def link(previous: pathlib.Path, folder: pathlib.Path, file: File) -> bool:
+  """Links a file of an earlier save; returns whether it could be linked."""
+  # It may not be there, or the file system have no links.
+  with contextlib.suppress(OSError):
+    os.link(previous / file.name, folder / file.name)
+    return True
+  return False
 
-  Args:
-    folder: where the file is.
-    file: the file.
-    begin: the number of the first that is wanted.
-    views: [k, row_size] the places of those wanted, in one part or more.
 
-  Raises:
-    OSError, ValueError, SyntaxError, tokenize.TokenError: if it is damaged.
-  """
-  row_size = views[0].shape[1]
+def read(folder: pathlib.Path, file: File, row_size: int) -> np.ndarray:
+  """Reads a file's transitions [k, row_size]; raises if it is damaged."""
   with (folder / file.name).open("rb") as stream:
-    _require_header(stream, file, row_size)
-    skipped = (begin - file.begin) * row_size * DTYPE.itemsize
-    stream.seek(skipped, os.SEEK_CUR)
-    for view in views:
-      if stream.readinto(view.data.cast("B")) != view.nbytes:
-        raise ValueError(f"{file.name} ends too early.")
-      if not np.isfinite(view).all():
-        raise ValueError(f"{file.name} has a NaN or an infinity.")
-
-
-def _require_header(stream: BinaryIO, file: File, row_size: int) -> None:
-  """Raises ValueError unless a file is as long and of the type that it must."""
+    rows = np.lib.format.read_array(stream, allow_pickle=False)
+    if stream.read(1):
+      raise ValueError(f"{file.name} goes on after its end.")
   shape = (file.end - file.begin, row_size)
-  np.lib.format.read_magic(stream)
-  found = np.lib.format.read_array_header_1_0(stream)
-  if found != (shape, False, DTYPE):
+  if rows.shape != shape or rows.dtype != DTYPE:
     raise ValueError(
-      f"{file.name} holds {found[2]} {found[0]} instead of {DTYPE} {shape}."
+      f"{file.name} holds {rows.dtype} {rows.shape} instead of {DTYPE} {shape}."
     )
-  expected = stream.tell() + shape[0] * shape[1] * DTYPE.itemsize
-  length = os.fstat(stream.fileno()).st_size
-  if length != expected:
-    raise ValueError(f"{file.name} has {length} bytes instead of {expected}.")
+  if not np.isfinite(rows).all():
+    raise ValueError(f"{file.name} has a NaN or an infinity.")
+  return rows
 
 
 @contextlib.contextmanager
@@ -192,14 +153,6 @@ def as_value_error(folder: pathlib.Path) -> Iterator[None]:
   """Raises what goes wrong with a folder as a ValueError that names it."""
   try:
     yield
-  except (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    OverflowError,
-    # Of a damaged header.
-    SyntaxError,
-    tokenize.TokenError,
-  ) as error:
+  # Damaged files make json and numpy raise errors of many types.
+  except Exception as error:
     raise ValueError(f"Replay in {folder}: {error}") from error

@@ -35,7 +35,8 @@ def draw_of_items(
 
   def draw(sample: Any) -> Any:
     num_items, width = sample.data.shape
-    if width == size:
+    # Of another size altogether: whoever unpacks it says so.
+    if width == size or width % size:
       return sample
     items = sample.data.reshape(num_items, -1, size)
     drawn = random.integers(items.shape[1], size=num_items)

@@ -1,145 +1,34 @@
-"""Makes n-step transitions of an episode's steps. Needs numpy alone."""
+"""Makes one transition of several steps. Pure arithmetic, needs nothing."""
 
-import collections
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
-
-from acme_qsm.replay import validation
-from acme_qsm.types import NonFiniteError
 from acme_qsm.types import Transition
 
 
-class NStepTransitions:
-  """Turns an episode's steps into transitions of up to n steps.
+def join_steps(steps: Sequence[Transition], discount: float) -> Transition:
+  """Makes the n-step transition of n consecutive steps of an episode.
 
-  For every step t of an episode of length T there is the transition from o_t to
-  o_{min(t+n, T)}, and at the episode's start the shorter ones from o_0 to o_1,
-  ..., o_{n-1}. The reward is sum_k discount^k r_{t+k+1}, with the environment's
-  own discounts multiplied in; the discount is their product, times
-  discount^(steps - 1).
+  With the environment's rewards r and discounts d of the steps 1, ..., n and
+  the agent's discount g, its reward is sum_k r_k prod_{i<k} (d_i g), and its
+  discount is prod_k d_k times g^(n - 1): what the learner's bootstrap term is
+  multiplied by, beside its own discount.
+
+  Args:
+    steps: n transitions of one step each, without a batch axis, the first
+      first; at least one.
+    discount: the agent's discount g per environment step.
+
+  Returns:
+    The transition from the first step's observation to the last one's next
+    observation, with the action and the extras of the first.
   """
-
-  def __init__(
-    self,
-    n_step: int,
-    discount: float,
-    *,
-    observation_shape: tuple[int, ...] | None = None,
-    action_shape: tuple[int, ...] | None = None,
-  ):
-    """Initialises it; `start` comes before the first step.
-
-    Args:
-      n_step: n, the most environment steps a transition spans, at least 1.
-      discount: the agent's discount per environment step.
-      observation_shape: what an observation's shape is to be; None for any.
-      action_shape: what an action's shape is to be; None for any.
-    """
-    self._discount = discount
-    self._observation_shape = observation_shape
-    self._action_shape = action_shape
-    self._episode_step = 0
-    # Of the last n steps: (observation, action, reward, discount).
-    self._window: collections.deque = collections.deque(maxlen=n_step)
-    self._observation: Any = None
-
-  @property
-  def in_episode(self) -> bool:
-    """Whether an episode has started and not ended."""
-    return self._observation is not None
-
-  def start(self, observation: np.ndarray) -> None:
-    """Starts an episode; one that has not ended is forgotten.
-
-    Args:
-      observation: the episode's first.
-
-    Raises:
-      InvalidValueError: if it has another shape, or (a NonFiniteError) a NaN,
-        an infinity or a number beyond float32; no episode has started then.
-    """
-    self.reset()
-    self._observation = self._take_observation(observation)
-
-  def add(
-    self,
-    action: np.ndarray,
-    reward: float,
-    discount: float,
-    observation: np.ndarray,
-    last: bool,
-  ) -> list[Transition]:
-    """Adds a step of the episode.
-
-    Args:
-      action: [A] the action taken.
-      reward: what it gave: a number, or an array of one.
-      discount: the environment's own in [0, 1]; 0 where nothing follows.
-      observation: what is seen after it. Arrays are copied.
-      last: whether it ends the episode.
-
-    Returns:
-      The transitions that it completes: one, and up to n - 1 more at the end.
-
-    Raises:
-      ValueError: if no episode has been started.
-      InvalidValueError: if an argument is none that replay can hold, or (a
-        NonFiniteError) has a NaN, an infinity or a number beyond float32; the
-        step is then not added.
-      NonFiniteError: if a sum of rewards is beyond float32; the episode is then
-        forgotten.
-    """
-    if not self.in_episode:
-      raise ValueError("There is no episode to add a step to.")
-    self._episode_step += 1
-    step = (
-      self._observation,
-      validation.take_array(
-        "action", action, self._action_shape, self._episode_step
-      ),
-      validation.take_number("reward", reward, self._episode_step),
-      validation.take_discount(discount, self._episode_step),
-    )
-    self._observation = self._take_observation(observation)
-    self._window.append(step)
-    transitions = [self._make_transition()]
-    if last:
-      self._window.popleft()
-      while self._window:
-        transitions.append(self._make_transition())
-        self._window.popleft()
-      self._observation = None
-    return transitions
-
-  def reset(self) -> None:
-    """Forgets the episode."""
-    self._window.clear()
-    self._episode_step = 0
-    self._observation = None
-
-  def _take_observation(self, observation: Any) -> np.ndarray:
-    return validation.take_array(
-      "observation", observation, self._observation_shape, self._episode_step
-    )
-
-  def _make_transition(self) -> Transition:
-    """Makes the transition from the window's start to the observation."""
-    observation, action, n_step_return, total_discount = self._window[0]
-    for k in range(1, len(self._window)):
-      _, _, reward, discount = self._window[k]
-      total_discount *= self._discount
-      n_step_return += total_discount * reward
-      total_discount *= discount
-    try:
-      validation.require_representable(
-        f"reward, summed over {len(self._window)} steps,",
-        n_step_return,
-        self._episode_step,
-      )
-    except NonFiniteError:
-      self.reset()
-      raise
-    return Transition(
-      observation, action, n_step_return, total_discount, self._observation
-    )
+  reward, total_discount = steps[0].reward, steps[0].discount
+  for step in steps[1:]:
+    total_discount *= discount
+    reward += total_discount * step.reward
+    total_discount *= step.discount
+  return steps[0]._replace(
+    reward=reward,
+    discount=total_discount,
+    next_observation=steps[-1].next_observation,
+  )

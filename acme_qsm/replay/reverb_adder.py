@@ -7,12 +7,15 @@ import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 import numpy as np
 import reverb
 
+from acme_qsm.replay import reverb_tables
 from acme_qsm.replay.adder import TransitionAdder
 from acme_qsm.replay.codec import TransitionCodec
-from acme_qsm.replay.reverb_tables import TABLE
+
+# Sent but not yet confirmed, at most.
+_ITEMS_IN_FLIGHT = 5
 
 
-class NStepTransitionAdder(TransitionAdder):
+class ReverbAdder(TransitionAdder):
   """Writes the n-step transitions of episodes, as Acme's adder does.
 
   An item of replay holds one or more of them, one behind the other.
@@ -26,8 +29,6 @@ class NStepTransitionAdder(TransitionAdder):
     n_step: int,
     discount: float,
     transitions_per_item: int = 1,
-    table: str = TABLE,
-    max_in_flight_items: int = 5,
   ):
     """Initialises the adder.
 
@@ -38,14 +39,10 @@ class NStepTransitionAdder(TransitionAdder):
       discount: the agent's discount per environment step.
       transitions_per_item: transitions written together, at least 1; until
         there are as many, across episodes, they wait here.
-      table: the name of the table to write to.
-      max_in_flight_items: items sent but not yet confirmed, at most.
     """
-    super().__init__(codec, n_step=n_step, discount=discount)
+    super().__init__(self._write, codec, n_step=n_step, discount=discount)
     self._client = client
     self._transitions_per_item = transitions_per_item
-    self._table = table
-    self._max_in_flight_items = max_in_flight_items
     self._writer: reverb.TrajectoryWriter | None = None
     self._packed: list[np.ndarray] = []
 
@@ -84,7 +81,6 @@ class NStepTransitionAdder(TransitionAdder):
     self._packed.clear()
     if self._writer is None:
       self._writer = self._client.trajectory_writer(num_keep_alive_refs=1)
-    self._writer.append(item)
-    history: Any = self._writer.history
-    self._writer.create_item(self._table, priority=1.0, trajectory=history[-1])
-    self._writer.flush(self._max_in_flight_items)
+    reverb_tables.write_item(
+      self._writer, reverb_tables.TABLE, item, _ITEMS_IN_FLIGHT
+    )

@@ -15,7 +15,6 @@ import reverb
 from reverb import errors as reverb_errors
 from reverb.cc import schema_pb2
 
-from acme_qsm.deferred import jax
 from acme_qsm.replay import embedded
 from acme_qsm.replay import reverb_tables
 from acme_qsm.replay.listening import addresses
@@ -24,10 +23,6 @@ from acme_qsm.replay.listening.addresses import LOOPBACK
 
 # A rate limiter's window of so many inserts to each side of its middle is wide.
 _WIDE_INSERTS = 16
-# What Reverb keeps beside the data, as measured with one, two, three and five
-# columns of 32 to 16,000 bytes each.
-_ITEM_BYTES = 500
-_CHUNK_BYTES = 1_070
 # Sent but not yet confirmed, at most, when a server is filled.
 _ITEMS_IN_FLIGHT = 100
 
@@ -64,12 +59,6 @@ class ReplayServer:
     content = None
     if checkpoint is not None and embedded.wrote(checkpoint):
       content, checkpoint = embedded.read(checkpoint), None
-      if content.extras_size:
-        print(
-          "Replay goes on in Reverb without what learning kept beside the "
-          "transitions, such as moved actions.",
-          flush=True,
-        )
       tables = [_going_on_from(tables[0], content), *tables[1:]]
     checkpointer = None
     if staging is not None:
@@ -88,9 +77,10 @@ class ReplayServer:
     self.address = addresses.join(host, self._server.port)
     self.client = reverb.Client(self.address)
     self._table = tables[0]
+    self._staging = staging
     self._restored = checkpoint is not None
     if content is not None:
-      _fill(self.client, self._table, content.rows)
+      _fill(self.client, self._table, content.rows())
 
   def info(self):
     """Reverb's `TableInfo` of the (first) table."""
@@ -118,6 +108,19 @@ class ReplayServer:
   def size(self) -> int:
     """The number of items in the (first) table."""
     return self.info().current_size
+
+  def save(
+    self, folder: pathlib.Path, previous: pathlib.Path | None = None
+  ) -> None:
+    """Writes its content to a new folder: see the function `save`.
+
+    Args:
+      folder: where to.
+      previous: where an earlier save is, which Reverb makes no use of.
+    """
+    del previous
+    assert self._staging is not None
+    save(self.client, self._staging, folder)
 
   def stop(self) -> None:
     """Stops the server."""
@@ -241,97 +244,63 @@ class LocalReplay(ReplayServer):
     return self._pace.num_samples_due(self.num_inserts())
 
 
-def require_ratio(table: reverb.Table) -> None:
-  """Raises ValueError unless a table's limiter holds samples per insert."""
-  limiter = table.info.rate_limiter_info
-  if limiter.max_diff >= sys.float_info.max:
-    raise ValueError(
-      f"The rate limiter of table {table.name!r} must hold samples per insert "
-      "(reverb.rate_limiters.SampleToInsertRatio): it sets how many learner "
-      "steps follow an environment step."
-    )
-
-
-def max_bytes(table: reverb.Table) -> int:
-  """The memory in bytes that a table's items take when it is full.
-
-  That of data that cannot be compressed. Reverb keeps more than the data: an
-  entry in the table for each item, and a chunk for each of its columns.
-
-  Args:
-    table: the table; without a signature its items are taken to be empty.
-
-  Returns:
-    What the process that serves it grows by.
-  """
-  columns = [
-    int(np.prod([size or 1 for size in spec.shape])) * spec.dtype.size
-    for spec in jax.tree.leaves(table.info.signature)
-    if spec is not None
-  ]
-  item = _ITEM_BYTES + sum(_CHUNK_BYTES + column for column in columns)
-  return table.info.max_size * item
-
-
 def _going_on_from(
-  table: reverb.Table, content: embedded.Content
+  table: reverb.Table, content: embedded.EmbeddedReplay
 ) -> reverb.Table:
   """A table in which, once it is filled, as much is due as was before.
 
   Its own counts start at 0: the window of its limiter moves instead.
   """
-  per_item = _transitions_per_item(table, content.rows)
+  per_item = _transitions_per_item(table, content.bytes_per_transition // 4)
   limiter = table.info.rate_limiter_info
   ratio = limiter.samples_per_insert
-  difference = content.num_inserts / per_item * ratio - content.num_samples
-  num_items = min(len(content.rows) // per_item, table.info.max_size)
+  difference = content.num_inserts() / per_item * ratio - content.num_samples()
+  num_items = min(content.size() // per_item, table.info.max_size)
   shift = num_items * ratio - difference
-  return table.replace(
-    rate_limiter=reverb.rate_limiters.RateLimiter(
-      samples_per_insert=ratio,
-      min_size_to_sample=limiter.min_size_to_sample,
-      min_diff=limiter.min_diff + shift,
-      max_diff=limiter.max_diff + shift,
-    )
-  )
+  return _with_window(table, limiter.min_diff + shift, limiter.max_diff + shift)
 
 
 def _fill(client: reverb.Client, table: reverb.Table, rows: np.ndarray) -> None:
   """Inserts transitions [N, D], as many of the newest as fit in whole items."""
-  per_item = _transitions_per_item(table, rows)
+  per_item = _transitions_per_item(table, rows.shape[1])
   num_items = min(len(rows) // per_item, table.info.max_size)
   items = rows[len(rows) - num_items * per_item :].reshape(num_items, -1)
   with client.trajectory_writer(num_keep_alive_refs=1) as writer:
     for item in items:
-      writer.append(item)
-      history: Any = writer.history
-      writer.create_item(table.name, priority=1.0, trajectory=history[-1])
-      writer.flush(_ITEMS_IN_FLIGHT)
+      reverb_tables.write_item(writer, table.name, item, _ITEMS_IN_FLIGHT)
     writer.flush()
 
 
-def _transitions_per_item(table: reverb.Table, rows: np.ndarray) -> int:
+def _transitions_per_item(table: reverb.Table, row_size: int) -> int:
   signature: Any = table.info.signature
   (item_size,) = signature.shape
-  per_item, rest = divmod(item_size, rows.shape[1])
+  per_item, rest = divmod(item_size, row_size)
   if rest or not per_item:
     raise ValueError(
-      f"Replay's transitions are of {rows.shape[1]} numbers, which do not make "
-      f"up an item of {item_size}."
+      f"Replay's transitions are of {row_size} numbers, which do not make up "
+      f"an item of {item_size}."
     )
   return per_item
 
 
 def _without_insert_blocking(table: reverb.Table) -> reverb.Table:
-  limiter = table.info.rate_limiter_info
   pace = reverb_tables.get_pace(table)
   if pace.half_width >= _WIDE_INSERTS * pace.samples_per_insert:
     return table
+  min_diff = table.info.rate_limiter_info.min_diff
+  return _with_window(table, min_diff, sys.float_info.max)
+
+
+def _with_window(
+  table: reverb.Table, min_diff: float, max_diff: float
+) -> reverb.Table:
+  """The same table, whose limiter holds the difference in another window."""
+  limiter = table.info.rate_limiter_info
   return table.replace(
     rate_limiter=reverb.rate_limiters.RateLimiter(
       samples_per_insert=limiter.samples_per_insert,
       min_size_to_sample=limiter.min_size_to_sample,
-      min_diff=limiter.min_diff,
-      max_diff=sys.float_info.max,
+      min_diff=min_diff,
+      max_diff=max_diff,
     )
   )

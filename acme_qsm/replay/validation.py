@@ -1,12 +1,14 @@
-"""What an environment gives, in the form that replay holds it.
+"""What environments and policies give, in the form that replay holds it.
 
 Or the error that names what cannot be held, in one line. Needs numpy alone.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from acme_qsm.types import are_given
 from acme_qsm.types import InvalidValueError
 from acme_qsm.types import NonFiniteError
 
@@ -16,7 +18,11 @@ _NUM_SHOWN = 3
 
 
 def take_array(
-  name: str, value: Any, shape: tuple[int, ...] | None, step: int
+  name: str,
+  value: Any,
+  shape: tuple[int, ...] | None,
+  step: int,
+  dtype: Any = np.float32,
 ) -> np.ndarray:
   """Takes an array, such as an observation or an action.
 
@@ -25,13 +31,15 @@ def take_array(
     value: what was given: numbers of any type.
     shape: what its shape is to be; None for any.
     step: the step of the episode that it was given at, 0 for its start.
+    dtype: what its type is to be.
 
   Returns:
-    A float32 array of its own: who gave it may write into theirs again.
+    An array of its own of that type: who gave it may write into theirs again.
 
   Raises:
-    InvalidValueError: if these are no numbers, or have another shape.
-    NonFiniteError: if one is a NaN, an infinity or beyond float32.
+    InvalidValueError: if these are no numbers, have another shape, or are none
+      that a dtype of whole numbers can hold.
+    NonFiniteError: if one is a NaN, an infinity or beyond the dtype's floats.
   """
   given = _as_numbers(name, value, step)
   if shape is not None and given.shape != shape:
@@ -39,12 +47,19 @@ def take_array(
       f"{name} has shape {given.shape} at step {step} of the episode; the spec "
       f"says {shape}."
     )
-  if given.dtype == np.float32:
+  if given.dtype == dtype:
     taken = given.copy()
   else:
-    # What is infinite then is named below.
-    with np.errstate(over="ignore"):
-      taken = given.astype(np.float32)
+    # What is infinite or another number then is named below.
+    with np.errstate(over="ignore", invalid="ignore"):
+      taken = given.astype(dtype)
+  if taken.dtype.kind != "f":
+    if not np.array_equal(taken, given):
+      raise InvalidValueError(
+        f"{name} has values of dtype {given.dtype} at step {step} of the "
+        f"episode that {taken.dtype}, its spec's dtype, cannot hold."
+      )
+    return taken
   finite = np.isfinite(taken)
   if not finite.all():
     raise NonFiniteError(
@@ -59,18 +74,10 @@ def take_array(
 
 
 def take_number(name: str, value: Any, step: int) -> float:
-  """Takes a number, such as a reward.
-
-  Args:
-    name: what it is called.
-    value: what was given: a number of any type, or an array of one.
-    step: the step of the episode that it was given at.
-
-  Returns:
-    The number.
+  """Takes a number, such as a reward: see `take_array`.
 
   Raises:
-    InvalidValueError: if it is something else, such as None.
+    InvalidValueError: if it is neither a number nor an array of one.
     NonFiniteError: if it is a NaN, an infinity or beyond float32.
   """
   given = _as_numbers(name, value, step)
@@ -99,14 +106,71 @@ def take_discount(value: Any, step: int) -> float:
   return discount
 
 
-def require_representable(name: str, number: float, step: int) -> None:
-  """Raises NonFiniteError unless a number is finite, in float32 as well.
+def take_extras(
+  extras: Any, extras_spec: Mapping[str, Any], step: int
+) -> dict[str, np.ndarray]:
+  """Takes what a policy gives beside an action.
 
   Args:
-    name: what it is called.
-    number: the number.
-    step: the step of the episode that it was given at.
+    extras: arrays by name; (), None or {} for none.
+    extras_spec: what they are to be: by name, what has a shape and a dtype.
+    step: the step of the episode that they were given at.
+
+  Returns:
+    Arrays of their own, of the spec's dtypes; {} for none.
+
+  Raises:
+    InvalidValueError: if one is missing or not in the spec, or (see
+      `take_array`) has another shape or dtype than the spec says.
   """
+  given = require_extras(extras, extras_spec, step)
+  return {
+    name: take_array(
+      f"the extra {name!r}", given[name], tuple(spec.shape), step, spec.dtype
+    )
+    for name, spec in extras_spec.items()
+  }
+
+
+def require_extras(
+  extras: Any, extras_spec: Mapping[str, Any], step: int | None = None
+) -> Mapping[str, Any]:
+  """Checks that there are the extras of a spec and no others.
+
+  Args:
+    extras: arrays by name; (), None or {} for none.
+    extras_spec: by name.
+    step: the step of the episode that they were given at, for the error.
+
+  Returns:
+    The extras by name; {} for none.
+
+  Raises:
+    InvalidValueError: if one is missing or not in the spec; names it.
+  """
+  if not extras_spec and not are_given(extras):
+    return {}
+  given = extras if are_given(extras) else {}
+  where = "" if step is None else f" at step {step} of the episode"
+  if not isinstance(given, Mapping):
+    raise InvalidValueError(
+      f"Extras are of {type(extras).__name__}{where}; they must be arrays by "
+      "name."
+    )
+  missing = sorted(extras_spec.keys() - given.keys())
+  unknown = sorted(given.keys() - extras_spec.keys())
+  if missing or unknown:
+    wrong = [f"{missing} are missing"] if missing else []
+    wrong += [f"{unknown} are not in its spec"] if unknown else []
+    raise InvalidValueError(
+      f"Of the policy's extras, {' and '.join(wrong)}{where}; the spec says "
+      f"{sorted(extras_spec)}."
+    )
+  return given
+
+
+def require_representable(name: str, number: float, step: int) -> None:
+  """Raises NonFiniteError unless a number is finite, in float32 as well."""
   if not -_LARGEST <= number <= _LARGEST:
     raise NonFiniteError(
       _describe(name, step, bool(np.isfinite(number)), f"{number:g}")

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 import acme_qsm
+from acme_qsm import types
 from acme_qsm.agents.actor import Actor
 from acme_qsm.agents.actor import select_actions
 from acme_qsm.agents.actor import VariableClient
+from acme_qsm.core import Policy
 
 # What waiting for anything may take, in seconds: far more than it does.
 DEADLINE = 60.0
@@ -95,13 +97,16 @@ def test_a_batch_of_environments_is_acted_for_at_once(make_spec, make_config):
   learner_core = acme_qsm.make_learner_core(networks, config)
   params = learner_core.policy_params(learner_core.init(jax.random.key(3)))
   policy = acme_qsm.make_policy(networks, config)
-  actions, key = select_actions(
+  actions, extras, key = select_actions(
     policy, params, jax.random.key(0), np.zeros((5, 2), np.float32)
   )
   assert actions.shape == (5, 1)
+  assert extras == {}
   # Each its own, and other ones with the next key.
   assert len(np.unique(actions)) == 5
-  others, _ = select_actions(policy, params, key, np.zeros((5, 2), np.float32))
+  others, _, _ = select_actions(
+    policy, params, key, np.zeros((5, 2), np.float32)
+  )
   assert not np.intersect1d(actions, others).size
 
 
@@ -112,11 +117,14 @@ def test_what_happens_is_recorded():
     def add_first(self, timestep):
       calls.append(timestep)
 
-    def add(self, action, next_timestep):
-      calls.append((action, next_timestep))
+    def add(self, action, next_timestep, extras):
+      calls.append((action, next_timestep, extras))
+
+  def apply(params, key, observations):
+    return observations * params, {"sum": observations.sum(axis=1)}
 
   actor = Actor(
-    lambda params, key, observations: observations * params,
+    Policy(apply, False, {"sum": types.ArraySpec(())}),
     jax.random.key(0),
     VariableClient(Source(), "policy"),
     Recorder(),
@@ -129,6 +137,10 @@ def test_what_happens_is_recorded():
   assert calls[0] is first
   assert calls[1][0] is action
   assert calls[1][1] is then
+  assert calls[1][2] == {"sum": 2.0}
+  # Of several environments, each has its own.
+  actor.select_actions(np.float32([[0, 1], [2, 3]]))
+  assert [actor.extras(i) for i in range(2)] == [{"sum": 1.0}, {"sum": 5.0}]
 
 
 def test_who_waits_has_the_newest_at_every_period():
@@ -222,9 +234,8 @@ def test_without_a_cpu_parameters_are_where_jax_puts_them(monkeypatch):
   monkeypatch.setattr(jax, "devices", without_cpu)
   client = VariableClient(Source(), "policy")
   assert client.params.devices() == {devices()[0]}
-  actor = Actor(
-    lambda params, key, x: params + x, jax.random.PRNGKey(0), client
-  )
+  policy = Policy(lambda params, key, x: (params + x, {}), False)
+  actor = Actor(policy, jax.random.PRNGKey(0), client)
   actor.observe_first(dm_env.restart(np.zeros(2, np.float32)))
   action = actor.select_action(np.full(2, 5.0, np.float32))
   np.testing.assert_array_equal(action, [6.0, 6.0])

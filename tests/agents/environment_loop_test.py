@@ -63,7 +63,7 @@ def test_transitions_are_those_of_the_episodes(tmp_path, make_loop, n_step):
     assert loop.run_episode()["episode_length"] == length
   replay.save(tmp_path / "replay")
   np.testing.assert_allclose(
-    embedded.read(tmp_path / "replay").rows,
+    embedded.read(tmp_path / "replay").rows(),
     [row for _, row in recorder.rows[0]],
     rtol=1e-6,
   )

@@ -68,7 +68,7 @@ def make_learner(learner_core, codec):
       learner_core,
       jax.random.PRNGKey(seed),
       (reverb.ReplaySample(info=(), data=data) for data in dataset),
-      codec.unpack,
+      codec,
       num_sgd_steps_per_step=num_sgd_steps,
       **kwargs,
     )
@@ -358,7 +358,7 @@ def test_all_that_is_not_finite_is_named(
     acme_qsm.make_learner_core(networks, config),
     jax.random.PRNGKey(0),
     iter([reverb.ReplaySample(info=(), data=make_data(0))] * steps),
-    codec.unpack,
+    codec,
   )
   for _ in range(steps):
     learner.step()
@@ -420,7 +420,7 @@ def test_either_kind_of_key_can_be_saved(
       learner_core,
       make_key(seed),
       iter([reverb.ReplaySample(info=(), data=make_data(0))]),
-      codec.unpack,
+      codec,
     )
 
   learner = make(0)

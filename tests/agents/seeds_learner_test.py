@@ -84,7 +84,7 @@ def _records(codec, bad_at=None):
 def test_each_seed_makes_its_own_steps(learner_core, codec, by_turns):
   records = _records(codec)
   together = seeds_learner.SeedsLearner(
-    learner_core, records, codec.unpack, by_turns=by_turns
+    learner_core, records, codec, by_turns=by_turns
   )
   rows = [_Rows() for _ in records]
   alone = [
@@ -92,7 +92,7 @@ def test_each_seed_makes_its_own_steps(learner_core, codec, by_turns):
       learner_core,
       jax.random.PRNGKey(seed),
       _samples(codec, seed),
-      codec.unpack,
+      codec,
       counter=rows[seed],
       logger=rows[seed],
     )
@@ -141,7 +141,8 @@ def test_new_extras_are_written_once_a_step_is_done(
   )
   networks = acme_qsm.make_networks(make_spec(), config)
   core = acme_qsm.make_learner_core(networks, config)
-  codec = TransitionCodec(make_spec(), has_extras=True)
+  extras_spec = acme_qsm.make_policy(networks, config).extras_spec
+  codec = TransitionCodec(make_spec(), extras_spec)
   replays = [_Extras(), _Extras()]
   written = [replay.written for replay in replays]
   records = [
@@ -154,13 +155,13 @@ def test_new_extras_are_written_once_a_step_is_done(
     for record in _records(codec)[:2]
   ]
   together = seeds_learner.SeedsLearner(
-    core, records, codec.unpack, num_sgd_steps_per_step=num_sgd_steps
+    core, records, codec, num_sgd_steps_per_step=num_sgd_steps
   )
   alone = learning.DiffusionLearner(
     core,
     jax.random.PRNGKey(0),
     _samples(codec, 0),
-    codec.unpack,
+    codec,
     num_sgd_steps_per_step=num_sgd_steps,
     replay=replays[1],
   )
@@ -179,16 +180,14 @@ def test_new_extras_are_written_once_a_step_is_done(
     np.testing.assert_array_equal(found[0], np.arange(BATCH_SIZE))
     np.testing.assert_allclose(found[1], expected[1], atol=1e-5)
   # Adam's first step is as long as its rate, within the box.
-  before = next(_samples(codec, 0)).data[:, -codec.extras_size :]
+  before = next(_samples(codec, 0)).data[:, -1:]
   np.testing.assert_allclose(
     np.abs(written[1][0][1] - before)[np.abs(before) < 0.7], 0.25, rtol=1e-3
   )
 
 
 def test_a_restored_seed_leaves_the_others_as_they_are(learner_core, codec):
-  together = seeds_learner.SeedsLearner(
-    learner_core, _records(codec), codec.unpack
-  )
+  together = seeds_learner.SeedsLearner(learner_core, _records(codec), codec)
   first = together.seeds[0].save()
   together.step([True] * 3)
   others = [seed.save() for seed in together.seeds[1:]]
@@ -203,9 +202,7 @@ def test_a_restored_seed_leaves_the_others_as_they_are(learner_core, codec):
 def test_a_seed_s_state_is_all_that_is_fetched_or_sent(
   learner_core, codec, monkeypatch
 ):
-  together = seeds_learner.SeedsLearner(
-    learner_core, _records(codec), codec.unpack
-  )
+  together = seeds_learner.SeedsLearner(learner_core, _records(codec), codec)
   together.step([True] * 3)
   expected = [seed.save() for seed in together.seeds]
   size = sum(leaf.nbytes for leaf in jax.tree.leaves(expected[0]))
@@ -231,7 +228,7 @@ def test_a_seed_s_state_is_all_that_is_fetched_or_sent(
 
 def test_a_nan_names_its_seed(learner_core, codec):
   together = seeds_learner.SeedsLearner(
-    learner_core, _records(codec, bad_at=1), codec.unpack
+    learner_core, _records(codec, bad_at=1), codec
   )
   together.step([True] * 3)
   together.step([False, True, True])

@@ -35,8 +35,8 @@ from acme_qsm import types
 from acme_qsm.experiments import evaluation
 from acme_qsm.experiments import parts
 from acme_qsm.experiments import run
+from acme_qsm.replay.adder import TransitionAdder
 from acme_qsm.replay.codec import TransitionCodec
-from acme_qsm.replay.n_step import NStepTransitions
 
 experiments.ExperimentConfig
 config = acme_qsm.QSMConfig(
@@ -54,39 +54,21 @@ builder = acme_qsm.DiffusionBuilder(config)
 networks = acme_qsm.make_networks(spec, config)
 
 
-class Adder:
-  def __init__(self):
-    self.rows = []
-    self._transitions = NStepTransitions(config.n_step, config.discount)
-
-  def add_first(self, timestep):
-    self._transitions.start(timestep.observation)
-
-  def add(self, action, next_timestep):
-    self.rows += map(
-      codec.pack,
-      self._transitions.add(
-        action,
-        next_timestep.reward,
-        next_timestep.discount,
-        next_timestep.observation,
-        next_timestep.last(),
-      ),
-    )
-
-
 class Sample:
   def __init__(self, data):
     self.data = data
 
 
-adder = Adder()
+rows = []
+adder = TransitionAdder(
+  rows.extend, codec, n_step=config.n_step, discount=config.discount
+)
 
 
 def batches():
   random = np.random.default_rng(0)
   while True:
-    yield Sample(np.stack(adder.rows)[random.integers(len(adder.rows), size=8)])
+    yield Sample(np.stack(rows)[random.integers(len(rows), size=8)])
 
 
 learner = builder.make_learner(

@@ -1,5 +1,6 @@
 """Fixtures of the core's tests: small specs, networks and batches."""
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -32,6 +33,21 @@ class EnvironmentSpec:
 
 # Almost all the time of these tests is the compiler's: this halves it.
 jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture(scope="session")
+def optimized():
+  """Compiles within it what takes longer to run than to compile."""
+
+  @contextlib.contextmanager
+  def switch():
+    jax.config.update("jax_disable_most_optimizations", False)
+    try:
+      yield
+    finally:
+      jax.config.update("jax_disable_most_optimizations", True)
+
+  return switch
 
 
 @pytest.fixture(scope="session")
@@ -148,14 +164,36 @@ def make_recording_config():
 @pytest.fixture(scope="session")
 def first_gradient():
   """Tells what Adam was given at its first step."""
+  return _first_gradient
 
-  def read(opt_state):
-    # Its mean is (1 - 0.9) of that.
-    return jax.tree.map(
-      lambda x: np.asarray(x) / 0.1, optax.tree_utils.tree_get(opt_state, "mu")
-    )
 
-  return read
+def _first_gradient(opt_state):
+  # Its mean is (1 - 0.9) of that.
+  return jax.tree.map(
+    lambda x: np.asarray(x) / 0.1, optax.tree_utils.tree_get(opt_state, "mu")
+  )
+
+
+@pytest.fixture(scope="session")
+def make_step():
+  """Makes a learner's first step, compiled once for all batches of a size.
+
+  It takes transitions, and fields of the state where they are not what `init`
+  makes them; it returns the policy's gradient, the metrics, the next state.
+  """
+
+  def make(networks, config):
+    core = acme_qsm.make_learner_core(networks, config)
+    step = jax.jit(core.step)
+    start = core.init(jax.random.key(0))
+
+    def make_first_step(batch, **fields):
+      after, metrics = step(start._replace(**fields), batch)
+      return _first_gradient(after.policy_opt_state), metrics, after
+
+    return make_first_step
+
+  return make
 
 
 @pytest.fixture(scope="session")

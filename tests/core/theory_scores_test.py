@@ -14,10 +14,12 @@ import scipy.special
 
 from acme_qsm import diffusion
 from acme_qsm import losses
+from tests.core import closed_forms
 
 SCHEDULE = diffusion.make_schedule("vp", 10)
+ALPHA_BARS = closed_forms.vp_alpha_bars(10)
 # The least, a middling and the noisiest denoising step.
-STEPS = [0, 4, 9]
+STEPS = (0, 4, 9)
 
 
 def minimise(loss_fn, shape):
@@ -41,8 +43,7 @@ def noised_log_density(log_mass, nodes, noisy, alpha_bar):
 
 def exact_noise(log_mass, nodes, noisy, step):
   """-sqrt(1 - abar_t) times the score of p_t at noisy [M, A], as [M, A]."""
-  alpha_bar = float(SCHEDULE.alpha_bars[step])
-  noisy = np.asarray(noisy, np.float64)
+  alpha_bar = ALPHA_BARS[step]
   shifts = 1e-5 * np.eye(noisy.shape[1])
   score = [
     (
@@ -63,101 +64,81 @@ def reverse_sampling_noise(noise, weight):
   )
 
 
-def monte_carlo_tolerance(noise, weight):
-  """Five standard errors [B, A] of the weighted mean noise.
+@functools.partial(jax.jit, static_argnums=(0, 2, 3))
+def estimate(log_density, noisy, num_samples, bound=None):
+  """The loss's optimum at noisy [M, A] and each step, and its tolerance.
 
-  Its variance is that of the weighted noises over the effective sample size.
+  Reverse samples are weighed by the density [..., A] -> [...] at the clean
+  actions, in the box where that ends there. The tolerance is five standard
+  errors: a weighted mean's variance is that of the weighted noises over the
+  effective sample size.
   """
-  weight = np.asarray(weight, np.float64)[..., None]
-  mean = np.sum(weight * noise, axis=1, keepdims=True)
-  variance = np.sum(weight * (noise - mean) ** 2, axis=1)
-  size = losses.effective_sample_size(jnp.asarray(weight[..., 0], jnp.float32))
-  return 5 * np.sqrt(variance / np.asarray(size)[:, None])
+  steps = jnp.repeat(jnp.asarray(STEPS), noisy.shape[0])
+  noisy = jnp.tile(noisy, (len(STEPS), 1))
+  clean, noise = diffusion.reverse_samples(
+    jax.random.key(0), SCHEDULE, noisy, steps, num_samples, bound=bound
+  )
+  temperature = 0.2
+  weight = losses.self_normalized_weights(
+    temperature * log_density(clean), temperature
+  )
+  mean = jnp.sum(weight[..., None] * noise, axis=1, keepdims=True)
+  variance = jnp.sum(weight[..., None] * (noise - mean) ** 2, axis=1)
+  size = losses.effective_sample_size(weight)[:, None]
+  found = reverse_sampling_noise(noise, weight)
+  return found, 5 * jnp.sqrt(variance / size)
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_reverse_sampling_finds_the_noised_score_of_a_gaussian(step):
+def test_reverse_sampling_finds_the_noised_score_of_a_gaussian():
   # Ma et al. (2025), theorem 3.2, at single noisy actions: N(m, C) noised is
   # N(sqrt(abar) m, abar C + (1 - abar) I).
   mean = np.array([0.4, -0.6])
   covariance = np.array([[0.5, 0.3], [0.3, 0.4]])
-  temperature, num_samples = 0.2, 100_000
   noisy = np.array([[0.0, 0.0], [1.0, -1.0], [-0.8, -1.2]])
-  clean, noise = diffusion.reverse_samples(
-    jax.random.key(step),
-    SCHEDULE,
-    jnp.asarray(noisy, jnp.float32),
-    jnp.int32(step),
-    num_samples,
-  )
-  offset = clean - mean
-  q_value = -0.5 * jnp.einsum(
-    "bki,ij,bkj->bk", offset, np.linalg.inv(covariance), offset
-  )
-  weight = losses.self_normalized_weights(temperature * q_value, temperature)
-  alpha_bar = float(SCHEDULE.alpha_bars[step])
-  noised_covariance = alpha_bar * covariance + (1 - alpha_bar) * np.eye(2)
-  score = -np.linalg.solve(
-    noised_covariance, (noisy - np.sqrt(alpha_bar) * mean).T
-  ).T
-  tolerance = monte_carlo_tolerance(noise, weight)
+
+  def log_density(clean):
+    return -0.5 * jnp.einsum(
+      "bki,ij,bkj->bk", clean - mean, np.linalg.inv(covariance), clean - mean
+    )
+
+  found, tolerance = estimate(log_density, noisy, 100_000)
   assert tolerance.max() < 0.03
-  np.testing.assert_array_less(
-    np.abs(
-      reverse_sampling_noise(noise, weight) + np.sqrt(1 - alpha_bar) * score
-    ),
-    tolerance,
-  )
+  expected = []
+  for alpha_bar in ALPHA_BARS[list(STEPS)]:
+    noised = alpha_bar * covariance + (1 - alpha_bar) * np.eye(2)
+    score = -np.linalg.solve(noised, (noisy - np.sqrt(alpha_bar) * mean).T).T
+    expected.append(-np.sqrt(1 - alpha_bar) * score)
+  assert np.all(np.abs(found - np.concatenate(expected)) < tolerance)
 
 
-# Inside the box, out of it in one dimension, far out of it in both.
-BOX_ACTIONS = np.array([[0.3, -0.5], [1.3, 0.2], [-2.0, 1.6]])
+def test_reverse_sampling_finds_the_noised_score_on_the_box():
+  # The same theorem for a density that ends at the box, by truncated samples:
+  # no product and not Gaussian. Noisy actions are inside of it, out of it in
+  # one dimension, far out of it in both.
+  noisy = np.array([[0.3, -0.5], [1.3, 0.2], [-2.0, 1.6]])
 
+  def log_density(clean, lib=jnp):
+    # Without effect on truncated samples; of unbounded ones, what others do.
+    x, y = lib.moveaxis(lib.clip(clean, -1.0, 1.0), -1, 0)
+    return 2.0 * lib.sin(3.0 * x) * y - 3.0 * x**4 + x
 
-def box_energy(x, y):
-  """A logarithmic density on [-1, 1]^2 that is no product and not Gaussian."""
-  return 2.0 * np.sin(3.0 * x) * y - 3.0 * x**4 + x
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_reverse_sampling_finds_the_noised_score_on_the_box(step):
-  # The same theorem for a density that ends at the box, by truncated samples.
-  temperature, num_samples = 0.5, 70_000
   line, masses = np.polynomial.legendre.leggauss(100)
   nodes = np.stack(np.meshgrid(line, line, indexing="ij"), -1).reshape(-1, 2)
-  log_mass = np.log(np.outer(masses, masses)).ravel() + box_energy(*nodes.T)
-  expected = exact_noise(log_mass, nodes, BOX_ACTIONS, step)
-
-  def estimate(bound):
-    clean, noise = diffusion.reverse_samples(
-      jax.random.key(step),
-      SCHEDULE,
-      jnp.asarray(BOX_ACTIONS, jnp.float32),
-      jnp.int32(step),
-      num_samples,
-      bound=bound,
-    )
-    # Without effect on truncated samples; of unbounded ones, what others do.
-    clean = np.clip(np.asarray(clean, np.float64), -1.0, 1.0)
-    q_value = temperature * box_energy(clean[..., 0], clean[..., 1])
-    weight = losses.self_normalized_weights(
-      jnp.asarray(q_value, jnp.float32), temperature
-    )
-    return reverse_sampling_noise(noise, weight), monte_carlo_tolerance(
-      noise, weight
-    )
-
-  got, tolerance = estimate(bound=1.0)
+  log_mass = np.log(np.outer(masses, masses)).ravel() + log_density(nodes, np)
+  expected = np.concatenate(
+    [exact_noise(log_mass, nodes, noisy, step) for step in STEPS]
+  )
+  found, tolerance = estimate(log_density, noisy, 70_000, 1.0)
   assert tolerance.max() < 0.03
   # The draws' distribution function is right to 1e-4.
-  assert np.all(np.abs(got - expected) < tolerance + 1e-3)
+  assert np.all(np.abs(found - expected) < tolerance + 1e-3)
   # Clipping the clean actions but not their noises is off by far more.
-  clipped, _ = estimate(bound=None)
-  assert np.abs(clipped - expected).max() > 0.1
+  clipped, _ = estimate(log_density, noisy, 70_000)
+  by_step = np.abs(clipped - expected).reshape(len(STEPS), -1).max(axis=1)
+  assert np.all(by_step > 0.1)
 
 
-@pytest.mark.parametrize("source", ["uniform", "gaussian"])
-def test_the_noised_score_is_found_wherever_noisy_actions_are_from(source):
+def test_the_noised_score_is_found_wherever_noisy_actions_are_from():
   # Theorem 3.2 as it is stated: one loss over noisy actions of any density,
   # with weights exp(Q / temperature) and a single reverse sample of each. The
   # optimum among linear denoisers is the exact one, since the density is
@@ -165,12 +146,13 @@ def test_the_noised_score_is_found_wherever_noisy_actions_are_from(source):
   mean, scale, temperature, step = 0.4, 0.6, 0.3, 3
   num_batches, size = 20, 50_000
 
-  def fit(key):
+  def fit(key, is_uniform):
     action_key, key = jax.random.split(key)
-    if source == "uniform":
-      noisy = jax.random.uniform(action_key, (size, 1), minval=-2, maxval=3)
-    else:
-      noisy = 1.0 + jax.random.normal(action_key, (size, 1))
+    noisy = jnp.where(
+      is_uniform,
+      jax.random.uniform(action_key, (size, 1), minval=-2, maxval=3),
+      1.0 + jax.random.normal(action_key, (size, 1)),
+    )
     clean, noise = diffusion.reverse_samples(
       key, SCHEDULE, noisy, jnp.int32(step), 1
     )
@@ -187,14 +169,20 @@ def test_the_noised_score_is_found_wherever_noisy_actions_are_from(source):
     zeros = jnp.zeros(2)
     return -jnp.linalg.solve(jax.hessian(loss)(zeros), jax.grad(loss)(zeros))
 
-  fits = jax.lax.map(fit, jax.random.split(jax.random.key(0), num_batches))
-  alpha_bar = float(SCHEDULE.alpha_bars[step])
+  @jax.jit
+  def fit_all(is_uniform):
+    keys = jax.random.split(jax.random.key(0), num_batches)
+    return jax.lax.map(lambda key: fit(key, is_uniform), keys)
+
+  alpha_bar = ALPHA_BARS[step]
   slope = np.sqrt(1 - alpha_bar) / (alpha_bar * scale**2 + 1 - alpha_bar)
   expected = np.array([slope, -slope * np.sqrt(alpha_bar) * mean])
-  # Five standard errors, of the batches' own spread.
-  tolerance = 5 * np.std(fits, axis=0) / np.sqrt(num_batches)
-  assert np.all(tolerance < 0.02)
-  assert np.all(np.abs(np.mean(fits, axis=0) - expected) < tolerance)
+  for is_uniform in (True, False):
+    fits = np.asarray(fit_all(is_uniform))
+    # Five standard errors, of the batches' own spread.
+    tolerance = 5 * np.std(fits, axis=0) / np.sqrt(num_batches)
+    assert np.all(tolerance < 0.02)
+    assert np.all(np.abs(np.mean(fits, axis=0) - expected) < tolerance)
 
 
 def two_modes(action):
@@ -240,14 +228,16 @@ def test_langevin_dynamics_settles_at_the_density_of_its_score(
   # The first is the exact score of a density; the others are Psenka et al.
   # (2024), eq. 20: with Psi = alpha grad Q and Sigma_a = sqrt(2) I the actions
   # settle at exp(alpha Q) / Z.
-  samples = diffusion.sample_langevin(
-    jax.random.key(0),
-    jax.vmap(jax.vmap(jax.grad(log_density))),
-    jnp.full((400,), step_size),
-    (10_000, 1),
-    clip=None,
-    start_scale=start_scale,
-  )
+  samples = jax.jit(
+    lambda key: diffusion.sample_langevin(
+      key,
+      jax.vmap(jax.vmap(jax.grad(log_density))),
+      jnp.full((384,), step_size),
+      (10_000, 1),
+      clip=None,
+      start_scale=start_scale,
+    )
+  )(jax.random.key(0))
   samples = np.asarray(samples)[:, 0]
   # Chance alone makes sqrt(40 / (2 pi 10 000)) = 0.025 at most; the rest is
   # for steps that are not infinitely small.
@@ -256,42 +246,6 @@ def test_langevin_dynamics_settles_at_the_density_of_its_score(
   for factor in (0.5, 2.0):
     wrong = histogram_distance(samples, lambda a, f=factor: f * log_density(a))
     assert wrong > 0.08
-
-
-@pytest.mark.parametrize(
-  "sampler",
-  [diffusion.sample, diffusion.sample_posterior],
-  ids=["noise_mean", "posterior"],
-)
-def test_the_reverse_process_of_a_mixture_on_the_papers_schedule(sampler):
-  # Ma et al. (2025), section 5.1: 0.8 N((3, 3), I) + 0.2 N((-3, -3), I), with
-  # the exact noise prediction. With 20 coarse steps the samplers do not draw
-  # quite the density, but what this simulation draws.
-  betas = np.linspace(0.001, 0.999, 20)
-  alpha_bars = np.cumprod(1 - betas)
-  rng = np.random.default_rng(0)
-  action = rng.normal(size=(30_000, 2))
-  for t in reversed(range(20)):
-    mode = 3 * np.sqrt(alpha_bars[t])
-    total = np.sum(action, axis=1, keepdims=True)
-    balance = np.tanh(mode * total + np.log(0.8 / 0.2) / 2)
-    mean = (action + betas[t] * (mode * balance - action)) / np.sqrt(
-      1 - betas[t]
-    )
-    variance = betas[t] if t else 0.0
-    if sampler is diffusion.sample_posterior and t:
-      variance *= (1 - alpha_bars[t - 1]) / (1 - alpha_bars[t])
-    action = mean + np.sqrt(variance) * rng.normal(size=mean.shape)
-  expected = summarise(action)
-  # The weight is known to be drawn as 0.826 and 0.831.
-  assert expected[0] == pytest.approx(0.828, abs=0.01)
-  schedule = diffusion.make_schedule(
-    "linear", 20, beta_start=0.001, beta_end=0.999
-  )
-  # Five standard errors of 10 000 samples, a fifth of which are of one mode.
-  np.testing.assert_allclose(
-    sample_mixture(sampler, schedule), expected, atol=0.05
-  )
 
 
 def summarise(samples):
@@ -303,21 +257,49 @@ def summarise(samples):
   return np.array([positive.mean(), *moments[0], *moments[1]])
 
 
-def sample_mixture(sampler, schedule):
-  """Summary of 10 000 samples by the exact noise prediction of the mixture."""
+def test_the_reverse_process_of_a_mixture_on_the_papers_schedule():
+  # Ma et al. (2025), section 5.1: 0.8 N((3, 3), I) + 0.2 N((-3, -3), I), with
+  # the exact noise prediction. With 20 coarse steps the samplers do not draw
+  # quite the density, but what this simulation draws.
+  alpha_bars = np.cumprod(1 - np.linspace(0.001, 0.999, 20))
 
-  def denoise(action, step):
+  def denoise(action, alpha_bar, lib=np):
     # Each mode is of unit variance at every noise level.
-    alpha_bar = schedule.alpha_bars[step]
-    mode = 3.0 * jnp.sqrt(alpha_bar)
-    total = jnp.sum(action, axis=1, keepdims=True)
-    score = mode * jnp.tanh(mode * total + np.log(2.0)) - action
-    return -jnp.sqrt(1.0 - alpha_bar) * score
+    mode = 3.0 * lib.sqrt(alpha_bar)
+    total = lib.sum(action, axis=1, keepdims=True)
+    score = mode * lib.tanh(mode * total + np.log(2.0)) - action
+    return -lib.sqrt(1.0 - alpha_bar) * score
 
-  draw = jax.jit(
-    lambda key: sampler(key, denoise, schedule, (10_000, 2), clip=None)
+  rng = np.random.default_rng(0)
+  for name, weight in (("noise_mean", 0.826), ("posterior", 0.831)):
+    expected = summarise(
+      closed_forms.reverse_process(
+        alpha_bars,
+        lambda action, t: denoise(action, alpha_bars[t]),
+        rng.normal(size=(30_000, 2)),
+        name,
+        rng=rng,
+      )
+    )
+    assert expected[0] == pytest.approx(weight, abs=0.01)
+  # The paper's, and the one of the two that differs where estimates are
+  # clipped.
+  schedule = diffusion.make_schedule(
+    "linear", 20, beta_start=0.001, beta_end=0.999
   )
-  return summarise(np.asarray(draw(jax.random.key(0)), np.float64))
+  drawn = jax.jit(
+    lambda key: diffusion.sample_posterior(
+      key,
+      lambda action, step: denoise(action, schedule.alpha_bars[step], jnp),
+      schedule,
+      (10_000, 2),
+      clip=None,
+    )
+  )(jax.random.key(0))
+  # Five standard errors of 10 000 samples, a fifth of which are of one mode.
+  np.testing.assert_allclose(
+    summarise(np.asarray(drawn, np.float64)), expected, atol=0.05
+  )
 
 
 # Two modes that do not overlap, of a density exp(kappa Q) N(0, I).
@@ -337,15 +319,13 @@ def value(action):
 
 
 CLEAN = np.linspace(-1.3, 1.3, 401)
-NOISY = np.linspace(-2.0, 2.0, 81)
+NOISY = np.linspace(-3.5, 3.5, 141)
+# Where noised densities of those modes are.
+NEAR = slice(30, 111)
 
 
-def exact_noise_of_modes(weight, step):
-  log_mass = np.asarray(log_two_modes(CLEAN, weight), np.float64)
-  return exact_noise(log_mass, CLEAN[:, None], NOISY[:, None], step)[:, 0]
-
-
-def clean_action_noise(weight, noisy, step, schedule):
+@jax.jit
+def clean_action_noise(weight, step, schedule):
   """What the clean actions' target comes to, by quadrature: [M].
 
   The library's loss with the critic asked at clean actions a_0, its gradient
@@ -357,6 +337,7 @@ def clean_action_noise(weight, noisy, step, schedule):
   policy whose modes have the given weight.
   """
   alpha_bar = schedule.alpha_bars[step]
+  noisy = jnp.asarray(NOISY, jnp.float32)
   log_mass = log_two_modes(CLEAN, weight)
   gradient = jax.vmap(jax.grad(value))(jnp.asarray(CLEAN, jnp.float32))
   difference = noisy[:, None] - jnp.sqrt(alpha_bar) * CLEAN
@@ -377,13 +358,15 @@ def clean_action_noise(weight, noisy, step, schedule):
   return minimise(loss, noisy.shape)
 
 
-def reverse_noise(noisy, step, schedule):
+@jax.jit
+def reverse_noise(step, schedule):
   """The same of reverse sampling: [M], which no policy enters.
 
   Quadrature again: noises on a grid, whose normal density joins the exponent.
   """
   num_noises, temperature = 2_001, 0.5
   noise = jnp.linspace(-7.0, 7.0, num_noises)
+  noisy = jnp.asarray(NOISY, jnp.float32)
   shape = (noisy.size, num_noises, 1)
   noise = jnp.broadcast_to(noise[:, None], shape)
   clean = diffusion.remove_noise(
@@ -399,53 +382,53 @@ def reverse_noise(noisy, step, schedule):
   return reverse_sampling_noise(noise, weight)[:, 0]
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_the_clean_actions_target_is_the_score_of_its_own_density(step):
-  # Exact where clean actions are of the wanted density.
-  noisy = jnp.asarray(NOISY, jnp.float32)
-  got = clean_action_noise(0.8, noisy, step, SCHEDULE)
-  # Single precision, of gradients as large as (1.5 - 0.7) / 0.1^2 = 80.
-  expected = exact_noise_of_modes(0.8, step)
-  np.testing.assert_allclose(got, expected, atol=2e-3)
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_only_reverse_sampling_tells_the_modes_weights(step):
-  # Clean actions of a policy with both modes right and their weights wrong:
-  # the target is the score of that policy, so that nothing moves it. Reverse
-  # samples are weighed by Q, and give the score of the wanted density.
-  noisy = jnp.asarray(NOISY, jnp.float32)
-  wanted, wrong = (exact_noise_of_modes(weight, step) for weight in (0.8, 0.5))
-  assert np.abs(wanted - wrong).max() > 0.02
-  np.testing.assert_allclose(
-    clean_action_noise(0.5, noisy, step, SCHEDULE), wrong, atol=2e-3
-  )
-  np.testing.assert_allclose(
-    reverse_noise(noisy, jnp.int32(step), SCHEDULE), wanted, atol=2e-3
-  )
+def test_only_reverse_sampling_tells_the_modes_weights():
+  # The clean actions' target is exact where they are of the wanted density. Of
+  # a policy with both modes right and their weights wrong it is the score of
+  # that policy, so that nothing moves it. Reverse samples are weighed by Q, and
+  # give the score of the wanted density.
+  for step in STEPS:
+    wanted, wrong = (
+      exact_noise(
+        np.asarray(log_two_modes(CLEAN, weight), np.float64),
+        CLEAN[:, None],
+        NOISY[NEAR, None],
+        step,
+      )[:, 0]
+      for weight in (0.8, 0.5)
+    )
+    assert np.abs(wanted - wrong).max() > 0.02
+    for found, expected in (
+      (clean_action_noise(0.8, step, SCHEDULE), wanted),
+      (clean_action_noise(0.5, step, SCHEDULE), wrong),
+      (reverse_noise(step, SCHEDULE), wanted),
+    ):
+      # Single precision, of gradients as large as (1.5 - 0.7) / 0.1^2 = 80.
+      np.testing.assert_allclose(found[NEAR], expected, atol=2e-3)
 
 
 def test_what_is_drawn_has_those_weights():
   # The same through the sampler, of enough steps that it adds little.
   schedule = diffusion.make_schedule("vp", 24)
-  noisy = jnp.linspace(-3.5, 3.5, 141)
+  spacing = NOISY[1] - NOISY[0]
 
   @jax.jit
   def draw(table):
+    def denoise(action, step):
+      place = jnp.clip((action - NOISY[0]) / spacing, 0, NOISY.size - 2)
+      below = place.astype(int)
+      row, part = table[step], place - below
+      return (1 - part) * row[below] + part * row[below + 1]
+
     return diffusion.sample_posterior(
-      jax.random.key(0),
-      lambda action, step: jnp.interp(action, noisy, table[step]),
-      schedule,
-      (10_000, 1),
+      jax.random.key(0), denoise, schedule, (10_000, 1)
     )
 
   for noise_fn, expected in (
     (functools.partial(clean_action_noise, 0.5), 0.5),
     (reverse_noise, 0.8),
   ):
-    table = jax.lax.map(
-      lambda step, f=noise_fn: f(noisy, step, schedule), jnp.arange(24)
-    )
+    table = np.stack([noise_fn(step, schedule) for step in range(24)])
     samples = np.asarray(draw(table))
     # Five standard errors are 0.025; the rest is for the steps' size.
     assert np.mean(samples > 0) == pytest.approx(expected, abs=0.03)

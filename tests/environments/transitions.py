@@ -135,7 +135,7 @@ def run_and_compare(
     folders = [directory / f"seed_{seed}" for seed in range(num_seeds)]
   for number, folder in enumerate(folders):
     checkpoint = checkpointing.Checkpointer(folder / "checkpoints").latest()
-    found = embedded.read(checkpoint.path / "replay").rows
+    found = embedded.read(checkpoint.path / "replay").rows()
     own = recorder.rows[number * num_envs :][:num_envs]
     expected = sorted((row for rows in own for row in rows), key=lambda r: r[0])
     assert len(found) == len(expected)

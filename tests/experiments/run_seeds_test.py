@@ -57,10 +57,10 @@ def _assert_alike(first, second, tolerance=1e-3):
     )
   np.testing.assert_array_equal(before[".key"], after[".key"])
   contents = [_content(path) for path in (first, second)]
-  assert contents[0].num_inserts == contents[1].num_inserts
-  assert contents[0].num_samples == contents[1].num_samples
+  assert contents[0].num_inserts() == contents[1].num_inserts()
+  assert contents[0].num_samples() == contents[1].num_samples()
   np.testing.assert_allclose(
-    contents[0].rows, contents[1].rows, rtol=tolerance, atol=tolerance
+    contents[0].rows(), contents[1].rows(), rtol=tolerance, atol=tolerance
   )
 
 
@@ -110,7 +110,7 @@ def test_a_seed_is_what_it_is_alone(
           )
   # Two seeds are two runs.
   assert np.any(
-    _content(together / "seed_3").rows != _content(together / "seed_4").rows
+    _content(together / "seed_3").rows() != _content(together / "seed_4").rows()
   )
   picture = together / "learning_curves.png"
   assert picture.read_bytes()[:4] == b"\x89PNG"
@@ -167,9 +167,9 @@ def test_a_seed_that_is_behind_catches_up(tmp_path, make_experiment, capsys):
     path = tmp_path / "run" / f"seed_{seed}"
     assert _latest(path).metadata["actor_steps"] == 90
     content = _content(path)
-    assert np.isfinite(content.rows).all()
+    assert np.isfinite(content.rows()).all()
     counts = _latest(path).metadata["counter"]["counts"]
-    assert counts["learner_steps"] == content.num_inserts - 32 + 1
+    assert counts["learner_steps"] == content.num_inserts() - 32 + 1
     assert counts["learner_steps"] == _learner(path)[".steps"]
 
 
@@ -191,7 +191,7 @@ def test_seeds_with_episodes_of_their_own_lengths(
     path = tmp_path / "run" / f"seed_{seed}"
     content = _content(path)
     contents.append(content)
-    assert content.num_samples == 8 * max(content.num_inserts - 32 + 1, 0)
+    assert content.num_samples() == 8 * max(content.num_inserts() - 32 + 1, 0)
     alone = tmp_path / "alone" / f"seed_{seed}"
     run_experiment(
       make_experiment(60, seed=seed, directory=alone, **kwargs),
@@ -199,7 +199,7 @@ def test_seeds_with_episodes_of_their_own_lengths(
     )
     _assert_alike(path, alone)
   # Each made as many learner steps as its own transitions call for.
-  assert len({content.num_inserts for content in contents}) > 1
+  assert len({content.num_inserts() for content in contents}) > 1
 
 
 class _Interrupting:

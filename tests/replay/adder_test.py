@@ -1,58 +1,73 @@
 """The adders against paper: into this process's replay, and into Reverb."""
 
 import dm_env
+import jax
 import numpy as np
 import pytest
 
 from acme_qsm import types
-from acme_qsm.replay.adder import EmbeddedAdder
+from acme_qsm.replay import embedded
+from acme_qsm.replay.adder import TransitionAdder
 from acme_qsm.replay.codec import TransitionCodec
 from acme_qsm.replay.embedded import EmbeddedReplay
 from acme_qsm.replay.pacing import Pace
 from tests.replay.contents import make_queue
-from tests.replay.contents import rows_of
 from tests.replay.contents import take_all
 
 REWARDS = (1.0, 10.0, 100.0, 1000.0, 10000.0)
+INT32 = np.iinfo(np.int32)
 
 
 class EmbeddedRecorder:
   """An adder, and what it has written into this process's replay."""
 
-  def __init__(self, codec):
-    self._replay = EmbeddedReplay(codec.size, 1_000, Pace(1.0, 1, 0.0, 1.0))
+  def __init__(self, codec, **kwargs):
+    self.replay = EmbeddedReplay(
+      codec.size,
+      1_000,
+      Pace(1.0, 1, 0.0, 1.0),
+      extras=codec.describe_extras(),
+    )
     self._num_taken = 0
-    self.adder = EmbeddedAdder(self._replay, codec, n_step=3, discount=0.5)
-
-  def size(self):
-    return self._replay.size()
+    self.adder = TransitionAdder(self.replay.insert, codec, **kwargs)
 
   def take_all(self):
     """What was written since it was asked last, in order."""
-    rows = rows_of(self._replay)[self._num_taken :]
+    rows = self.replay.rows()[self._num_taken :]
     self._num_taken += len(rows)
     return rows
+
+
+class FileRecorder(EmbeddedRecorder):
+  """The same, of which the file is asked."""
+
+  def __init__(self, codec, folder, **kwargs):
+    super().__init__(codec, **kwargs)
+    self._folder = folder
+
+  def take_all(self):
+    self.replay.save(self._folder)
+    return embedded.read(self._folder).rows()
 
 
 class ReverbRecorder:
   """An adder, and what it has written into Reverb."""
 
-  def __init__(self, codec, serve):
-    from acme_qsm.replay.reverb_adder import NStepTransitionAdder
+  def __init__(self, codec, serve, transitions_per_item=1, **kwargs):
+    from acme_qsm.replay.reverb_adder import ReverbAdder
     from acme_qsm.replay.reverb_tables import make_signature
     from acme_qsm.replay.reverb_tables import TABLE
 
     self._table = TABLE
-    self._client = serve(make_queue(TABLE, make_signature(codec)))
-    self.adder = NStepTransitionAdder(
-      self._client, codec, n_step=3, discount=0.5
+    signature = make_signature(codec, transitions_per_item)
+    self._client = serve(make_queue(TABLE, signature))
+    self.adder = ReverbAdder(
+      self._client, codec, transitions_per_item=transitions_per_item, **kwargs
     )
-
-  def size(self):
-    return self._client.server_info()[self._table].current_size
 
   def take_all(self):
     """Takes all that the table holds out of it, in order."""
+    self.adder.flush()
     return take_all(self._client, self._table)
 
 
@@ -64,15 +79,11 @@ def codec(make_spec):
 @pytest.fixture(
   params=["embedded", pytest.param("reverb", marks=pytest.mark.acme)]
 )
-def recorder(request, codec, serve):
+def recorder(request, codec):
   if request.param == "embedded":
-    return EmbeddedRecorder(codec)
-  return ReverbRecorder(codec, serve)
-
-
-@pytest.fixture
-def adder(recorder):
-  return recorder.adder
+    return EmbeddedRecorder(codec, n_step=3, discount=0.5)
+  serve = request.getfixturevalue("serve")
+  return ReverbRecorder(codec, serve, n_step=3, discount=0.5)
 
 
 def observe(t, episode=0):
@@ -97,29 +108,21 @@ def after(t, reward, last_discount=None, discount=1.0, episode=0):
   )
 
 
-def add_episode(adder, rewards=REWARDS, last_discount=1.0, episode=0):
+def add_episode(
+  adder,
+  rewards=REWARDS,
+  last_discount=1.0,
+  episode=0,
+  extras=lambda t: (),
+):
   adder.add_first(first(episode))
   for t, reward in enumerate(rewards):
     last = t == len(rewards) - 1
     adder.add(
       act(t),
       after(t, reward, last_discount if last else None, episode=episode),
+      extras(t),
     )
-  adder.flush()
-
-
-@pytest.mark.parametrize(
-  "extras", [np.float32(0.5), (np.zeros(1),), {"log_prob": np.zeros(1)}]
-)
-def test_extras_have_no_place(recorder, adder, extras):
-  adder.add_first(first())
-  with pytest.raises(ValueError, match="extras have no place in replay"):
-    adder.add(act(0), after(0, 1.0), extras)
-  # Nothing of the step was taken, and what is empty is nothing.
-  for t, nothing in enumerate(((), None, {})):
-    adder.add(act(t), after(t, 1.0), nothing)
-  adder.flush()
-  assert recorder.size() == 3
 
 
 def expect(codec, *rows, episode=0):
@@ -135,8 +138,8 @@ def expect(codec, *rows, episode=0):
 
 
 @pytest.mark.parametrize("last_discount", [1.0, 0.0])
-def test_an_episode_worked_out_by_hand(recorder, adder, codec, last_discount):
-  add_episode(adder, last_discount=last_discount)
+def test_an_episode_worked_out_by_hand(recorder, codec, last_discount):
+  add_episode(recorder.adder, last_discount=last_discount)
   # A time limit leaves the discount at 1: there, too, goes on what would be.
   np.testing.assert_array_equal(
     recorder.take_all(),
@@ -153,12 +156,11 @@ def test_an_episode_worked_out_by_hand(recorder, adder, codec, last_discount):
   )
 
 
-def test_the_environments_discounts_multiply(recorder, adder, codec):
-  adder.add_first(first())
-  adder.add(act(0), after(0, 1.0, discount=0.5))
-  adder.add(act(1), after(1, 10.0, discount=0.25))
-  adder.add(act(2), after(2, 100.0, last_discount=1.0))
-  adder.flush()
+def test_the_environments_discounts_multiply(recorder, codec):
+  recorder.adder.add_first(first())
+  recorder.adder.add(act(0), after(0, 1.0, discount=0.5))
+  recorder.adder.add(act(1), after(1, 10.0, discount=0.25))
+  recorder.adder.add(act(2), after(2, 100.0, last_discount=1.0))
   np.testing.assert_array_equal(
     recorder.take_all(),
     expect(
@@ -172,18 +174,10 @@ def test_the_environments_discounts_multiply(recorder, adder, codec):
   )
 
 
-def test_an_episode_shorter_than_n(recorder, adder, codec):
-  add_episode(adder, rewards=(1.0, 10.0), last_discount=0.0)
-  np.testing.assert_array_equal(
-    recorder.take_all(),
-    expect(codec, (0, 1, 1.0, 1.0), (0, 2, 6.0, 0.0), (1, 2, 10.0, 0.0)),
-  )
-
-
-def test_episodes_do_not_leak_into_each_other(recorder, adder, codec):
-  add_episode(adder, rewards=(1.0, 10.0, 100.0, 1000.0))
+def test_an_episode_after_another_and_shorter_than_n(recorder, codec):
+  add_episode(recorder.adder, rewards=(1.0, 10.0, 100.0, 1000.0))
   recorder.take_all()
-  add_episode(adder, rewards=(3.0, 5.0), last_discount=0.0, episode=1)
+  add_episode(recorder.adder, rewards=(3.0, 5.0), last_discount=0.0, episode=1)
   np.testing.assert_array_equal(
     recorder.take_all(),
     expect(
@@ -192,112 +186,217 @@ def test_episodes_do_not_leak_into_each_other(recorder, adder, codec):
   )
 
 
-def test_reset_forgets_the_episode_and_keeps_what_was_written(
-  recorder, adder, codec
-):
+@pytest.mark.parametrize("resets", [True, False])
+def test_an_episode_that_is_forgotten(recorder, codec, resets):
+  adder = recorder.adder
   adder.add_first(first())
   for t in range(4):
     adder.add(act(t), after(t, REWARDS[t]))
-  adder.reset()
+  if resets:
+    adder.reset()
+    with pytest.raises(ValueError, match="add_first"):
+      adder.add(act(4), after(4, 0.0))
+  # What was written stays, and the next one begins anew.
+  add_episode(adder, rewards=(3.0,), episode=1)
   np.testing.assert_array_equal(
     recorder.take_all(),
-    expect(
-      codec,
-      (0, 1, 1.0, 1.0),
-      (0, 2, 6.0, 0.5),
-      (0, 3, 31.0, 0.25),
-      (1, 4, 310.0, 0.25),
-    ),
-  )
-  with pytest.raises(ValueError, match="add_first"):
-    adder.add(act(4), after(4, 0.0))
-  add_episode(adder, rewards=(3.0,), episode=1)
-  np.testing.assert_array_equal(
-    recorder.take_all(), expect(codec, (0, 1, 3.0, 1.0), episode=1)
+    [
+      *expect(
+        codec,
+        (0, 1, 1.0, 1.0),
+        (0, 2, 6.0, 0.5),
+        (0, 3, 31.0, 0.25),
+        (1, 4, 310.0, 0.25),
+      ),
+      *expect(codec, (0, 1, 3.0, 1.0), episode=1),
+    ],
   )
 
 
-def test_a_new_first_step_forgets_the_episode_before(recorder, adder, codec):
-  adder.add_first(first())
-  adder.add(act(0), after(0, 1.0))
-  adder.flush()
-  recorder.take_all()
-  add_episode(adder, rewards=(3.0,), episode=1)
-  np.testing.assert_array_equal(
-    recorder.take_all(), expect(codec, (0, 1, 3.0, 1.0), episode=1)
-  )
-
-
-def test_steps_out_of_order_are_refused(recorder, adder):
+def test_steps_out_of_order_are_refused(recorder):
+  adder = recorder.adder
   with pytest.raises(ValueError, match="add_first must be called"):
     adder.add(act(0), after(0, 1.0))
   with pytest.raises(ValueError, match="first time step"):
     adder.add_first(after(0, 1.0))
+  with pytest.raises(types.NonFiniteError, match=r"observation .* step 0 of"):
+    adder.add_first(dm_env.restart(np.float32([np.nan, 0.0])))
+  with pytest.raises(ValueError, match="add_first must be called"):
+    adder.add(act(0), after(0, 1.0))
   add_episode(adder, rewards=(1.0,))
   with pytest.raises(ValueError, match="add_first must be called"):
     adder.add(act(0), after(0, 1.0))
-  adder.flush()
   assert len(recorder.take_all()) == 1
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
 @pytest.mark.parametrize(
   "field", ["observation", "action", "reward", "discount"]
 )
-def test_what_is_not_finite_is_not_written(recorder, adder, field, value):
-  adder.add_first(first())
-  for t in range(2):
-    adder.add(act(t), after(t, REWARDS[t]))
-  adder.flush()
-  size = recorder.size()
-  assert size == 2
-
-  action, timestep = act(2), after(2, REWARDS[2], last_discount=1.0)
+def test_a_step_that_is_not_finite_is_not_added(recorder, codec, field, value):
+  recorder.adder.add_first(first())
+  recorder.adder.add(act(0), after(0, REWARDS[0]))
+  action, timestep = act(1), after(1, REWARDS[1], last_discount=1.0)
   if field == "action":
     action = np.full_like(action, value)
   elif field == "observation":
     timestep = timestep._replace(observation=np.float32([0.0, value]))
   else:
     timestep = timestep._replace(**{field: np.float32(value)})
-  with pytest.raises(types.NonFiniteError, match=rf"^{field} .* step 3 of"):
-    adder.add(action, timestep)
-  adder.flush()
-  assert recorder.size() == size
+  with pytest.raises(types.NonFiniteError, match=rf"^{field} .* step 2 of"):
+    recorder.adder.add(action, timestep)
+  recorder.adder.add(act(1), after(1, REWARDS[1]))
+  np.testing.assert_array_equal(
+    recorder.take_all(), expect(codec, (0, 1, 1.0, 1.0), (0, 2, 6.0, 0.5))
+  )
 
 
-def test_a_first_observation_that_is_not_finite(recorder, adder):
-  timestep = dm_env.restart(np.float32([np.nan, 0.0]))
-  with pytest.raises(types.NonFiniteError, match=r"observation .* step 0 of"):
-    adder.add_first(timestep)
-  # There is then no episode to add to.
-  with pytest.raises(ValueError, match="add_first must be called"):
-    adder.add(act(0), after(0, 1.0))
-  adder.flush()
-  assert recorder.size() == 0
+EXTRAS_SPEC = {
+  "log_prob": types.ArraySpec(()),
+  "mean": types.ArraySpec((2,)),
+  "image": types.ArraySpec((4, 3, 2)),
+  "count": types.ArraySpec((), np.int32),
+  "indices": types.ArraySpec((2, 4), np.int32),
+  "is_random": types.ArraySpec((), bool),
+}
+
+
+def make_extras(t):
+  """A step's extras: numbers that other types would not hold."""
+  random = np.random.default_rng(t)
+  return {
+    # The least float32 above 0 that is normal, and the greatest.
+    "log_prob": np.float32([2.0**-126, -3.4028235e38])[t % 2],
+    "mean": random.normal(size=2).astype(np.float32),
+    "image": random.normal(size=(4, 3, 2)).astype(np.float32),
+    "count": np.int32([INT32.min, -1, 2**24 + 1, 1, INT32.max])[t],
+    # Of any bits: those of float32's NaN among them.
+    "indices": np.int32(
+      [[0x7FC00001, -1, INT32.min, t], random.integers(INT32.min, INT32.max, 4)]
+    ),
+    "is_random": t % 2 == 0,
+  }
+
+
+@pytest.mark.parametrize(
+  "kind", ["embedded", "file", pytest.param("reverb", marks=pytest.mark.acme)]
+)
+def test_extras_come_back_as_they_were(request, make_spec, tmp_path, kind):
+  codec = TransitionCodec(make_spec(), EXTRAS_SPEC)
+  arguments = {"n_step": 3, "discount": 0.5}
+  if kind == "embedded":
+    recorder = EmbeddedRecorder(codec, **arguments)
+  elif kind == "file":
+    recorder = FileRecorder(codec, tmp_path / "replay", **arguments)
+  else:
+    serve = request.getfixturevalue("serve")
+    recorder = ReverbRecorder(codec, serve, **arguments)
+  add_episode(recorder.adder, extras=make_extras)
+  rows = np.stack(recorder.take_all())
+  found = jax.jit(codec.unpack)(rows).extras
+  # Those of the steps that the transitions begin with.
+  starts = [make_extras(t) for t in (0, 0, 0, 1, 2, 3, 4)]
+  assert found.keys() == EXTRAS_SPEC.keys()
+  for name, spec in EXTRAS_SPEC.items():
+    assert found[name].dtype == spec.dtype
+    np.testing.assert_array_equal(
+      found[name], np.stack([extras[name] for extras in starts]), err_msg=name
+    )
+  # What the learner writes back is what was there.
+  packed = np.asarray(jax.jit(codec.pack_extras)(found))
+  np.testing.assert_array_equal(packed, rows[:, -packed.shape[1] :])
+
+
+def test_without_extras_rows_are_those_that_extras_are_put_behind(make_spec):
+  plain, codec = (
+    TransitionCodec(make_spec()),
+    TransitionCodec(make_spec(), EXTRAS_SPEC),
+  )
+  recorders = [
+    EmbeddedRecorder(each, n_step=3, discount=0.5) for each in (plain, codec)
+  ]
+  add_episode(recorders[0].adder)
+  add_episode(recorders[1].adder, extras=make_extras)
+  rows, longer = (recorder.take_all() for recorder in recorders)
+  assert rows.shape == (7, 2 + 1 + 1 + 1 + 2)
+  assert longer.shape[1] == 7 + (1 + 2 + 24 + 2 * 1 + 2 * 8 + 1)
+  np.testing.assert_array_equal(rows, longer[:, :7])
+  np.testing.assert_array_equal(
+    rows[3], [*observe(1), *act(1), 10.0 + 50.0 + 250.0, 0.25, *observe(4)]
+  )
+
+
+@pytest.mark.parametrize(
+  ("extras", "message"),
+  [
+    ((), r"\['count', 'mean'\] are missing at step 2 of the episode; the spec"),
+    (
+      {"mean": np.zeros(2)},
+      r"^Of the policy's extras, \['count'\] are",
+    ),
+    (
+      {"mean": np.zeros(2), "number": 3},
+      r"\['count'\] are missing and \['number'\] are not in its spec at step 2",
+    ),
+    ((np.zeros(2), 3), "^Extras are of tuple at step 2 .* arrays by name"),
+    (np.zeros(2), "^Extras are of ndarray at step 2"),
+    ({"mean": np.zeros(3), "count": 3}, r"extra 'mean' has shape \(3,\) at"),
+    ({"mean": [0, np.inf], "count": 3}, "extra 'mean' is not finite at step 2"),
+    ({"mean": None, "count": 3}, "extra 'mean' is None at step 2"),
+    ({"mean": np.zeros(2), "count": 0.5}, "'count' .* float64 .* int32, its"),
+    (
+      {"mean": np.zeros(2), "count": 2**31},
+      "'count' .* int64 at .* int32",
+    ),
+    (
+      {"mean": np.zeros(2), "count": [3]},
+      r"'count' has shape \(1,\) at",
+    ),
+  ],
+)
+def test_extras_that_are_not_those_of_the_spec(make_spec, extras, message):
+  spec = {name: EXTRAS_SPEC[name] for name in ("mean", "count")}
+  recorder = EmbeddedRecorder(
+    TransitionCodec(make_spec(), spec), n_step=3, discount=0.5
+  )
+  right = {"mean": [0.5, 1.0], "count": np.uint8(3)}
+  recorder.adder.add_first(first())
+  recorder.adder.add(act(0), after(0, 1.0), right)
+  with pytest.raises(types.InvalidValueError, match=message):
+    recorder.adder.add(act(1), after(1, 1.0), extras)
+  recorder.adder.add(act(1), after(1, 1.0), right)
+  assert len(recorder.take_all()) == 2
+
+
+def test_extras_without_a_spec(recorder):
+  recorder.adder.add_first(first())
+  with pytest.raises(
+    types.InvalidValueError, match=r"\['mean'\] are not in its spec at step 1"
+  ):
+    recorder.adder.add(act(0), after(0, 1.0), {"mean": np.zeros(2)})
+  # What is empty is nothing.
+  for t, nothing in enumerate(((), None, {})):
+    recorder.adder.add(act(t), after(t, 1.0), nothing)
+  assert len(recorder.take_all()) == 3
 
 
 @pytest.mark.acme
 def test_reverbs_items_of_several_transitions(serve, codec):
-  from acme_qsm.replay.reverb_adder import NStepTransitionAdder
-  from acme_qsm.replay.reverb_tables import make_signature
-  from acme_qsm.replay.reverb_tables import TABLE
-
-  client = serve(make_queue(TABLE, make_signature(codec, 2)))
-  adder = NStepTransitionAdder(
-    client, codec, n_step=1, discount=0.5, transitions_per_item=2
+  recorder = ReverbRecorder(
+    codec, serve, transitions_per_item=2, n_step=1, discount=0.5
   )
-  add_episode(adder, rewards=(1.0, 10.0, 100.0), last_discount=0.0)
+  add_episode(recorder.adder, rewards=(1.0, 10.0, 100.0), last_discount=0.0)
   first_rows = expect(
     codec, (0, 1, 1.0, 1.0), (1, 2, 10.0, 1.0), (2, 3, 100.0, 0.0)
   )
   # The third waits for another, which is of the next episode; what is waiting
   # is no part of the episode that a reset forgets.
   np.testing.assert_array_equal(
-    take_all(client, TABLE), [np.concatenate(first_rows[:2])]
+    recorder.take_all(), [np.concatenate(first_rows[:2])]
   )
-  adder.reset()
-  add_episode(adder, rewards=(3.0, 5.0), last_discount=0.0, episode=1)
+  recorder.adder.reset()
+  add_episode(recorder.adder, rewards=(3.0, 5.0), last_discount=0.0, episode=1)
   later_rows = expect(codec, (0, 1, 3.0, 1.0), (1, 2, 5.0, 0.0), episode=1)
   np.testing.assert_array_equal(
-    take_all(client, TABLE), [np.concatenate([first_rows[2], later_rows[0]])]
+    recorder.take_all(), [np.concatenate([first_rows[2], later_rows[0]])]
   )

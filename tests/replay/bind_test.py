@@ -1,10 +1,12 @@
 """Where a real Reverb server can be reached, and whom it shares a port with."""
 
 import contextlib
+import importlib.util
 import logging
 import mmap
 import pathlib
 import platform
+import shutil
 import socket
 import subprocess
 import sys
@@ -203,6 +205,38 @@ def test_a_taken_port_is_refused_without_the_platform(port, host):
   # It is free again at once.
   with listening.listening_on(host, port), running_server(port):
     pass
+
+
+# A library that the loader has not seen yet is one that it takes its lock for.
+FIND_WHILE_LOADING = """
+import ctypes
+import pathlib
+import sys
+import threading
+
+import reverb  # noqa: F401
+
+from acme_qsm.replay.listening import bind
+
+sys.setswitchinterval(1e-6)
+libraries = map(str, pathlib.Path(sys.argv[1]).iterdir())
+thread = threading.Thread(target=lambda: list(map(ctypes.CDLL, libraries)))
+thread.start()
+while thread.is_alive():
+  assert bind._find_slots("bind", "/reverb/")
+"""
+
+
+def test_no_lock_of_the_loader_is_held(tmp_path):
+  # One that is not large.
+  library = importlib.util.find_spec("kiwisolver._cext").origin
+  for i in range(50):
+    shutil.copy(library, tmp_path / f"{i}.so")
+  subprocess.run(
+    [sys.executable, "-c", FIND_WHILE_LOADING, tmp_path],
+    check=True,
+    timeout=120,
+  )
 
 
 def test_addresses_need_no_more_than_python():

@@ -1,7 +1,5 @@
 """Packing and unpacking, with JAX alone."""
 
-import collections
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,86 +7,93 @@ import pytest
 from acme_qsm import types
 from acme_qsm.replay.codec import TransitionCodec
 
-ArraySpec = collections.namedtuple("ArraySpec", ("shape", "dtype"))
-EnvironmentSpec = collections.namedtuple(
-  "EnvironmentSpec", ("observations", "actions")
-)
+EXTRAS_SPEC = {"mean": types.ArraySpec((3,)), "log_prob": types.ArraySpec(())}
 
 
-def make_codec(observation_shape, num_actions, dtype=np.float32, **kwargs):
-  return TransitionCodec(
-    EnvironmentSpec(
-      ArraySpec(observation_shape, dtype), ArraySpec((num_actions,), np.float32)
-    ),
-    **kwargs,
+def make_codec(extras_spec, dtype=np.float32):
+  spec = types.EnvironmentSpec(
+    types.ArraySpec((2, 3), dtype), types.ArraySpec((4,))
+  )
+  return TransitionCodec(spec, extras_spec)
+
+
+def make_transition(random, extras_spec):
+  return types.Transition(
+    observation=random.normal(size=(2, 3)).astype(np.float32),
+    action=random.normal(size=4).astype(np.float32),
+    reward=np.float32(random.normal()),
+    discount=np.float32(random.normal()),
+    next_observation=random.normal(size=(2, 3)).astype(np.float32),
+    extras={
+      name: random.normal(size=spec.shape).astype(np.float32)
+      for name, spec in extras_spec.items()
+    },
   )
 
 
-@pytest.mark.parametrize("has_extras", [False, True])
-@pytest.mark.parametrize(
-  "extras",
-  [
-    np.ones(4, np.float32),
-    np.float32(1.0),
-    (np.ones(4, np.float32), np.ones(1, np.float32)),
-    {"log_prob": np.float32(0.5)},
-  ],
-)
-def test_extras_that_would_be_lost_are_refused(has_extras, extras):
-  # The executed action would take their place, or they that of another row.
-  codec = make_codec((2,), 4, has_extras=has_extras)
-  transition = types.Transition(
-    observation=np.zeros(2, np.float32),
-    action=np.zeros(4, np.float32),
-    reward=np.float32(0.0),
-    discount=np.float32(1.0),
-    next_observation=np.zeros(2, np.float32),
-    extras=extras,
-  )
-  with pytest.raises(ValueError, match="extras have no place"):
-    codec.pack(transition)
-  for nothing in ((), None, {}, []):
-    assert codec.pack(transition._replace(extras=nothing)).size == codec.size
-
-
-@pytest.mark.parametrize("has_extras", [False, True])
-def test_unpacking_undoes_packing(has_extras):
-  codec = make_codec((2, 3), 4, has_extras=has_extras)
-  rng = np.random.default_rng(0)
-  transitions = [
-    types.Transition(
-      observation=rng.normal(size=(2, 3)).astype(np.float32),
-      action=rng.normal(size=4).astype(np.float32),
-      reward=np.float32(rng.normal()),
-      discount=np.float32(rng.normal()),
-      next_observation=rng.normal(size=(2, 3)).astype(np.float32),
-    )
-    for _ in range(5)
-  ]
+# What else extras can be, the adders' tests say.
+@pytest.mark.parametrize("extras_spec", [{}, EXTRAS_SPEC])
+def test_unpacking_undoes_packing(extras_spec):
+  codec = make_codec(extras_spec)
+  random = np.random.default_rng(0)
+  transitions = [make_transition(random, extras_spec) for _ in range(5)]
   packed = np.stack([codec.pack(transition) for transition in transitions])
   assert packed.dtype == np.float32
-  assert packed.shape == (5, codec.size) == (5, 22 if has_extras else 18)
+  assert packed.shape == (5, codec.size) == (5, 22 if extras_spec else 18)
   unpacked = codec.unpack(jnp.asarray(packed))
-  # Extras are the executed action at first, and a field of their own.
-  if has_extras:
-    np.testing.assert_array_equal(
-      unpacked.extras["moved_action"], unpacked.action
-    )
-    packed[:, -4:] = 7.0
-    changed = codec.unpack(jnp.asarray(packed))
-    np.testing.assert_array_equal(changed.extras["moved_action"], 7.0)
-    np.testing.assert_array_equal(changed.action, unpacked.action)
-  else:
-    assert unpacked.extras == ()
-  for name in set(types.Transition._fields) - {"extras"}:
+  for name in types.Transition._fields[:5]:
     np.testing.assert_array_equal(
       getattr(unpacked, name),
       np.stack([getattr(transition, name) for transition in transitions]),
       err_msg=name,
     )
+  if not extras_spec:
+    assert unpacked.extras == ()
+    return
+  assert codec.describe_extras() == [
+    "log_prob: float32 []",
+    "mean: float32 [3]",
+  ]
+  for name in extras_spec:
+    np.testing.assert_array_equal(
+      unpacked.extras[name],
+      np.stack([each.extras[name] for each in transitions]),
+    )
+
+
+@pytest.mark.parametrize(
+  ("extras_spec", "extras", "message"),
+  [
+    ({}, {"log_prob": np.float32(0.5)}, r"\['log_prob'\] are not in its spec;"),
+    (
+      {},
+      np.ones(4, np.float32),
+      "Extras are of ndarray; they must be",
+    ),
+    ({}, np.float32(1.0), "Extras are of float32"),
+    (EXTRAS_SPEC, (), r"\['log_prob', 'mean'\] are missing;"),
+  ],
+)
+def test_extras_that_are_not_those_of_the_spec(extras_spec, extras, message):
+  transition = make_transition(np.random.default_rng(0), {})
+  with pytest.raises(ValueError, match=message):
+    make_codec(extras_spec).pack(transition._replace(extras=extras))
+
+
+def test_rows_of_other_extras_are_refused():
+  with pytest.raises(ValueError, match="18 numbers instead of 22, with "):
+    make_codec(EXTRAS_SPEC).unpack(jnp.zeros((5, 18)))
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.uint8])
 def test_observations_that_replay_cannot_hold_are_refused(dtype):
   with pytest.raises(ValueError, match=f"float32.*{np.dtype(dtype)}"):
-    make_codec((2,), 1, dtype)
+    make_codec({}, dtype)
+
+
+@pytest.mark.parametrize(
+  "dtype", [np.float64, np.int64, np.uint32, np.complex64]
+)
+def test_extras_that_replay_cannot_hold_are_refused(dtype):
+  with pytest.raises(ValueError, match=f"'count'.*int32.*{np.dtype(dtype)}"):
+    make_codec({"count": types.ArraySpec((), dtype)})

@@ -1,7 +1,5 @@
 """What is in a replay, for tests."""
 
-import numpy as np
-
 
 def make_queue(name, signature):
   """A table that gives every item once, in order."""
@@ -21,16 +19,3 @@ def take_all(client, table):
     table, size, emit_timesteps=False, unpack_as_table_signature=True
   )
   return [sample.data for sample in samples]
-
-
-def rows_of(replay):
-  """The rows [k, D] of a small embedded replay, the oldest first.
-
-  That one of them is never drawn has a chance below 1e-6.
-  """
-  if not replay.size():
-    return []
-  sample = replay.sample(30 * replay.size())
-  _, firsts = np.unique(sample.indices, return_index=True)
-  assert len(firsts) == replay.size()
-  return sample.data[firsts]

@@ -10,15 +10,14 @@ from acme.adders import reverb as acme_adders
 
 import acme_qsm
 from acme_qsm import environments
-from acme_qsm.replay.adder import EmbeddedAdder
+from acme_qsm.replay.adder import TransitionAdder
 from acme_qsm.replay.codec import TransitionCodec
 from acme_qsm.replay.embedded import EmbeddedReplay
 from acme_qsm.replay.pacing import Pace
-from acme_qsm.replay.reverb_adder import NStepTransitionAdder
+from acme_qsm.replay.reverb_adder import ReverbAdder
 from acme_qsm.replay.reverb_tables import make_signature
 from acme_qsm.replay.reverb_tables import TABLE
 from tests.replay.contents import make_queue
-from tests.replay.contents import rows_of
 from tests.replay.contents import take_all
 
 pytestmark = pytest.mark.acme
@@ -62,9 +61,11 @@ def test_a_real_episode_gives_the_transitions_of_acmes_adder(
   acme_adder = acme_adders.NStepTransitionAdder(
     client, n_step, 0.9, priority_fns={"acme": None}
   )
-  adder = NStepTransitionAdder(client, codec, n_step=n_step, discount=0.9)
+  adder = ReverbAdder(client, codec, n_step=n_step, discount=0.9)
   replay = EmbeddedReplay(codec.size, 1_000, Pace(1.0, 1, 0.0, 1.0))
-  embedded_adder = EmbeddedAdder(replay, codec, n_step=n_step, discount=0.9)
+  embedded_adder = TransitionAdder(
+    replay.insert, codec, n_step=n_step, discount=0.9
+  )
   for each in (acme_adder, adder, embedded_adder):
     each.add_first(steps[0][1])
     for action, timestep in steps[1:]:
@@ -77,7 +78,7 @@ def test_a_real_episode_gives_the_transitions_of_acmes_adder(
     for data in take_all(client, "acme")
   ]
   ours = take_all(client, TABLE)
-  np.testing.assert_array_equal(rows_of(replay), ours)
+  np.testing.assert_array_equal(replay.rows(), ours)
   num_steps = len(steps) - 1
   assert len(theirs) == num_steps + min(n_step, num_steps) - 1
   theirs, ours = sort_rows(theirs, spec), sort_rows(ours, spec)

@@ -14,7 +14,12 @@ import pytest
 import reverb
 import tensorflow as tf
 
+from acme_qsm import types
 from acme_qsm.replay import reverb_server
+from acme_qsm.replay import reverb_tables
+from acme_qsm.replay.codec import TransitionCodec
+from acme_qsm.replay.embedded import EmbeddedReplay
+from acme_qsm.replay.pacing import Pace
 from tests.small_disk import small_disk
 
 pytestmark = pytest.mark.acme
@@ -136,6 +141,38 @@ def test_only_narrow_limiters_are_lifted_in_one_process(width, lifted):
     server.stop()
 
 
+@pytest.mark.parametrize("per_item", [1, 2])
+def test_what_an_embedded_replay_saved_goes_on_in_reverb(
+  tmp_path, make_spec, per_item
+):
+  extras_spec = {"log_prob": types.ArraySpec(())}
+  codec = TransitionCodec(make_spec(), extras_spec)
+  pace = Pace(samples_per_insert=4.0, min_size=3, middle=12.0, half_width=100.0)
+  replay = EmbeddedReplay(codec.size, 9, pace, extras=codec.describe_extras())
+  replay.insert(np.arange(11 * codec.size).reshape(11, -1))
+  replay.sample(8)
+  replay.write_extras(np.array([7]), np.array([[-1.0]]))
+  replay.save(tmp_path / "replay")
+
+  table = reverb_tables.make_table(codec, pace, 100, per_item)
+  server = reverb_server.LocalReplay([table], checkpoint=tmp_path / "replay")
+  try:
+    # The newest that fill whole items.
+    assert server.size() == 9 // per_item
+    if per_item == 1:
+      due = server.num_samples_due() - server.num_samples()
+      assert due == replay.num_samples_due() - replay.num_samples()
+    samples = server.client.sample(
+      table.name, 90, emit_timesteps=False, unpack_as_table_signature=True
+    )
+    found = np.unique([sample.data for sample in samples], axis=0)
+  finally:
+    server.stop()
+  rows = replay.rows()[9 % per_item :]
+  np.testing.assert_array_equal(found.reshape(rows.shape), rows)
+  assert rows[-4, -1] == -1.0
+
+
 # Serves a table until its input ends.
 SERVER = """
 import sys
@@ -203,5 +240,5 @@ def test_the_memory_that_a_full_table_takes(size, num_columns, num_items):
       grown = server.memory_info().rss - empty
     finally:
       process.communicate()
-  estimate = reverb_server.max_bytes(make_table(*sizes))
+  estimate = reverb_tables.max_bytes(make_table(*sizes))
   assert estimate == pytest.approx(grown, rel=0.15), grown / num_items

@@ -99,6 +99,8 @@ class OneSeed:
     run_records.restore_learner(self._learner, run.checkpoint)
 
     def make_actor(index: int, adder: Any) -> Any:
+      if index > 0:
+        return EnvironmentActor(adder, lambda: actors[0].extras(index))
       key = run.seeds.actor_key(run.steps, index)
       actor = run.parts.actor(key, self._learner, adder)
       if num_envs > 1 and not hasattr(actor, "select_actions"):
@@ -245,10 +247,13 @@ class ManySeeds:
     """(number of a seed's environment, its adder) -> its actor."""
 
     def make(environment: int, adder: Any) -> EnvironmentActor:
+      def extras() -> Mapping[str, np.ndarray]:
+        return self._actor.extras(index, environment)
+
       # As with one seed, the first one's episodes say when a key begins.
       if environment == 0:
-        return EnvironmentActor(adder, lambda: self._actor.begin(index))
-      return EnvironmentActor(adder)
+        return EnvironmentActor(adder, extras, lambda: self._actor.begin(index))
+      return EnvironmentActor(adder, extras)
 
     return make
 

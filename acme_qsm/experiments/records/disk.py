@@ -15,7 +15,7 @@ class SaveError(OSError):
 class Disk:
   """Says when a run's files cannot be written, and when they can be again.
 
-  Each in one line, however many files there are.
+  It says so in one line each time, however many files there are.
 
   Attributes:
     say: is told those lines.
@@ -33,11 +33,11 @@ class Disk:
     self._failing: set[str] = set()
 
   def attempt(self, what: str, write: Callable[[], Any]) -> bool:
-    """Writes something, or does without.
+    """Writes a file or a folder, and catches the OSError if that fails.
 
     Args:
-      what: the file or the folder.
-      write: writes it, or raises OSError.
+      what: its name.
+      write: writes it.
 
     Returns:
       Whether it was written.
@@ -55,13 +55,13 @@ class Disk:
       return False
     if what in self._failing:
       self._failing.remove(what)
-      # All of them: another may need more room.
+      # Once all have been written: another one may need more room.
       if not self._failing:
         self.say("Logs and checkpoints can be written again.")
     return True
 
   def forget(self, what: str) -> None:
-    """Waits no longer for a file that is not to be written any more."""
+    """Stops waiting for a file to be written that is not tried any more."""
     self._failing.discard(what)
 
 

@@ -46,28 +46,22 @@ def to_arrays(item: str, tree: Any) -> dict[str, np.ndarray]:
 
 def restore(array: np.ndarray, leaf: Any) -> Any:
   """Turns a saved array into a leaf like `leaf`; ValueError if it is not."""
-  if isinstance(leaf, bool | int | float | complex):
-    if array.shape or array.dtype.kind != np.asarray(leaf).dtype.kind:
-      raise ValueError(
-        f"expected one {type(leaf).__name__}, found {array.dtype} "
-        f"{array.shape}."
-      )
-    return type(leaf)(array.item())
-  expected = leaf
+  is_number = isinstance(leaf, bool | int | float | complex)
+  wanted = np.asarray(leaf) if is_number else leaf
   if _is_typed_key(leaf):
-    expected = jax.eval_shape(jax.random.key_data, leaf)
-  if array.shape != expected.shape or array.dtype != expected.dtype:
+    wanted = jax.eval_shape(jax.random.key_data, leaf)
+  if (array.shape, array.dtype) != (wanted.shape, wanted.dtype):
     raise ValueError(
-      f"expected {expected.dtype} {expected.shape}, found {array.dtype} "
+      f"expected {wanted.dtype} {wanted.shape}, found {array.dtype} "
       f"{array.shape}."
     )
+  if is_number:
+    return type(leaf)(array.item())
   if _is_typed_key(leaf):
     return jax.random.wrap_key_data(
       jnp.array(array), impl=jax.random.key_impl(leaf)
     )
-  if isinstance(leaf, np.ndarray):
-    return array
-  if isinstance(leaf, np.generic):
-    return array[()]
+  if isinstance(leaf, np.ndarray | np.generic):
+    return array if isinstance(leaf, np.ndarray) else array[()]
   # A copy, since whoever gets it may donate its buffer.
   return jnp.array(array)

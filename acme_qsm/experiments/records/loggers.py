@@ -1,4 +1,4 @@
-"""Logs as CSV tables and TensorBoard events that survive a resume."""
+"""Logs as CSV tables and TensorBoard events, which a resumed run continues."""
 
 import contextlib
 import csv

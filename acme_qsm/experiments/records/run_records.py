@@ -1,4 +1,4 @@
-"""All that a run keeps on disk, in one place; nothing, where it keeps none."""
+"""A run's files: checkpoints, logs and curves, if it keeps any."""
 
 import dataclasses
 import functools
@@ -111,7 +111,7 @@ class RunRecords:
     )
 
   def save_timer(self) -> "SaveTimer":
-    """Tells when it is time for a checkpoint."""
+    """Says when it is time for the next checkpoint."""
     minutes = (
       self.checkpointing.time_delta_minutes
       if self.path and self.checkpointing
@@ -164,7 +164,7 @@ def _draw(disk: Disk, png: pathlib.Path, name: str, *args: Any) -> None:
 
 
 class SaveTimer:
-  """Tells when it is time for a checkpoint."""
+  """Says when it is time for the next checkpoint."""
 
   def __init__(self, seconds: float):
     """Starts the timer.
@@ -180,14 +180,14 @@ class SaveTimer:
     return time.monotonic() - self._saved_at >= self._seconds
 
   def restart(self) -> None:
-    """Takes note of a checkpoint, or of one that could not be written."""
+    """Notes that a checkpoint was tried, whether it could be written or not."""
     self._saved_at = time.monotonic()
 
 
 def replay_content(checkpoint: Checkpoint | None) -> pathlib.Path | None:
-  """Where a checkpoint has replay's content; None, and a warning, if nowhere.
+  """The folder of replay's content in a checkpoint; None if there is none.
 
-  Without a checkpoint there is nothing to warn of.
+  A checkpoint without one is warned of.
   """
   if checkpoint is None:
     return None
@@ -199,6 +199,6 @@ def replay_content(checkpoint: Checkpoint | None) -> pathlib.Path | None:
 
 
 def restore_learner(learner: Any, checkpoint: Checkpoint | None) -> None:
-  """Has a learner go on from a checkpoint, if there is one."""
+  """Sets a learner to its state in a checkpoint, if there is a checkpoint."""
   if checkpoint is not None:
     learner.restore(checkpoint.load("learner", learner.save()))

@@ -111,51 +111,34 @@ def test_typed_keys_come_back_as_keys(tmp_path):
   )
 
 
-def _make_learner_core(observation_size=3, **fields):
-  config = acme_qsm.QSMConfig(
-    **fields,
-    policy_hidden_sizes=(8,),
-    critic_hidden_sizes=(8,),
-    time_embedding_size=4,
-    time_hidden_size=4,
-    batch_size=8,
-  )
-  spec = acme_qsm.EnvironmentSpec(
-    observations=specs.Array((observation_size,), np.float32),
-    actions=specs.BoundedArray((2,), np.float32, -1.0, 1.0),
-    rewards=specs.Array((), np.float32),
-    discounts=specs.BoundedArray((), np.float32, 0.0, 1.0),
-  )
-  return acme_qsm.make_learner_core(
-    acme_qsm.make_networks(spec, config), config
-  )
-
-
 def _make_batch(seed):
   rng = np.random.default_rng(seed)
-
-  def normal(*shape):
-    return rng.normal(size=shape).astype(np.float32)
-
-  return acme_qsm.Transition(
-    observation=normal(8, 3),
-    action=np.tanh(normal(8, 2)),
-    reward=normal(8),
-    discount=np.ones(8, np.float32),
-    next_observation=normal(8, 3),
+  observation, next_observation = rng.normal(size=(2, 8, 3))
+  batch = acme_qsm.Transition(
+    observation=observation,
+    action=np.tanh(rng.normal(size=(8, 2))),
+    reward=rng.normal(size=8),
+    discount=np.ones(8),
+    next_observation=next_observation,
   )
+  return jax.tree.map(np.float32, batch)
 
 
-def test_training_goes_on_bit_for_bit(tmp_path):
-  core = _make_learner_core()
-  init, step = jax.jit(core.init), jax.jit(core.step)
+def test_training_goes_on_bit_for_bit(tmp_path, small_config):
+  spec = acme_qsm.EnvironmentSpec(
+    observations=specs.Array((3,), np.float32),
+    actions=specs.BoundedArray((2,), np.float32, -1.0, 1.0),
+  )
+  networks = acme_qsm.make_networks(spec, small_config)
+  core = acme_qsm.make_learner_core(networks, small_config)
+  step = jax.jit(core.step)
   batches = [_make_batch(seed) for seed in range(6)]
-  state = init(jax.random.key(0))
+  state = core.init(jax.random.key(0))
   for batch in batches[:3]:
     state, _ = step(state, batch)
   checkpointing.Checkpointer(tmp_path).save(3, {"learner": state}, {})
   checkpoint = _latest(tmp_path)
-  other = init(jax.random.key(1))
+  other = core.init(jax.random.key(1))
   loaded = checkpoint.load("learner", other)
   shapes = jax.eval_shape(core.init, jax.random.key(1))
   from_shapes = checkpoint.load("learner", shapes._replace(key=other.key))
@@ -169,30 +152,6 @@ def test_training_goes_on_bit_for_bit(tmp_path):
       resumed._replace(key=jax.random.key_data(resumed.key)),
       state._replace(key=jax.random.key_data(state.key)),
     )
-
-
-def test_statistics_of_another_shape_are_refused(tmp_path):
-  cores = {
-    size: _make_learner_core(size, normalize_observations=True)
-    for size in (3, 4)
-  }
-  state = cores[3].init(jax.random.key(0))
-  other = cores[4].init(jax.random.key(0))
-  # All else is as it should be.
-  state = other._replace(observation_statistics=state.observation_statistics)
-  checkpointing.Checkpointer(tmp_path).save(1, {"learner": state}, {})
-  with pytest.raises(
-    checkpointing.CheckpointError,
-    match=r"'\.observation_statistics\.mean'.*expected .*\(4,\).* \(3,\)",
-  ):
-    _latest(tmp_path).load("learner", other)
-  # Nor can a run begin to normalise, or stop it.
-  plain = _make_learner_core(4).init(jax.random.key(0))
-  with pytest.raises(
-    checkpointing.CheckpointError,
-    match=r"a leaf that the template lacks: '\.observation_statistics",
-  ):
-    _latest(tmp_path).load("learner", plain)
 
 
 def test_what_is_loaded_may_be_donated(tmp_path):
@@ -211,39 +170,26 @@ def test_no_checkpoint_yet(tmp_path):
 
 
 @pytest.mark.parametrize("max_to_keep", [1, 3])
-def test_keeps_the_newest(tmp_path, max_to_keep):
-  checkpointer = checkpointing.Checkpointer(tmp_path, max_to_keep)
-  for step in (1, 2, 10, 11):
-    _save(checkpointer, step)
-  steps = [1, 2, 10, 11][-max_to_keep:]
-  assert _names(tmp_path) == [f"step_{step:012d}" for step in steps]
-
-
-def test_a_stale_temporary_folder_goes(tmp_path):
-  stale = tmp_path / ".tmp_step_000000000005"
+def test_keeps_the_newest_and_nothing_of_what_was_killed(tmp_path, max_to_keep):
+  stale = tmp_path / ".tmp_step_000000000011"
   stale.mkdir()
   (stale / "big").write_text("half")
-  _save(checkpointing.Checkpointer(tmp_path), 5)
-  assert _names(tmp_path) == ["step_000000000005"]
-  assert _names(tmp_path / "step_000000000005") == ["item.npz", "metadata.json"]
+  checkpointer = checkpointing.Checkpointer(tmp_path, max_to_keep)
+  for step in (1, 2, 10, 11):
+    path = _save(checkpointer, step)
+  steps = [1, 2, 10, 11][-max_to_keep:]
+  assert _names(tmp_path) == [f"step_{step:012d}" for step in steps]
+  assert _names(path) == ["item.npz", "metadata.json"]
 
 
-def test_the_same_step_again_replaces_and_never_leaves_none(tmp_path):
+def test_the_same_step_again_replaces(tmp_path):
   checkpointer = checkpointing.Checkpointer(tmp_path, max_to_keep=2)
-  seen = []
-
-  def look(folder, previous):
-    seen.append(_latest(tmp_path).metadata["value"])
-
   for value in range(3):
-    checkpointer.save(
-      4, {"item": value}, {"value": value}, look if value else None
-    )
+    checkpointer.save(4, {"item": value}, {"value": value})
     latest = _latest(tmp_path)
     assert latest.metadata == {"value": value}
     assert latest.load("item", 0) == value
     assert len(_names(tmp_path)) == 1
-  assert seen == [0, 1]
 
 
 def test_a_killed_replacement_leaves_one(tmp_path, monkeypatch):
@@ -276,49 +222,28 @@ def test_saving_from_an_earlier_step_drops_the_abandoned_future(tmp_path):
   assert _latest(tmp_path).step == 150
 
 
-def _truncate(path):
-  os.truncate(path / "item.npz", 100)
-
-
 def _flip_a_bit(path):
   data = bytearray((path / "item.npz").read_bytes())
   data[len(data) // 2] ^= 1
   (path / "item.npz").write_bytes(data)
 
 
-def _remove_metadata(path):
-  (path / "metadata.json").unlink()
-
-
-def _halve_metadata(path):
-  os.truncate(path / "metadata.json", 40)
-
-
-def _replace_metadata(path):
-  (path / "metadata.json").write_text("[1]")
-
-
-def _remove_extra(path):
-  (path / "replay" / "chunks").unlink()
-
-
 @pytest.mark.parametrize(
   ("damage", "reason"),
   [
-    (_truncate, "item.npz is damaged"),
+    (lambda path: os.truncate(path / "item.npz", 100), "item.npz is damaged"),
     (_flip_a_bit, "item.npz is damaged"),
-    (_remove_metadata, "is incomplete"),
-    (_halve_metadata, "is incomplete"),
-    (_replace_metadata, "is incomplete"),
-    (_remove_extra, "No such file or directory: .*chunks"),
+    (lambda path: (path / "metadata.json").unlink(), "is incomplete"),
+    (lambda path: os.truncate(path / "metadata.json", 40), "is incomplete"),
+    (lambda path: (path / "metadata.json").write_text("[1]"), "is incomplete"),
+    (lambda path: (path / "chunks").unlink(), "No such file .*chunks"),
   ],
 )
 def test_a_broken_checkpoint_is_skipped(tmp_path, caplog, damage, reason):
   checkpointer = checkpointing.Checkpointer(tmp_path, max_to_keep=2)
 
   def write_extra(path, previous):
-    (path / "replay").mkdir()
-    (path / "replay" / "chunks").write_text("transitions")
+    (path / "chunks").write_text("transitions")
 
   paths = [
     checkpointer.save(n, {"item": {"x": np.full(9, n)}}, {}, write_extra)
@@ -337,42 +262,26 @@ def test_a_broken_checkpoint_is_skipped(tmp_path, caplog, damage, reason):
     _latest(tmp_path)
 
 
-def _make_a_folder(file):
-  file.unlink()
-  file.mkdir()
-
-
 def _have_reads_fail(file):
   # A file whose start cannot be read: EIO, as of a bad disk.
   file.unlink()
   file.symlink_to("/proc/self/mem")
 
 
-@pytest.mark.parametrize(
-  ("damage", "reason"),
-  [
-    (_make_a_folder, "Is a directory"),
-    (_have_reads_fail, "Input/output error"),
-  ],
-)
 @pytest.mark.parametrize("name", ["item.npz", "metadata.json"])
-def test_what_cannot_be_read_now_is_not_taken_for_broken(
-  tmp_path, name, damage, reason
-):
+def test_what_cannot_be_read_now_is_not_taken_for_broken(tmp_path, name):
   checkpointer = checkpointing.Checkpointer(tmp_path, max_to_keep=3)
   paths = [_save(checkpointer, step) for step in (1, 2)]
   content = (paths[1] / name).read_bytes()
-  damage(paths[1] / name)
+  _have_reads_fail(paths[1] / name)
   # An older one is not gone on from.
   with pytest.raises(
-    checkpointing.CheckpointError, match=f"{paths[1]} cannot be read.*{reason}"
+    checkpointing.UnreadableError,
+    match=f"{paths[1]} cannot be read.*Input/output error",
   ):
     checkpointer.latest()
   assert [tmp_path / each for each in _names(tmp_path)] == paths
-  if (paths[1] / name).is_symlink():
-    (paths[1] / name).unlink()
-  else:
-    (paths[1] / name).rmdir()
+  (paths[1] / name).unlink()
   (paths[1] / name).write_bytes(content)
   assert _latest(tmp_path).step == 2
 
@@ -403,7 +312,7 @@ def test_a_save_does_without_links_to_what_cannot_be_read(tmp_path):
     ({}, r"a leaf that the template lacks: \"\['a'\]\""),
     ({"a": np.zeros(3)}, r"\"\['a'\]\".*expected float64 \(3,\)"),
     ({"a": jnp.zeros(2)}, r"\"\['a'\]\".*expected float32 .*float64"),
-    ({"a": 0.0}, r"\"\['a'\]\".*expected one float"),
+    ({"a": 0.0}, r"\"\['a'\]\".*expected float64 \(\)"),
     ({"a": jax.random.key(0)}, r"\"\['a'\]\".*expected uint32"),
   ],
 )
@@ -418,7 +327,7 @@ def test_an_integer_is_no_float(tmp_path):
   checkpointer = checkpointing.Checkpointer(tmp_path)
   checkpointer.save(1, {"item": 3}, {})
   for template in (0.0, True):
-    with pytest.raises(checkpointing.CheckpointError, match="expected one"):
+    with pytest.raises(checkpointing.CheckpointError, match="expected"):
       _latest(tmp_path).load("item", template)
 
 
@@ -486,7 +395,7 @@ def test_what_is_linked_to_a_broken_checkpoint_is_read(tmp_path):
   checkpointer = checkpointing.Checkpointer(tmp_path)
   first = checkpointer.save(1, {}, {}, _link_or_write)
   manifest = _manifest(first)
-  _halve_metadata(first)
+  os.truncate(first / "metadata.json", 40)
   second = checkpointer.save(2, {}, {}, _link_or_write)
   assert _manifest(second) == manifest
   assert _latest(tmp_path).path == second

@@ -1,5 +1,7 @@
 """Tests of the CSV tables and the TensorBoard events."""
 
+import types
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -28,20 +30,21 @@ def _events(directory):
 def test_rows_reach_both_files_at_once(tmp_path):
   factory = loggers.make_logger_factory(tmp_path)
   learner = factory("learner", steps_key="learner_steps")
-  learner.write({"actor_steps": 10, "learner_steps": 3, "loss": 0.5})
-  learner.write({"actor_steps": 20, "learner_steps": 6, "loss": 0.25})
+  learner.write({"learner_steps": 3, "loss": 0.5})
+  learner.write({"learner_steps": 6, "loss": 0.25, "actor_steps": 20})
+  learner.write({"loss": 0.125})
   factory("evaluator").write({"actor_steps": 20, "episode_return": 7})
   # Nothing has been closed.
   assert _text(tmp_path, "learner") == (
-    "actor_steps,learner_steps,loss\n10,3,0.5\n20,6,0.25\n"
+    "learner_steps,loss,actor_steps\n3,0.5,\n6,0.25,20\n,0.125,\n"
   )
   assert _text(tmp_path, "evaluator") == "actor_steps,episode_return\n20,7\n"
+  # A step is the learner's own where there is no other; a row needs one.
   assert _events(tmp_path) == {
-    "learner/learner_steps": [(10, 3.0), (20, 6.0)],
-    "learner/loss": [(10, 0.5), (20, 0.25)],
+    "learner/learner_steps": [(3, 3.0), (20, 6.0)],
+    "learner/loss": [(3, 0.5), (20, 0.25)],
     "evaluator/episode_return": [(20, 7.0)],
   }
-  learner.close()
 
 
 def test_every_kind_of_scalar(tmp_path):
@@ -115,16 +118,6 @@ def test_instances_and_labels(tmp_path):
     factory("../actor")
 
 
-def test_the_step_of_tensorboard(tmp_path):
-  factory = loggers.make_logger_factory(tmp_path)
-  logger = factory("a", steps_key="learner_steps")
-  logger.write({"learner_steps": 5, "x": 1})
-  logger.write({"learner_steps": 6, "actor_steps": 50, "x": 2})
-  logger.write({"x": 3})
-  assert _events(tmp_path)["a/x"] == [(5, 1.0), (50, 2.0)]
-  assert list(loggers.read_csv(tmp_path / "logs" / "a.csv")["x"]) == [1, 2, 3]
-
-
 def test_a_run_that_crashed_and_was_resumed_shows_every_step_once(tmp_path):
   """As a run that saved at 30, was killed at 55 and went on from 30."""
 
@@ -176,6 +169,8 @@ def test_rewinding_to_the_start_and_twice(tmp_path):
 
 
 def test_rewinding_keeps_rows_without_steps(tmp_path):
+  loggers.rewind(tmp_path, 3)
+  assert list(tmp_path.iterdir()) == []
   factory = loggers.make_logger_factory(tmp_path)
   factory("a").write({"x": 1})
   factory("b").write({"x": 1})
@@ -185,61 +180,41 @@ def test_rewinding_keeps_rows_without_steps(tmp_path):
   assert _text(tmp_path, "b") == "x,actor_steps\n1,\n"
 
 
-def test_rewinding_where_nothing_was_logged(tmp_path):
-  loggers.rewind(tmp_path, 3)
-  assert list(tmp_path.iterdir()) == []
-
-
-def test_empty_tables(tmp_path):
+@pytest.mark.parametrize("content", [None, "", "x,y\n", "x,y\n1"])
+def test_empty_tables(tmp_path, content):
   path = tmp_path / "a.csv"
-  path.write_text("")
-  assert loggers.read_csv(path) == {}
-  path.write_text("x,y\n")
+  if content is not None:
+    path.write_text(content)
   columns = loggers.read_csv(path)
-  assert {name: column.size for name, column in columns.items()} == {
-    "x": 0,
-    "y": 0,
-  }
+  assert [(name, len(columns[name])) for name in columns] == (
+    [("x", 0), ("y", 0)] if content else []
+  )
 
 
-class _FullDisk:
-  """Stands for a disk that is full for a while."""
-
-  def __init__(self):
-    self.full = True
-    self.rows = []
-
-  def make_logger(self):
-    self._check()
-    return self
-
-  def write(self, values):
-    self._check()
-    self.rows.append(values)
-
-  def close(self):
-    self._check()
-
-  def _check(self):
-    if self.full:
-      raise OSError("No space left on device")
+def _fail(*unused_arguments):
+  raise OSError("No space left on device")
 
 
 def test_rows_that_cannot_be_written_are_dropped():
-  disk, said = _FullDisk(), []
-  logger = loggers.LossyLogger("a.csv", disk.make_logger, Disk(said.append))
+  rows, said = [], []
+  inner = types.SimpleNamespace(close=_fail)
+  # At first, not even the logger can be made.
+  makers = [_fail, lambda: inner]
+  disk = Disk(said.append)
+  logger = loggers.LossyLogger("a.csv", lambda: makers.pop(0)(), disk)
+  inner.write = _fail
   for step in range(3):
     logger.write({"steps": step})
   assert said == [
     "Warning: a.csv cannot be written: No space left on device. The run goes "
     "on without logs and checkpoints; the last checkpoint stays."
   ]
-  disk.full = False
+  inner.write = rows.append
   for step in (3, 4):
     logger.write({"steps": step})
-  assert disk.rows == [{"steps": 3}, {"steps": 4}]
+  assert rows == [{"steps": 3}, {"steps": 4}]
   assert said[1:] == ["Logs and checkpoints can be written again."]
-  disk.full = True
+  inner.write = _fail
   logger.write({"steps": 5})
   logger.close()
   assert len(said) == 3
@@ -247,15 +222,11 @@ def test_rows_that_cannot_be_written_are_dropped():
 
 def test_what_is_said_of_several_files(caplog):
   disk = Disk()
-
-  def fail():
-    raise OSError("No space left on device")
-
-  assert not disk.attempt("a", fail)
-  assert not disk.attempt("b", fail)
+  assert not disk.attempt("a", _fail)
+  assert not disk.attempt("b", _fail)
   # There is room for one, but not for all.
   assert disk.attempt("a", list)
-  assert not disk.attempt("b", fail)
+  assert not disk.attempt("b", _fail)
   assert len(caplog.records) == 1
   assert disk.attempt("b", list)
   assert [record.message[:24] for record in caplog.records] == [
@@ -264,9 +235,9 @@ def test_what_is_said_of_several_files(caplog):
   ]
   assert str(disk.error) == "No space left on device"
   # Nor is a log waited for that is closed.
-  loggers.LossyLogger("c", fail, disk).write({})
-  disk.attempt("b", fail)
-  loggers.LossyLogger("c", fail, disk).close()
+  loggers.LossyLogger("c", _fail, disk).write({})
+  disk.attempt("b", _fail)
+  loggers.LossyLogger("c", _fail, disk).close()
   assert disk.attempt("b", list)
   assert len(caplog.records) == 4
 

@@ -32,16 +32,20 @@ def _write(directory, label, **columns):
     logger.write(dict(zip(columns, row, strict=True)))
 
 
-def _write_run(directory, seed=0, length=10):
-  rng = np.random.default_rng(seed)
-  steps = np.arange(1, length + 1) * 1000
-  returns = 800 * (1 - np.exp(-steps / 4000)) + rng.normal(0, 20, length)
+def _evaluate(directory, steps, returns):
+  _write(directory, "evaluator", actor_steps=steps, episode_return=returns)
+
+
+def _write_run(directory):
+  steps = np.arange(1, 11) * 1000
+  noise = np.random.default_rng(0).normal(0, 20, 10)
+  returns = 800 * (1 - np.exp(-steps / 4000)) + noise
   _write(
     directory,
     "evaluator",
     actor_steps=steps,
     episode_return=returns,
-    episode_return_std=np.full(length, 30.0),
+    episode_return_std=np.full(10, 30.0),
   )
   _write(directory, "actor", actor_steps=steps, episode_return=returns - 50)
   _write(
@@ -108,15 +112,10 @@ def test_any_log_may_be_missing(tmp_path, figures, missing, how):
   if how != "absent":
     path.write_text(header)
   plotting.plot_learning_curve(tmp_path, "task")
-  counts = [len(axes.get_lines()) for axes in figures[0].axes]
-  assert (
-    counts
-    == {
-      "evaluator": [1, 1, 1, 1],
-      "actor": [1, 1, 1, 1],
-      "learner": [2, 0, 0, 0] if how == "header" else [2],
-    }[missing]
-  )
+  expected = [1, 1, 1, 1]
+  if missing == "learner":
+    expected = [2] if how == "absent" else [2, 0, 0, 0]
+  assert [len(axes.get_lines()) for axes in figures[0].axes] == expected
 
 
 def test_no_logs_at_all(tmp_path, figures):
@@ -152,30 +151,16 @@ def test_whatever_a_method_measures_has_a_panel(tmp_path, figures, num_metrics):
   )
 
 
-def test_a_column_without_numbers_yet(tmp_path, figures):
-  path = tmp_path / "logs" / "learner.csv"
-  path.parent.mkdir()
-  path.write_text("actor_steps,loss,other\n1,2,\n2,3,\n")
-  plotting.plot_learning_curve(tmp_path, "task")
-  _, loss, other = figures[0].axes
-  assert len(_lines(loss)) == 1
-  assert _texts(other) == ["no data yet"]
-
-
 def test_rows_that_lack_a_value_are_left_out(tmp_path, figures):
-  steps = [1, 2, 3, 4]
-  _write(
-    tmp_path,
-    "evaluator",
-    actor_steps=steps,
-    episode_return=[1.0, np.nan, 3.0, np.inf],
-  )
-  _write(tmp_path, "learner", actor_steps=steps, critic_loss=[1.0, 0, 2, 3])
+  _evaluate(tmp_path, [1, 2, 3, 4], [1.0, np.nan, 3.0, np.inf])
+  path = tmp_path / "logs" / "learner.csv"
+  path.write_text("actor_steps,critic_loss,other\n1,1,\n2,0,\n3,3,\n")
   plotting.plot_learning_curve(tmp_path, "task")
-  main, critic, *_ = figures[0].axes
+  main, critic, other = figures[0].axes
   np.testing.assert_array_equal(_lines(main)[0], [[1, 3], [1, 3]])
   # A loss of 0 has no place on a logarithmic scale.
   assert critic.get_yscale() == "linear"
+  assert _texts(other) == ["no data yet"]
 
 
 def test_long_logs_are_averaged(tmp_path, figures):
@@ -192,28 +177,15 @@ def test_long_logs_are_averaged(tmp_path, figures):
 
 
 def test_comparison(tmp_path, figures):
-  _write(
-    tmp_path / "a0",
-    "evaluator",
-    actor_steps=[0, 10, 20],
-    episode_return=[0, 10, 20],
-  )
+  _evaluate(tmp_path / "a0", [0, 10, 20], [0, 10, 20])
   # Fewer and other steps, and more of them: interpolated, cut at 20.
-  _write(
-    tmp_path / "a1",
-    "evaluator",
-    actor_steps=[0, 15, 30],
-    episode_return=[2] * 3,
-  )
-  _write(tmp_path / "b0", "evaluator", actor_steps=[5], episode_return=[123.4])
+  _evaluate(tmp_path / "a1", [0, 15, 30], [2] * 3)
+  _evaluate(tmp_path / "b0", [5], [123.4])
   (tmp_path / "nothing").mkdir()
   png = tmp_path / "figure.png"
+  runs = {"a": ["a0", "a1", "nothing"], "b": ["b0"], "c": ["nothing"]}
   plotting.plot_learning_curves(
-    {
-      "a": [tmp_path / "a0", tmp_path / "a1", tmp_path / "nothing"],
-      "b": [tmp_path / "b0"],
-      "c": [tmp_path / "nothing"],
-    },
+    {label: [tmp_path / name for name in runs[label]] for label in runs},
     png,
     "two tasks",
   )
@@ -229,41 +201,25 @@ def test_comparison(tmp_path, figures):
   assert legend == ["a (2 runs)", "b"]
 
 
-def test_labels_of_close_curves_do_not_overlap(tmp_path, figures):
-  for name, end in (("a", 990.0), ("b", 985.0), ("c", 991.0), ("d", 400.0)):
-    _write(
-      tmp_path / name,
-      "evaluator",
-      actor_steps=[0, 10],
-      episode_return=[0.0, end],
-    )
-  plotting.plot_learning_curves(
-    {name: [tmp_path / name] for name in "abcd"}, tmp_path / "a.png", "close"
-  )
-  (axes,) = figures[0].axes
-  boxes = sorted(
-    (text.get_window_extent() for text in axes.texts), key=lambda box: box.y0
-  )
-  assert _texts(axes) == ["400", "985", "990", "991"]
-  for below, above in itertools.pairwise(boxes):
-    assert above.y0 >= below.y1 - 0.5
-  # Nor are they beside nothing: their middles are beside the panel.
-  assert (boxes[-1].y0 + boxes[-1].y1) / 2 <= axes.get_window_extent().y1 + 0.5
-
-
-def test_more_curves_than_colours_look_different(tmp_path, figures):
-  _write(
-    tmp_path / "a", "evaluator", actor_steps=[0, 10], episode_return=[0.0, 1.0]
-  )
+def test_curves_and_their_labels_can_be_told_apart(tmp_path, figures):
   count = 2 * len(plotting.COLORS) + 1
+  ends = [400.0, 985.0, 990.0, 991.0, *range(count - 4)]
+  for name, end in enumerate(ends):
+    _evaluate(tmp_path / str(name), [0, 10], [0.0, end])
   plotting.plot_learning_curves(
-    {f"{number}": [tmp_path / "a"] for number in range(count)},
+    {str(name): [tmp_path / str(name)] for name in range(count)},
     tmp_path / "a.png",
-    "many",
+    "close",
   )
   (axes,) = figures[0].axes
   looks = {(line.get_color(), line.get_linestyle()) for line in axes.lines}
   assert len(looks) == count
+  assert _texts(axes)[-4:] == ["400", "985", "990", "991"]
+  boxes = [text.get_window_extent() for text in axes.texts]
+  for below, above in itertools.pairwise(boxes):
+    assert above.y0 >= below.y1 - 0.5
+  # Nor are they beside nothing: their middles are beside the panel.
+  assert (boxes[-1].y0 + boxes[-1].y1) / 2 <= axes.get_window_extent().y1 + 0.5
 
 
 def test_drawing_leaves_no_trace_and_works_off_the_main_thread(tmp_path):

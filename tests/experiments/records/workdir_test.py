@@ -18,22 +18,20 @@ def _open(path, values, defaults=None, **kwargs):
   return workdir.open_workdir(config, description)
 
 
-def test_a_new_directory_gets_the_description(tmp_path):
+def test_a_new_directory_gets_the_description_and_the_same_run_may_come_back(
+  tmp_path,
+):
   path = tmp_path / "a" / "b"
-  opened = _open(path, {"task": "x", "sizes": (1, 2)})
-  assert opened.path == path
-  opened.close()
-  assert json.loads((path / "config.json").read_text()) == {
-    "format_version": 3,
-    "library_version": acme_qsm.__version__,
-    "task": "x",
-    "sizes": [1, 2],
-  }
-
-
-def test_the_same_run_may_come_back(tmp_path):
   for _ in range(2):
-    _open(tmp_path, {"task": "x", "sizes": (1, 2)}).close()
+    opened = _open(path, {"task": "x", "sizes": (1, 2)})
+    assert opened.path == path
+    opened.close()
+    assert json.loads((path / "config.json").read_text()) == {
+      "format_version": 3,
+      "library_version": acme_qsm.__version__,
+      "task": "x",
+      "sizes": [1, 2],
+    }
 
 
 def test_another_run_may_not(tmp_path):
@@ -116,17 +114,20 @@ def test_a_directory_in_use_by_another_process(tmp_path):
 
 def test_add_uid_gives_every_run_a_folder_of_its_own(tmp_path):
   config = CheckpointingConfig(directory=str(tmp_path), add_uid=True)
-  first = workdir.open_workdir(config, workdir.Description({"task": "x"}))
-  second = workdir.open_workdir(config, workdir.Description({"task": "y"}))
+  first, second = (
+    workdir.open_workdir(config, workdir.Description({"task": task}))
+    for task in "xy"
+  )
   assert first.path != second.path
   assert first.path.parent == second.path.parent == tmp_path
-  first.close()
-  second.close()
 
 
-def test_a_config_file_that_is_not_json(tmp_path):
-  (tmp_path / "config.json").write_text("{")
-  with pytest.raises(workdir.WorkdirError, match="not JSON"):
+@pytest.mark.parametrize(
+  ("content", "message"), [("{", "not JSON"), ("[1]", "describes no run")]
+)
+def test_a_config_file_that_is_none(tmp_path, content, message):
+  (tmp_path / "config.json").write_text(content)
+  with pytest.raises(workdir.WorkdirError, match=message):
     _open(tmp_path, {})
 
 
@@ -140,19 +141,6 @@ def test_a_file_that_cannot_be_read_is_no_other_run_s(tmp_path, name):
   ):
     _open(tmp_path, {"task": "x"})
   assert (tmp_path / name).is_symlink()
-
-
-@dataclasses.dataclass
-class _Config:
-  sizes: tuple[int, ...] = (1, 2)
-  nested: object = None
-
-
-def test_describe():
-  assert workdir.describe(_Config(nested=_Config())) == {
-    "sizes": [1, 2],
-    "nested": {"sizes": [1, 2], "nested": None},
-  }
 
 
 @dataclasses.dataclass
