@@ -1,4 +1,4 @@
-"""What the launchers' command lines have in common."""
+"""What the command lines that train have in common: flags and experiment."""
 
 import argparse
 import dataclasses
@@ -28,7 +28,7 @@ _DEFAULT_AGENT, _DEFAULT_PRESET = "qsm", "default"
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-  """What can be said of a run of an agent on a dm_control task.
+  """The flags of a run of an agent on a dm_control task.
 
   Attributes:
     config: the agent's hyper-parameters.
@@ -226,7 +226,7 @@ def is_acmes(arguments: Arguments) -> bool:
 def make_experiment(arguments: Arguments) -> ExperimentConfig:
   """Makes the experiment that the arguments describe.
 
-  From here on, what JAX compiles is kept, unless the arguments say otherwise.
+  It also has JAX keep what it compiles, unless the arguments say otherwise.
 
   Raises:
     ValueError: if a value is not allowed.

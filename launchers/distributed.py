@@ -8,7 +8,7 @@ import pathlib
 import sys
 
 if __name__ == "__main__":
-  # What is beside it, wherever it is started and whatever is installed.
+  # The clone comes first, wherever this is started and whatever is installed.
   sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
   from launchers import installation
 
@@ -51,7 +51,7 @@ _END_SECONDS = 60.0
 
 @dataclasses.dataclass(frozen=True)
 class Arguments(command_line.Arguments):
-  """What can be said of a distributed run.
+  """The flags of a distributed run.
 
   Attributes:
     num_actors: processes that act.

@@ -1,11 +1,11 @@
 """Which Python a launcher runs with, and what is installed there.
 
 The packages of `ACMES` have wheels for Python 3.10 alone. So they have an
-environment of their own, `.venv-acme`, beside the one that `uv run` keeps.
-Whatever needs them goes on there; uv makes it when that first happens.
+environment of their own, `.venv-acme`, beside the one that `uv run` keeps. A
+command that needs them goes on there; uv makes it when that first happens.
 
-Nothing but the standard library is loaded, and nothing is written that an older
-Python could not read: it is to be told that it is too old.
+This file loads nothing but the standard library, and has no syntax that an
+older Python cannot read: `check` is to tell that Python that it is too old.
 """
 
 import hashlib
@@ -32,9 +32,9 @@ class InstallationError(ModuleNotFoundError):
 
 
 def check() -> None:
-  """Ends a launcher that runs with the wrong Python, in one line.
+  """Ends a launcher that runs with the wrong Python, with one line.
 
-  One that finds a package missing, later on, does the same.
+  From here on, a package that is missing ends it with one line, too.
   """
   if not (3, 10) <= sys.version_info[:2] <= (3, 13):
     version = ".".join(map(str, sys.version_info[:2]))
@@ -44,7 +44,7 @@ def check() -> None:
 
   def say_what_is_missing(kind, error, traceback):
     name = (getattr(error, "name", None) or "").split(".")[0]
-    # What is the clone's own is missing by mistake.
+    # A module of the clone's own is missing by mistake: that has a traceback.
     if not issubclass(kind, ModuleNotFoundError) or (ROOT / name).exists():
       usual(kind, error, traceback)
     else:
@@ -62,18 +62,19 @@ def _advise(problem: str) -> str:
 
 
 def say(line: str) -> None:
-  """Prints a line that is no result."""
+  """Prints a line to standard error."""
   print(line, file=sys.stderr, flush=True)
 
 
 def fail(error: Exception, argv: "list | None") -> int:
-  """Goes on with this process's command where Acme is, or says what is wrong.
+  """Says what is wrong, or goes on in the environment with Acme if that helps.
+
+  It helps if a package of `ACMES` is missing here.
 
   Args:
-    error: what is wrong. If it is that a package of `ACMES` is missing, that is
-      there.
-    argv: the command's arguments; None for those of this process, which are all
-      that it can go on with.
+    error: what is wrong.
+    argv: the command's arguments; None for those of this process. Only with
+      those can it go on elsewhere.
 
   Returns:
     The exit code of a run that was not started.
@@ -89,13 +90,13 @@ def fail(error: Exception, argv: "list | None") -> int:
 
 
 def require(*packages: str) -> None:
-  """Goes on with this process's command where Acme is, unless all are here.
+  """Goes on in the environment with Acme, unless all packages are here.
 
   Args:
     *packages: of `ACMES`.
 
   Raises:
-    InstallationError: if it cannot go on there.
+    InstallationError: if the command cannot go on there.
   """
   missing = [
     name
@@ -105,7 +106,7 @@ def require(*packages: str) -> None:
   if not missing:
     return
   names = ", ".join(missing)
-  # That would come here again, and so on without end.
+  # Else the command would come here again, and so on without end.
   if pathlib.Path(sys.prefix) == ENVIRONMENT:
     raise InstallationError(
       f"{ENVIRONMENT} lacks {names}; remove it, and the same command makes it "
@@ -150,11 +151,11 @@ def make_environment() -> str:
     InstallationError: if it cannot be made.
   """
   python = ENVIRONMENT / "bin" / "python"
-  # With what a GPU needs where that was asked for, there or here.
+  # With the packages for a GPU if they were asked for, there or here.
   there = ENVIRONMENT.glob("lib/*/site-packages/jax_cuda12_plugin")
   gpu = [*there] or importlib.util.find_spec("jax_cuda12_plugin")
   extras = ["acme", "ray", *(["cuda12"] if gpu else [])]
-  # Written last: one that was half made is made again.
+  # Written last: an environment that was half made is made again.
   stamp = ENVIRONMENT / "made_from"
   lock = hashlib.sha256((ROOT / "uv.lock").read_bytes()).hexdigest()
   content = " ".join([lock, *extras, str(ROOT)])
@@ -210,7 +211,7 @@ def find_uv() -> list:
 
 
 def _runs(command: list) -> bool:
-  # Pyenv has programs in PATH that fail but for one of its Pythons.
+  # Pyenv has programs in PATH that work with one of its Pythons alone.
   try:
     done = subprocess.run(
       [*command, "--version"],
@@ -232,7 +233,7 @@ def _find_python(uv: list) -> str:
   )
   if found.returncode == 0:
     return found.stdout.strip()
-  # Pyenv shows uv none that is not in use.
+  # Uv does not see those of pyenv's Pythons that are not in use.
   for path in sorted(_pyenv().glob(f"versions/{_PYTHON}*/bin/python3")):
     if _runs([str(path)]):
       return str(path)
@@ -240,7 +241,7 @@ def _find_python(uv: list) -> str:
 
 
 def _pyenv() -> pathlib.Path:
-  # Unlike pathlib's, this does not fail where there is no home folder.
+  # Unlike pathlib's `home`, this does not fail for a user without a home.
   home = os.path.expanduser("~/.pyenv")
   return pathlib.Path(os.environ.get("PYENV_ROOT") or home)
 

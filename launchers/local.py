@@ -7,7 +7,7 @@ import pathlib
 import sys
 
 if __name__ == "__main__":
-  # What is beside it, wherever it is started and whatever is installed.
+  # The clone comes first, wherever this is started and whatever is installed.
   sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
   from launchers import installation
 
@@ -30,7 +30,7 @@ from launchers import installation
 
 @dataclasses.dataclass(frozen=True)
 class Arguments(command_line.Arguments):
-  """What can be said of a run in one process.
+  """The flags of a run in one process.
 
   Attributes:
     replay: "embedded" in this process's memory, "reverb" in a Reverb server

@@ -10,7 +10,7 @@ import pathlib
 import sys
 
 if __name__ == "__main__":
-  # What is beside it, wherever it is started and whatever is installed.
+  # The clone comes first, wherever this is started and whatever is installed.
   sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
   from launchers import installation
 

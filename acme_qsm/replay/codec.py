@@ -18,9 +18,9 @@ from acme_qsm.deferred import jnp
 from acme_qsm.replay.validation import require_extras
 from acme_qsm.types import Transition
 
-# Whole numbers of so many bits are not all float32 numbers: their upper and
-# their lower 16 bits are stored as a number each. The bits themselves, taken
-# for a float32, would often be a NaN, which no part of a row may be.
+# Not every int32 is a float32 number. Its upper and its lower 16 bits are, and
+# are stored as two. Its 32 bits, read as one float32, would often be a NaN, of
+# which replay takes none.
 _SPLIT = np.dtype(np.int32)
 
 

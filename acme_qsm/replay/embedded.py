@@ -76,7 +76,7 @@ class EmbeddedReplay:
 
   @property
   def client(self) -> "EmbeddedReplay":
-    """What an agent's parts reach it by."""
+    """Itself, where a builder takes the client of a Reverb server."""
     return self
 
   @property
@@ -149,8 +149,7 @@ class EmbeddedReplay:
       raise ValueError("Replay is empty.")
     indices = self._random.integers(self._size, size=batch_size)
     indices += self._oldest
-    # No buffer that is used again: JAX may read the array where it is, when it
-    # gets to it.
+    # A new array for each sample: JAX may read it in place, and later.
     data = self._rows.take(indices % len(self._rows), axis=0)
     self._num_samples += batch_size
     return Sample(data, indices)
@@ -167,8 +166,8 @@ class EmbeddedReplay:
       sample: from `sample`.
 
     Returns:
-      It, but for extras that were written since; transitions that are no longer
-      there are as they were.
+      The sample with the extras that were written since; transitions that are
+      no longer there are as they were.
     """
     held = sample.indices >= self._oldest
     data = sample.data.copy()
@@ -210,8 +209,8 @@ class EmbeddedReplay:
     row_size = self._rows.shape[1]
     length = embedded_files.rows_per_file(row_size)
     files = []
-    # Where files end depends on the transitions' numbers alone, so that those
-    # that are full stay.
+    # Files end at fixed numbers of transitions, so that a full one stays as it
+    # is.
     for start in range(
       self._oldest // length * length, self._num_inserts, length
     ):
@@ -280,7 +279,7 @@ class EmbeddedReplay:
     self._files = {file.end: file for file in saved.files}
 
   def stop(self) -> None:
-    """Ends nothing: its memory goes with it."""
+    """Does nothing: its memory is freed with it."""
 
   @property
   def _oldest(self) -> int:

@@ -119,7 +119,12 @@ def write(folder: pathlib.Path, begin: int, rows: np.ndarray) -> File:
     OSError: if it cannot be written.
   """
   name = f"{begin:012d}_{uuid.uuid4().hex}.npy"
-  np.save(folder / name, rows)
+  with (folder / name).open("xb") as stream:
+    np.lib.format.write_array_header_1_0(
+      stream, np.lib.format.header_data_from_array_1_0(rows)
+    )
+    # By `np.save`, an error would not say that the disk is full.
+    stream.write(rows.data)
   return File(name, begin, begin + len(rows))
 
 

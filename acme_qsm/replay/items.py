@@ -15,9 +15,9 @@ def draw_of_items(
 ) -> Iterator[Any]:
   """Draws one transition of each sampled item, each as likely as the others.
 
-  The same samples and key give the same draws. That is all that a run's seed
-  reproduces of samples from Reverb: which items are sampled, and when they
-  come, is up to it.
+  The same samples and key give the same draws. A run's seed reproduces no more
+  of samples from Reverb, which draws items without a seed, and gives them when
+  it can.
 
   Args:
     samples: named tuples whose `data` [batch, K D] are items of K packed

@@ -21,7 +21,7 @@ from acme_qsm.replay.listening import addresses
 from acme_qsm.replay.listening import bind
 from acme_qsm.replay.listening.addresses import LOOPBACK
 
-# A rate limiter's window of so many inserts to each side of its middle is wide.
+# A window is wide from so many inserts to each side of its middle on.
 _WIDE_INSERTS = 16
 # Sent but not yet confirmed, at most, when a server is filled.
 _ITEMS_IN_FLIGHT = 100
@@ -84,8 +84,8 @@ class ReplayServer:
 
   def info(self):
     """Reverb's `TableInfo` of the (first) table."""
-    # Ten times as fast as asking the server, but a server that starts from a
-    # checkpoint replaces the tables that it was given.
+    # A table answers ten times as fast as the server. A server that starts from
+    # a checkpoint has other tables than it was given, though.
     if self._restored:
       return self.client.server_info()[self._table.name]
     return self._table.info
@@ -210,11 +210,11 @@ def save(
 class LocalReplay(ReplayServer):
   """A server in the process that learns and acts in turn.
 
-  Since one thread inserts and samples, a rate limiter that blocked inserts
-  would stop it for ever: that side of narrow limiters is lifted. How many
-  samples may be taken is the caller's to ask, by `num_samples_due`; who keeps
-  to it never meets the ends of a wide one, which therefore stays: a checkpoint
-  holds the limiter too, and a run in many processes may go on from it.
+  One thread inserts and samples, so that a rate limiter that blocked an insert
+  would block the run for ever: a table with a narrow window gets one without an
+  upper end. The loop asks `num_samples_due` how many samples to take, and so
+  never reaches the ends of a wide window. A wide one stays as it is, because a
+  checkpoint holds the limiter, and a run in many processes may go on from it.
   """
 
   def __init__(
@@ -231,7 +231,7 @@ class LocalReplay(ReplayServer):
       checkpoint,
       run_id=run_id,
     )
-    # What went on from another kind of replay has its window elsewhere.
+    # After an embedded replay's checkpoint, the window has been moved.
     shift = (
       self.info().rate_limiter_info.min_diff
       - tables[0].info.rate_limiter_info.min_diff
@@ -247,9 +247,10 @@ class LocalReplay(ReplayServer):
 def _going_on_from(
   table: reverb.Table, content: embedded.EmbeddedReplay
 ) -> reverb.Table:
-  """A table in which, once it is filled, as much is due as was before.
+  """The table, of which as many samples are due as were due of `content`.
 
-  Its own counts start at 0: the window of its limiter moves instead.
+  A new table counts inserts and samples from 0. Its limiter's window is moved,
+  so that this holds once the table is filled with the content.
   """
   per_item = _transitions_per_item(table, content.bytes_per_transition // 4)
   limiter = table.info.rate_limiter_info

@@ -9,17 +9,14 @@ networks is not counted, so that small ones are cheaper on paper than they are.
 from collections.abc import Callable
 from typing import Any
 
-import acme_qsm
 from acme_qsm import configuration
-from acme_qsm.core import ActorCriticConfig
 
 
-def count(config: ActorCriticConfig, action_size: int) -> float:
+def count(config: Any) -> float:
   """Counts what one learner step takes, a mean over several.
 
   Args:
     config: the configuration of one of this library's methods.
-    action_size: A, dimensions of an action.
 
   Returns:
     Evaluations per row of the batch: the critics' target's action, the target
@@ -31,12 +28,12 @@ def count(config: ActorCriticConfig, action_size: int) -> float:
   """
   name = type(config).__name__
   configuration.require_known("configuration", name, _POLICY_LOSSES)
-  policy = _POLICY_LOSSES[name](config, action_size)
-  if isinstance(config, acme_qsm.GaussianConfig):
+  if name == "GaussianConfig":
     target_action = 1 + config.entropy_in_target
   else:
     target_action = _draw_action(config)
   critics = config.num_critics * (1 + 3)
+  policy = _POLICY_LOSSES[name](config)
   return target_action + critics + policy / config.policy_update_period
 
 
@@ -47,54 +44,36 @@ def _draw_action(config: Any) -> int:
   return config.num_denoising_steps * candidates + choice
 
 
-def _count_qsm(config: Any, action_size: int) -> int:
-  del action_size
-  return 3 + 2 * config.num_critics
-
-
-def _count_reverse_samples(config: Any, per_sample: int) -> int:
+def _critics_at_samples(config: Any, per_sample: int) -> int:
+  """The critics at the reverse samples of an action of replay or a new one."""
   fresh = config.noisy_action_source == "policy"
   critics = config.num_critics * per_sample * config.num_reverse_samples
   return 3 + critics + (_draw_action(config) if fresh else 0)
 
 
-def _count_sdac(config: Any, action_size: int) -> int:
-  del action_size
-  return _count_reverse_samples(config, 1)
-
-
-def _count_idem(config: Any, action_size: int) -> int:
-  del action_size
-  return _count_reverse_samples(config, 2)
-
-
-def _count_dpmd(config: Any, action_size: int) -> int:
-  del action_size
+def _count_dpmd(config: Any) -> int:
   drawn = config.num_policy_samples
   if drawn == 1:  # The target's.
     return 3 + config.num_critics
   return drawn * (config.num_denoising_steps + config.num_critics + 3)
 
 
-def _count_qvpo(config: Any, action_size: int) -> int:
-  del action_size
+def _count_qvpo(config: Any) -> int:
   drawn = config.num_policy_samples
   return drawn * (config.num_denoising_steps + config.num_critics) + 3 * (
     1 + config.num_random_actions
   )
 
 
-def _count_dipo(config: Any, action_size: int) -> int:
-  del action_size
-  return 3 + 2 * config.num_critics * config.num_action_moves
-
-
-_POLICY_LOSSES: dict[str, Callable[[Any, int], int]] = {
-  "QSMConfig": _count_qsm,
-  "SDACConfig": _count_sdac,
-  "IDEMConfig": _count_idem,
+_POLICY_LOSSES: dict[str, Callable[[Any], int]] = {
+  "QSMConfig": lambda config: 3 + 2 * config.num_critics,
+  "SDACConfig": lambda config: _critics_at_samples(config, 1),
+  "IDEMConfig": lambda config: _critics_at_samples(config, 2),
   "DPMDConfig": _count_dpmd,
   "QVPOConfig": _count_qvpo,
-  "DIPOConfig": _count_dipo,
-  "GaussianConfig": _count_qsm,  # A pass through policy and critics, too.
+  "DIPOConfig": lambda config: (
+    3 + 2 * config.num_critics * config.num_action_moves
+  ),
+  # A pass through policy and critics, too.
+  "GaussianConfig": lambda config: 3 + 2 * config.num_critics,
 }

@@ -2,22 +2,20 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 import acme_qsm
 from acme_qsm import diffusion
-from acme_qsm.core import acting
-from acme_qsm.core import ActorCriticConfig
-from acme_qsm.core import critics
-from acme_qsm.core import sampling
 from acme_qsm.methods import METHODS
 from launchers.benchmarks import evaluations
-from launchers.benchmarks import learner
+from launchers.benchmarks import subject
 from launchers.benchmarks import timing
+from launchers.benchmarks.report import Row
 
 _SIMBA: dict[str, Any] = {
   "critic_body": "simba",
@@ -47,7 +45,7 @@ QUICK = (STANDARD, "sdac, as by default")
 """For a look; the parts are those of the last."""
 
 
-def list_configs() -> dict[str, ActorCriticConfig]:
+def list_configs() -> dict[str, Any]:
   """What is measured, by name; batches of 256 and widths of 256 for all."""
   qsm = functools.partial(acme_qsm.QSMConfig, num_denoising_steps=5)
   sdac = functools.partial(acme_qsm.SDACConfig, policy_update_period=1)
@@ -83,134 +81,103 @@ def list_configs() -> dict[str, ActorCriticConfig]:
   }
 
 
-def measure(
-  configs: Mapping[str, ActorCriticConfig], *, repeats: int, seconds: float
-) -> list[dict[str, Any]]:
-  """Measures updates and acting of all in turn.
+def measure(effort: timing.Effort) -> Iterator[Row]:
+  """Measures updates and acting of `list_configs`, and the parts of an update.
 
-  Args:
-    configs: what is measured, `STANDARD` among them.
-    repeats: how often each is measured.
-    seconds: how long each time.
-
-  Returns:
+  Yields:
     A row for each: milliseconds of an update, how many of the standard's that
     are (medians over the rounds, each against the standard's of that round),
     how many it should be by the network evaluations that it takes; bytes that
     the compiled update needs at once, its arguments and results included; and
-    milliseconds to act on one observation.
+    milliseconds to act on one observation. Then a row of `DIVIDED`'s parts.
   """
-  steps = {name: learner.Step(config) for name, config in configs.items()}
-  updates = timing.measure(steps, repeats=repeats, seconds=seconds)
+  configs, divided = list_configs(), DIVIDED
+  if effort.quick:
+    configs, divided = {name: configs[name] for name in QUICK}, QUICK[-1]
+  steps = {name: subject.Step(config) for name, config in configs.items()}
+  updates = timing.measure(steps, **effort.turns())
   acts = timing.measure(
     {name: _make_act(config) for name, config in configs.items()},
-    repeats=repeats,
-    seconds=seconds,
+    **effort.turns(),
   )
-  counts = {
-    name: evaluations.count(config, learner.ACTION_SIZE)
-    for name, config in configs.items()
-  }
-  rows = []
-  for name in configs:
-    shares = [
+  for name, config in configs.items():
+    ratios = [
       mine / standard
       for mine, standard in zip(updates[name], updates[STANDARD], strict=True)
     ]
-    rows.append(
+    yield (
+      "methods",
       {
         "method": name,
-        "update_ms": 1e3 * timing.summarize(updates[name]).median,
-        "updates_of_standard": timing.summarize(shares).median,
-        "by_evaluations": counts[name] / counts[STANDARD],
+        "update_ms": timing.summarize(updates[name], 1e3).median,
+        "updates_of_standard": timing.summarize(ratios).median,
+        "by_evaluations": evaluations.count(config)
+        / evaluations.count(configs[STANDARD]),
         "memory_mb": steps[name].memory_bytes / 1e6,
-        "act_ms": 1e3 * timing.summarize(acts[name]).median,
-      }
+        "act_ms": timing.summarize(acts[name], 1e3).median,
+      },
     )
-  return rows
+  parts = measure_sdac_parts(configs[divided], effort)
+  yield "parts_ms", {"parts of": divided, **parts}
 
 
-def _make_act(config: ActorCriticConfig) -> Callable[[], Any]:
-  networks = learner.make_networks(config)
-  core = acme_qsm.make_learner_core(networks, config)
-  params = core.policy_params(jax.jit(core.init)(jax.random.key(0)))
-  policy = jax.jit(acme_qsm.make_policy(networks, config))
-  observation = learner.make_transitions(1).observation
-  return lambda: policy(params, jax.random.key(1), observation)
+def _make_act(config: Any) -> Any:
+  policy, params = subject.make_policy(config)
+  act = jax.jit(policy)
+  observation = subject.make_transitions(1).observation
+  return lambda: act(params, jax.random.key(1), observation)
 
 
 def measure_sdac_parts(
-  config: ActorCriticConfig, *, repeats: int, seconds: float
-) -> dict[str, float]:
-  """Measures what an update of soft diffusion actor-critic is made of.
-
-  Args:
-    config: what is measured.
-    repeats: how often each part is measured, in turn.
-    seconds: how long each time.
-
-  Returns:
-    Milliseconds of each part, computed by itself, and of the whole update.
-
-  Raises:
-    TypeError: if the configuration is of another method.
-  """
-  if not isinstance(config, acme_qsm.SDACConfig):
-    raise TypeError(f"{type(config).__name__} is no configuration of SDAC.")
-  networks = learner.make_networks(config)
-  core = acme_qsm.make_learner_core(networks, config)
-  state = jax.jit(core.init)(jax.random.key(0))
-  batch = learner.make_transitions(config.batch_size)
-  sampler = sampling.make_sampler(networks, config)
-  schedule = sampling.make_schedule(networks, config)
+  config: acme_qsm.SDACConfig, effort: timing.Effort
+) -> Mapping[str, float]:
+  """Milliseconds of what an update of SDAC is made of, each by itself."""
+  networks = acme_qsm.make_networks(subject.SPEC, config)
   key = jax.random.key(0)
+  critic_params = networks.init_critics(key)
+  batch = subject.make_transitions(config.batch_size)
+  schedule = diffusion.make_schedule(
+    config.noise_schedule, config.num_denoising_steps
+  )
   step = jax.random.randint(key, (config.batch_size,), 0, schedule.num_steps)
-  bound = 1.0 if config.reverse_sampling == "truncated" else None
-  critic_loss = critics.make_critic_loss(networks, config)
+  draw, params = subject.make_policy(
+    dataclasses.replace(config, num_action_candidates=1)
+  )
 
   @jax.jit
-  def draw_target_action(state: Any, key: jax.Array) -> jax.Array:
-    action, _ = critics.draw_target_action(
-      sampler,
-      networks,
-      config,
-      state.policy_params,
-      state.target_critic_params,
-      key,
-      batch.next_observation,
-    )
-    return action
-
-  @jax.jit
-  def draw_reverse_samples(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return diffusion.reverse_samples(
+  def draw_reverse_samples(key: jax.Array) -> jax.Array:
+    bound = 1.0 if config.reverse_sampling == "truncated" else None
+    clean_action, _ = diffusion.reverse_samples(
       key, schedule, batch.action, step, config.num_reverse_samples, bound=bound
     )
+    return clean_action
 
   @jax.jit
-  def ask_critics(state: Any, action: jax.Array) -> jax.Array:
-    return acting.lowest_q_value(
-      networks, state.critic_params, batch.observation, action
-    )
+  def ask_critics(params: Any, action: jax.Array) -> jax.Array:
+    ask = jax.vmap(networks.q_values, (None, None, 1), 2)
+    return ask(params, batch.observation, action).min(axis=0)
 
   @jax.jit
-  def differentiate_critics(state: Any, action: jax.Array) -> Any:
-    return jax.grad(critic_loss, has_aux=True)(
-      state.critic_params, state.target_critic_params, batch, action
-    )
+  @jax.grad
+  def differentiate_critics(params: Any) -> jax.Array:
+    q_value = networks.q_values(params, batch.observation, batch.action)
+    return jnp.mean(jnp.square(q_value - batch.reward))
 
-  clean_action, _ = draw_reverse_samples(key)
+  draw_target_action = jax.jit(draw)
+  clean_action = draw_reverse_samples(key)
   found = timing.measure(
     {
-      "target action": lambda: draw_target_action(state, key),
-      "critics' gradient": lambda: differentiate_critics(state, batch.action),
+      "target action": lambda: draw_target_action(
+        params, key, batch.next_observation
+      ),
+      "critics' gradient": lambda: differentiate_critics(critic_params),
       "reverse samples": lambda: draw_reverse_samples(key),
-      "critics at them": lambda: ask_critics(state, clean_action),
-      "whole update": learner.Step(config),
+      "critics at them": lambda: ask_critics(critic_params, clean_action),
+      "whole update": subject.Step(config),
     },
-    repeats=repeats,
-    seconds=seconds,
+    **effort.turns(),
   )
   return {
-    name: 1e3 * timing.summarize(times).median for name, times in found.items()
+    name: timing.summarize(seconds, 1e3).median
+    for name, seconds in found.items()
   }

@@ -1,18 +1,14 @@
 """Q-score matching's whole loop as its official implementation describes it.
 
-  python -m launchers.benchmarks.plain_loop <environment steps>
-
-prints environment steps per second, with an update each, as JSON. Rebuilt from
-that description, for a comparison: networks of 2 x 512 over concatenated
-inputs, T = 5, one-step returns, a replay of arrays in numpy, and an action, an
-environment step, a batch and an update in turn.
+Rebuilt from that description, for a comparison: networks of 2 x 512 over
+concatenated inputs, T = 5, one-step returns, a replay of arrays in numpy, and
+an action, an environment step, a batch and an update in turn.
 """
 
 import functools
-import json
-import sys
 import time
 from typing import Any
+from typing import NamedTuple
 
 import haiku as hk
 import jax
@@ -33,9 +29,14 @@ _NOISE = 0.1
 _WARM_UP_STEPS = 300
 _FIRST_UPDATE = 1_000
 
+_SCHEDULE = diffusion.make_schedule("vp", _NUM_STEPS)
+_OPTIMIZER = optax.adam(3e-4)
 
+
+@hk.without_apply_rng
+@hk.transform
 def _denoiser(
-  observation: jax.Array, action: jax.Array, step: jax.Array, size: int
+  observation: jax.Array, action: jax.Array, step: jax.Array
 ) -> jax.Array:
   frequencies = hk.get_parameter(
     "frequencies", [32], init=hk.initializers.RandomNormal(0.2)
@@ -44,121 +45,125 @@ def _denoiser(
   features = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
   condition = hk.nets.MLP([128, 128], activation=jax.nn.mish)(features)
   inputs = jnp.concatenate([action, observation, condition], axis=-1)
-  return hk.nets.MLP([*_WIDTHS, size], activation=jax.nn.mish)(inputs)
+  return hk.nets.MLP([*_WIDTHS, action.shape[-1]], activation=jax.nn.mish)(
+    inputs
+  )
 
 
+@hk.without_apply_rng
+@hk.transform
 def _critic(observation: jax.Array, action: jax.Array) -> jax.Array:
   inputs = jnp.concatenate([observation, action], axis=-1)
   return hk.nets.MLP([*_WIDTHS, 1])(inputs)[:, 0]
 
 
-class Agent:
-  """Its networks, its update and its policy."""
+_q_values = jax.vmap(_critic.apply, in_axes=(0, None, None))
 
-  def __init__(self, observation_size: int, action_size: int):
-    self._size = action_size
-    denoiser = hk.without_apply_rng(
-      hk.transform(functools.partial(_denoiser, size=action_size))
+
+class Learned(NamedTuple):
+  """Parameters, and the optimiser's state of each."""
+
+  params: Any
+  optimizer: Any
+
+  def descend(self, loss: Any) -> "Learned":
+    """One step of the optimiser down a loss: parameters -> []."""
+    changes, optimizer = _OPTIMIZER.update(
+      jax.grad(loss)(self.params), self.optimizer
     )
-    critic = hk.without_apply_rng(hk.transform(_critic))
-    self._denoise = denoiser.apply
-    self._criticize = jax.vmap(critic.apply, in_axes=(0, None, None))
-    self._schedule = diffusion.make_schedule("vp", _NUM_STEPS)
-    self._optimizer = optax.adam(3e-4)
-    observation = jnp.zeros((1, observation_size))
-    action = jnp.zeros((1, action_size))
-    key = jax.random.key(0)
-    policy = denoiser.init(key, observation, action, jnp.zeros((1,)))
-    critics = jax.vmap(lambda key: critic.init(key, observation, action))(
-      jax.random.split(key, 2)
+    return Learned(optax.apply_updates(self.params, changes), optimizer)
+
+
+class State(NamedTuple):
+  """What the loop trains."""
+
+  policy: Learned
+  critics: Learned
+  target: Any
+  key: jax.Array
+
+
+def init(observation: jax.Array, action: jax.Array) -> State:
+  """The first state, for observations [1, O] and actions [1, A] like these."""
+  key = jax.random.key(0)
+  policy = _denoiser.init(key, observation, action, jnp.zeros((1,)))
+  critics = jax.vmap(lambda key: _critic.init(key, observation, action))(
+    jax.random.split(key, 2)
+  )
+  return State(
+    Learned(policy, _OPTIMIZER.init(policy)),
+    Learned(critics, _OPTIMIZER.init(critics)),
+    critics,
+    key,
+  )
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def act(
+  policy: Any, key: jax.Array, observation: jax.Array, *, size: int
+) -> tuple[jax.Array, jax.Array]:
+  """Actions [B, size] for observations [B, O], and the next key."""
+  key, start_key, scan_key, noise_key = jax.random.split(key, 4)
+  shape = (observation.shape[0], size)
+
+  def step(action: jax.Array, inputs: Any) -> tuple[jax.Array, None]:
+    number, key = inputs
+    beta = _SCHEDULE.betas[number]
+    noise = _denoiser.apply(
+      policy, observation, action, jnp.full(shape[:1], number, jnp.float32)
     )
-    self.state: Any = {
-      "policy": policy,
-      "critics": critics,
-      "target": critics,
-      "policy_optimizer": self._optimizer.init(policy),
-      "critic_optimizer": self._optimizer.init(critics),
-      "key": key,
-    }
-    self.update = jax.jit(self._update)
-    self.act = jax.jit(self._act)
+    mean = action - beta / jnp.sqrt(1.0 - _SCHEDULE.alpha_bars[number]) * noise
+    fresh = jax.random.normal(key, shape) * jnp.sqrt(beta) * (number > 0)
+    return jnp.clip(mean / jnp.sqrt(1.0 - beta) + fresh, -1.0, 1.0), None
 
-  def _act(
-    self, policy: Any, key: jax.Array, observation: jax.Array
-  ) -> tuple[jax.Array, jax.Array]:
-    key, start_key, scan_key, noise_key = jax.random.split(key, 4)
-    shape = (observation.shape[0], self._size)
-    betas, alpha_bars = self._schedule.betas, self._schedule.alpha_bars
+  action, _ = jax.lax.scan(
+    step,
+    jax.random.normal(start_key, shape),
+    (jnp.arange(_NUM_STEPS)[::-1], jax.random.split(scan_key, _NUM_STEPS)),
+  )
+  noise = _NOISE * jax.random.normal(noise_key, shape)
+  return jnp.clip(action + noise, -1.0, 1.0), key
 
-    def step(action: jax.Array, inputs: Any) -> tuple[jax.Array, None]:
-      number, key = inputs
-      beta = betas[number]
-      noise = self._denoise(
-        policy, observation, action, jnp.full(shape[:1], number, jnp.float32)
-      )
-      mean = action - beta / jnp.sqrt(1.0 - alpha_bars[number]) * noise
-      fresh = jax.random.normal(key, shape) * jnp.sqrt(beta) * (number > 0)
-      return jnp.clip(mean / jnp.sqrt(1.0 - beta) + fresh, -1.0, 1.0), None
 
-    action, _ = jax.lax.scan(
-      step,
-      jax.random.normal(start_key, shape),
-      (
-        jnp.arange(_NUM_STEPS)[::-1],
-        jax.random.split(scan_key, _NUM_STEPS),
-      ),
+@jax.jit
+def update(state: State, batch: Any) -> State:
+  """One update of critics and policy on a batch, arrays [B, ...] by name."""
+  observation, action = batch["observation"], batch["action"]
+  next_observation = batch["next_observation"]
+  next_action, key = act(
+    state.policy.params, state.key, next_observation, size=action.shape[-1]
+  )
+  next_q = _q_values(state.target, next_observation, next_action).min(axis=0)
+  target = batch["reward"] + 0.99 * batch["discount"] * next_q
+
+  def critic_loss(critics: Any) -> jax.Array:
+    return jnp.mean(
+      jnp.square(_q_values(critics, observation, action) - target)
     )
-    noise = _NOISE * jax.random.normal(noise_key, shape)
-    return jnp.clip(action + noise, -1.0, 1.0), key
 
-  def _update(self, state: Any, batch: Any) -> Any:
-    next_action, key = self._act(
-      state["policy"], state["key"], batch["next_observation"]
+  critics = state.critics.descend(critic_loss)
+  key, step_key, noise_key = jax.random.split(key, 3)
+  steps = jax.random.randint(step_key, (_BATCH_SIZE,), 0, _NUM_STEPS)
+  noise = jax.random.normal(noise_key, action.shape)
+  noisy = diffusion.add_noise(_SCHEDULE, action, noise, steps)
+  gradient = jax.grad(
+    lambda action: jnp.sum(
+      _q_values(critics.params, observation, action).mean(axis=0)
     )
-    next_q = self._criticize(
-      state["target"], batch["next_observation"], next_action
-    )
-    target = batch["reward"] + 0.99 * batch["discount"] * next_q.min(axis=0)
+  )(noisy)
 
-    def critic_loss(critics: Any) -> jax.Array:
-      q = self._criticize(critics, batch["observation"], batch["action"])
-      return jnp.mean(jnp.square(q - target))
-
-    changes, critic_optimizer = self._optimizer.update(
-      jax.grad(critic_loss)(state["critics"]), state["critic_optimizer"]
+  def policy_loss(policy: Any) -> jax.Array:
+    noise = _denoiser.apply(
+      policy, observation, noisy, steps.astype(jnp.float32)
     )
-    critics = optax.apply_updates(state["critics"], changes)
-    key, step_key, noise_key = jax.random.split(key, 3)
-    steps = jax.random.randint(step_key, (_BATCH_SIZE,), 0, _NUM_STEPS)
-    noisy = diffusion.add_noise(
-      self._schedule,
-      batch["action"],
-      jax.random.normal(noise_key, batch["action"].shape),
-      steps,
-    )
-    gradient = jax.grad(
-      lambda action: jnp.sum(
-        self._criticize(critics, batch["observation"], action).mean(axis=0)
-      )
-    )(noisy)
+    return jnp.mean(jnp.square(noise + _SCALE * gradient))
 
-    def policy_loss(policy: Any) -> jax.Array:
-      noise = self._denoise(
-        policy, batch["observation"], noisy, steps.astype(jnp.float32)
-      )
-      return jnp.mean(jnp.square(noise + _SCALE * gradient))
-
-    changes, policy_optimizer = self._optimizer.update(
-      jax.grad(policy_loss)(state["policy"]), state["policy_optimizer"]
-    )
-    return {
-      "policy": optax.apply_updates(state["policy"], changes),
-      "critics": critics,
-      "target": optax.incremental_update(critics, state["target"], 0.005),
-      "policy_optimizer": policy_optimizer,
-      "critic_optimizer": critic_optimizer,
-      "key": key,
-    }
+  return State(
+    state.policy.descend(policy_loss),
+    critics,
+    optax.incremental_update(critics.params, state.target, 0.005),
+    key,
+  )
 
 
 def measure(num_steps: int) -> dict[str, float]:
@@ -170,54 +175,48 @@ def measure(num_steps: int) -> dict[str, float]:
   Returns:
     Environment steps per second, of acting alone and with updates.
   """
+  compilation_cache.use()
   environment = environments.make(_TASK, 0)
   timestep = environment.reset()
   spec: Any = environment.action_spec()
-  (action_size,) = spec.shape
-  agent = Agent(timestep.observation.size, action_size)
+  (size,) = spec.shape
+  state = init(timestep.observation[None], jnp.zeros((1, size)))
   total = _FIRST_UPDATE + _WARM_UP_STEPS + num_steps
-  columns = {
-    "observation": timestep.observation.shape,
-    "action": (action_size,),
-    "reward": (),
-    "discount": (),
-    "next_observation": timestep.observation.shape,
-  }
+  seen = timestep.observation.shape
   replay = {
-    name: np.zeros((total, *shape), np.float32)
-    for name, shape in columns.items()
+    "observation": np.zeros((total, *seen), np.float32),
+    "action": np.zeros((total, size), np.float32),
+    "reward": np.zeros(total, np.float32),
+    "discount": np.zeros(total, np.float32),
+    "next_observation": np.zeros((total, *seen), np.float32),
   }
-  random = np.random.RandomState(0)
-  key = jax.random.key(1)
-  times = []
-  for count in range(total):
+  random = np.random.default_rng(0)
+  times, key = [], jax.random.key(1)
+  for row in range(total):
     times.append(time.perf_counter())
-    observation = timestep.observation
-    action, key = agent.act(agent.state["policy"], key, observation[None])
-    action = np.asarray(action)[0]
-    timestep = environment.step(action)
-    step = (observation, action, timestep.reward, timestep.discount)
-    for name, value in zip(columns, (*step, timestep.observation), strict=True):
-      replay[name][count] = value
     if timestep.last():
       timestep = environment.reset()
-    if count >= _FIRST_UPDATE:
-      rows = random.randint(count + 1, size=_BATCH_SIZE)
-      batch = {name: values[rows] for name, values in replay.items()}
-      agent.state = agent.update(agent.state, batch)
-  jax.block_until_ready(agent.state)
+    observation = timestep.observation
+    actions, key = act(state.policy.params, key, observation[None], size=size)
+    action = np.asarray(actions[0])
+    timestep = environment.step(action)
+    values = (
+      *(observation, action, timestep.reward, timestep.discount),
+      timestep.observation,
+    )
+    for column, value in zip(replay.values(), values, strict=True):
+      column[row] = value
+    if row >= _FIRST_UPDATE:
+      rows = random.integers(0, row + 1, _BATCH_SIZE)
+      batch = {name: column[rows] for name, column in replay.items()}
+      state = update(state, batch)
+  jax.block_until_ready(state)
+  times.append(time.perf_counter())
 
   def rate(begin: int, end: int) -> float:
     return (end - begin) / (times[end] - times[begin])
 
   return {
     "acting_steps_per_second": rate(_WARM_UP_STEPS, _FIRST_UPDATE),
-    "learning_steps_per_second": rate(
-      _FIRST_UPDATE + _WARM_UP_STEPS, total - 1
-    ),
+    "learning_steps_per_second": rate(_FIRST_UPDATE + _WARM_UP_STEPS, total),
   }
-
-
-if __name__ == "__main__":
-  compilation_cache.use()
-  print(json.dumps(measure(int(sys.argv[1]))))

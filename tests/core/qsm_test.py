@@ -8,32 +8,18 @@ import numpy as np
 import pytest
 
 import acme_qsm
-from acme_qsm import diffusion
 from acme_qsm import methods
 from acme_qsm.core.method import Context
 from acme_qsm.methods import qsm
+from tests.core import closed_forms
 
 
 @pytest.mark.parametrize(
-  ("fields", "scale", "clip"),
+  ("fields", "scale"),
   [
-    ({"score_target": "action_gradient"}, 3.0, None),
-    (
-      {"score_target": "boltzmann", "normalize_action_gradient": True},
-      3.0,
-      None,
-    ),
-    (
-      {
-        "score_target": "boltzmann",
-        "normalize_action_gradient": True,
-        "action_gradient_clip": 2.0,
-      },
-      3.0,
-      2.0,
-    ),
+    ({"normalize_action_gradient": True, "action_gradient_clip": 2.0}, 3.0),
     # Published: -50 grad Q at T = 5, whatever the scale of grad Q.
-    ("official", 50.0, None),
+    ("official", 50.0),
     (
       {
         "score_target": "action_gradient",
@@ -41,24 +27,24 @@ from acme_qsm.methods import qsm
         "action_gradient_critic": "lowest",
       },
       3.0,
-      None,
     ),
-    ({"score_target": "boltzmann", "langevin": True}, 3.0, None),
+    ({"langevin": True}, 3.0),
   ],
+  ids=["boltzmann", "official", "langevin", "boltzmann_langevin"],
 )
 def test_denoiser_gradient_derived_anew(
-  environment_spec, config, make_batch, fields, scale, clip, first_gradient
+  environment_spec, config, make_batch, make_step, fields, scale
 ):
-  sizes = {
-    name: getattr(config, name)
-    for name in (
+  if fields == "official":
+    sizes = (
       *("policy_hidden_sizes", "critic_hidden_sizes", "batch_size"),
       *("time_embedding_size", "time_hidden_size"),
     )
-  }
-  if fields == "official":
-    config = methods.METHODS["qsm"].preset(fields)
-    num_steps, normalize, boltzmann = 5, False, False
+    config = dataclasses.replace(
+      methods.METHODS["qsm"].preset(fields),
+      **{name: getattr(config, name) for name in sizes},
+    )
+    assert config.num_denoising_steps == 5
   else:
     config = dataclasses.replace(
       config,
@@ -68,9 +54,6 @@ def test_denoiser_gradient_derived_anew(
         **fields,
       },
     )
-    num_steps, normalize = 3, "normalize_action_gradient" in fields
-    boltzmann = fields["score_target"] == "boltzmann"
-  config = dataclasses.replace(config, **sizes)
   networks = acme_qsm.make_networks(environment_spec, config)
   batch = make_batch(0, 8)
   seen = []
@@ -78,34 +61,33 @@ def test_denoiser_gradient_derived_anew(
   def denoise(params, observation, action, step):
     if step.ndim:  # In the loss; the sampler's steps are scalars.
       jax.debug.callback(
-        lambda a, t: seen.append((np.array(a), np.array(t))), action, step
+        lambda *given: seen.append(jax.tree.map(np.array, given)),
+        *(params, action, step),
       )
     return networks.denoise(params, observation, action, step)
 
-  core = acme_qsm.make_learner_core(
-    dataclasses.replace(networks, denoise=denoise), config
-  )
-  state = core.init(jax.random.key(0))
-  after, metrics = jax.jit(core.step)(state, batch)
+  step = make_step(dataclasses.replace(networks, denoise=denoise), config)
+  got_gradient, metrics, after = step(batch)
   jax.effects_barrier()
-  noisy_action, steps = seen[-1]
+  params, noisy_action, steps = seen[-1]
+  # All steps are drawn from, and no others.
   assert steps.shape == (8,)
+  assert 0 <= steps.min() <= steps.max() < config.num_denoising_steps
 
-  # The mean of the updated critics' gradients, one critic and one example at a
-  # time.
-  def q_value(action, observation, i):
-    return networks.q_values(
-      after.critic_params, observation[None], action[None]
-    )[i, 0]
+  @jax.jit
+  def differentiate_critics(critic_params):
+    """Values and gradients of each updated critic, one example at a time."""
+
+    def q_value(action, observation, i):
+      return networks.q_values(critic_params, observation[None], action[None])[
+        i, 0
+      ]
+
+    each = jax.vmap(jax.value_and_grad(q_value), in_axes=(0, 0, None))
+    return [each(noisy_action, batch.observation, i) for i in range(2)]
 
   q_values, gradients = zip(
-    *(
-      jax.vmap(jax.value_and_grad(q_value), in_axes=(0, 0, None))(
-        jnp.asarray(noisy_action), batch.observation, i
-      )
-      for i in range(2)
-    ),
-    strict=True,
+    *differentiate_critics(after.critic_params), strict=True
   )
   action_gradient = np.mean(gradients, axis=0)
   if config.action_gradient_critic == "lowest":
@@ -114,42 +96,43 @@ def test_denoiser_gradient_derived_anew(
     action_gradient = np.where(first_is_lower[:, None], *gradients)
   size = np.sqrt(np.mean(action_gradient**2))
   np.testing.assert_allclose(metrics["action_gradient_size"], size, rtol=1e-4)
-  target = -scale * action_gradient / (size if normalize else 1.0)
-  if clip is not None:
+  target = -scale * action_gradient
+  if config.normalize_action_gradient:
+    target = target / size
+  if (clip := config.action_gradient_clip) is not None:
     # Some are clipped here, and some are not.
     assert 0 < np.sum(np.abs(target) > clip) < target.size
     target = np.minimum(np.maximum(target, -clip), clip)
+  alpha_bars = closed_forms.vp_alpha_bars(config.num_denoising_steps)
   if config.langevin:
     target = 2 * target
-  # All steps are drawn from, and no others.
-  assert 0 <= steps.min() <= steps.max() < num_steps
-  alpha_bars = np.asarray(diffusion.make_schedule("vp", 3).alpha_bars)
-  if config.langevin:
     np.testing.assert_array_equal(noisy_action, batch.action)
     np.testing.assert_array_equal(steps, 0)
     alpha_bars = np.zeros(1)
-  if boltzmann:
+  if config.score_target == "boltzmann":
     target = np.sqrt(1 - alpha_bars[steps])[:, None] * (noisy_action + target)
 
+  @jax.jit
+  @jax.value_and_grad
   def loss(params):
-    noise_prediction = networks.denoise(
-      params, batch.observation, jnp.asarray(noisy_action), jnp.asarray(steps)
+    prediction = networks.denoise(
+      params, batch.observation, noisy_action, jnp.asarray(steps)
     )
-    return jnp.sum((noise_prediction - target) ** 2) / (8 * 2)
+    return jnp.sum((prediction - target) ** 2) / (8 * 2)
 
-  value, gradient = jax.value_and_grad(loss)(state.policy_params)
+  value, gradient = loss(params)
   np.testing.assert_allclose(metrics["denoiser_loss"], value, rtol=1e-4)
   jax.tree.map(
     lambda got, expected: np.testing.assert_allclose(
       got, expected, rtol=1e-3, atol=1e-5
     ),
-    first_gradient(after.policy_opt_state),
+    got_gradient,
     gradient,
   )
 
 
 def test_noisy_actions_have_the_schedules_moments(
-  config, make_constant_networks, first_gradient
+  config, make_constant_networks, make_step, make_flat_batch
 ):
   # With constant predictions and gradients, the denoiser's gradient tells the
   # mean noisy action of each denoising step, and how often each is drawn:
@@ -158,61 +141,37 @@ def test_noisy_actions_have_the_schedules_moments(
   config = dataclasses.replace(
     config, normalize_action_gradient=False, critic_learning_rate=1e-12
   )
-  core = acme_qsm.make_learner_core(
-    make_constant_networks([[c]], [0.0]), config
-  )
-  zeros = jnp.zeros((size,))
-  batch = acme_qsm.Transition(
-    jnp.zeros((size, 1)),
-    jnp.full((size, 1), action),
-    zeros,
-    zeros,
-    jnp.zeros((size, 1)),
-  )
-  after, _ = jax.jit(core.step)(core.init(jax.random.key(0)), batch)
-  u = np.array([1, 2, 3]) / 3  # See schedules_test on the vp schedule.
-  alpha_bars = np.exp(-(0.1 * u + 9.9 * u**2 / 2))
+  step = make_step(make_constant_networks([[c]], [0.0]), config)
+  gradient, _, _ = step(make_flat_batch(size, action=action))
+  alpha_bars = closed_forms.vp_alpha_bars(3)
   target = np.sqrt(1 - alpha_bars) * (np.sqrt(alpha_bars) * action - 10.0 * c)
-  expected = 2 / 3 * (0.3 - target)
   # Each is the mean over the batch of a term below 2 * 5 that is there for a
   # third of it: five standard errors of at most 10 sqrt(1 / 3).
   np.testing.assert_allclose(
-    first_gradient(after.policy_opt_state)[:, 0],
-    expected,
+    gradient[:, 0],
+    2 / 3 * (0.3 - target),
     atol=5 * 10 * np.sqrt(1 / 3 / size),
   )
 
 
 def test_normalising_makes_the_scale_of_q_irrelevant(
-  config, make_batch, make_constant_networks, first_gradient
+  config, make_batch, make_constant_networks, make_step
 ):
   # Critics a thousand times as steep, the same update of the denoiser.
   config = dataclasses.replace(config, critic_learning_rate=1e-12)
-  gradients = []
-  for factor in (1.0, 1000.0):
-    core = acme_qsm.make_learner_core(
-      make_constant_networks(factor * np.array([[0.1, -0.2], [0.3, 0.4]])),
-      config,
-    )
-    after, _ = jax.jit(core.step)(
-      core.init(jax.random.key(0)), make_batch(0, 8)
-    )
-    gradients.append(first_gradient(after.policy_opt_state))
-  np.testing.assert_allclose(*gradients, rtol=1e-4)
-
-
-def test_a_flat_critic_is_left_alone(
-  config, make_batch, make_constant_networks
-):
-  networks = dataclasses.replace(
-    make_constant_networks(np.zeros((2, 2))),
-    q_values=lambda params, o, a: jnp.zeros((2, a.shape[0])),
+  slopes = np.array([[0.1, -0.2], [0.3, 0.4]])
+  step, batch = (
+    make_step(make_constant_networks(slopes), config),
+    make_batch(0, 8),
   )
-  core = acme_qsm.make_learner_core(networks, config)
-  after, metrics = jax.jit(core.step)(
-    core.init(jax.random.key(0)), make_batch(0, 8)
-  )
-  assert metrics["action_gradient_size"] == 0.0
+
+  def update(factor):
+    params = {"b": jnp.zeros(2), "c": jnp.asarray(factor * slopes, jnp.float32)}
+    return step(batch, critic_params=params)
+
+  np.testing.assert_allclose(update(1.0)[0], update(1e3)[0], rtol=1e-4)
+  _, metrics, after = update(0.0)
+  assert metrics["action_gradient_size"] < 1e-9
   assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(metrics))
   assert jnp.isfinite(after.policy_params).all()
 
@@ -226,9 +185,10 @@ def test_action_gradient_size_is_a_debiased_running_mean(
   core = acme_qsm.make_learner_core(
     make_constant_networks([[0.1, -0.2], [0.3, 0.4]]), config
   )
+  step = jax.jit(core.step)
   state, squares = core.init(jax.random.key(0)), []
   for i in range(3):
-    state, metrics = jax.jit(core.step)(state, make_batch(i, 8))
+    state, metrics = step(state, make_batch(i, 8))
     gradient = np.mean(state.critic_params["c"], axis=0)
     squares.append(np.mean(gradient**2))
     # Weights 0.9^age, which add up to one once divided by their sum.
@@ -343,8 +303,3 @@ def test_langevin_dynamics_draw_what_the_reverse_process_does(
   np.testing.assert_allclose(
     jnp.var(actions), variance, rtol=5 * np.sqrt(2 / size) + 0.04
   )
-
-
-def test_the_langevin_preset_is_of_q_itself():
-  config = methods.METHODS["qsm"].preset("langevin")
-  assert 2 * config.q_score_scale == 1.0

@@ -59,24 +59,23 @@ def test_the_best_field_is_aligned_with_its_action_gradient():
   actions = jnp.concatenate(
     [BOUND * along * direction, jnp.asarray([[1.0, 1.0], [-0.7, 0.2]])]
   )
-  gradient = jax.vmap(jax.grad(q_value, argnums=1))(states, actions)
+  gradient = jax.jit(jax.vmap(jax.grad(q_value, argnums=1)))(states, actions)
   scale = BOUND / size(gradient)
+  value = jax.jit(lambda cosine: q_value(0.0, jnp.zeros(2), cosine))
   previous = -1.0
   for angle in (0.0, 0.5, 1.5, 3.0):
-    rotation = jnp.asarray(
+    turned = np.array(
       [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     )
-    psi = jnp.broadcast_to(BOUND * rotation @ direction, gradient.shape)
+    psi = np.tile(BOUND * turned @ direction, (len(actions), 1))
     loss = losses.q_score_matching_loss(-psi, gradient, scale)
     # |Psi - C b|^2 / 2, by the law of cosines.
     expected = BOUND**2 * (1 - np.cos(angle))
     np.testing.assert_allclose(loss, expected, rtol=1e-4, atol=1e-6)
     # The loss ranks the fields as their returns do.
-    regret = q_value(0.0, jnp.zeros(2)) - q_value(
-      0.0, jnp.zeros(2), np.cos(angle)
-    )
-    assert float(regret) > previous
-    previous = float(regret)
+    regret = float(value(1.0) - value(np.cos(angle)))
+    assert regret > previous
+    previous = regret
 
 
 # A point that flows in the plane, and is rewarded near a goal.
@@ -114,52 +113,61 @@ def flow(field, position, action):
   return jnp.sum(rewards), positions, actions
 
 
-@pytest.mark.parametrize("start", [0, 25], ids=["origin", "beyond"])
-def test_a_bump_towards_the_action_gradient_raises_the_return(start):
+@jax.jit
+def flow_with_bump(center, target, sign):
+  """Flows from the origin by `swirl` with a bump, and by what Q says of it.
+
+  Psi is moved towards the target at the center, or as far the other way, in a
+  small ball around it.
+
+  Returns:
+    The return, and the discounted sum of (Psi' - Psi) . grad_a Q^Psi on the
+    way.
+  """
+
+  def bumped(position, action):
+    squares = jnp.sum((position - center[0]) ** 2)
+    squares = squares + jnp.sum((action - center[1]) ** 2)
+    inside = jnp.maximum(0.0, 1.0 - squares / 0.3**2) ** 2
+    psi = swirl(position, action)
+    return psi + sign * inside * (target - psi)
+
+  total, *way = flow(bumped, jnp.zeros(2), jnp.zeros(2))
+  difference = jax.vmap(bumped)(*way) - jax.vmap(swirl)(*way)
+  advantage = jnp.sum(difference * action_gradient(*way), axis=1)
+  discount = STEP * jnp.exp(-STEP * jnp.arange(NUM_STEPS))
+  return total, jnp.sum(discount * advantage)
+
+
+@jax.jit
+def action_gradient(positions, actions):
+  """Of Q^Psi, the return of `swirl` from there: [N, 2]."""
+  q_value = jax.grad(lambda *x: flow(swirl, *x)[0], argnums=1)
+  return jax.vmap(q_value)(positions, actions)
+
+
+def test_a_bump_towards_the_action_gradient_raises_the_return():
   # Theorem 4.1's proof, at the origin and "beyond" it: Psi is aligned, with its
-  # size kept (eq. 38), in a small ball around a point of its trajectory. By the
-  # discounted sum of (Psi' - Psi) . grad_a Q^Psi along the new trajectory, the
+  # size kept (eq. 38), around a point of its trajectory. By what Q says the
   # return rises, and falls if the bump is the other way.
-  q_value = jax.jit(lambda *x: flow(swirl, *x)[0])
-  gradient_fn = jax.jit(jax.vmap(jax.grad(q_value, argnums=1)))
-  origin = jnp.zeros(2)
   before, positions, actions = jax.jit(functools.partial(flow, swirl))(
-    origin, origin
+    jnp.zeros(2), jnp.zeros(2)
   )
-  center = positions[start], actions[start]
-  psi = swirl(*center)[None]
-  gradient = gradient_fn(*(x[None] for x in center))
-  cosine = jnp.sum(psi * gradient) / size(psi) / size(gradient)
-  assert jnp.abs(cosine) < 0.9
-  target = align(psi, gradient, size(psi) / size(gradient))[0]
-  np.testing.assert_allclose(
-    target, (size(psi) / size(gradient) * gradient)[0], rtol=1e-4
-  )
-  changes = []
-  for sign in (1.0, -1.0):
-
-    def bumped(position, action, sign=sign):
-      squares = jnp.sum((position - center[0]) ** 2)
-      squares = squares + jnp.sum((action - center[1]) ** 2)
-      inside = jnp.maximum(0.0, 1.0 - squares / 0.3**2) ** 2
-      # Aligned, or as far the other way.
-      psi = swirl(position, action)
-      return psi + sign * inside * (target - psi)
-
-    after, positions, actions = jax.jit(functools.partial(flow, bumped))(
-      origin, origin
+  for start in (0, 25):
+    center = positions[start], actions[start]
+    psi = swirl(*center)[None]
+    gradient = action_gradient(*(x[None] for x in center))
+    cosine = jnp.sum(psi * gradient) / size(psi) / size(gradient)
+    assert jnp.abs(cosine) < 0.9
+    target = align(psi, gradient, size(psi) / size(gradient))[0]
+    np.testing.assert_allclose(
+      target, (size(psi) / size(gradient) * gradient)[0], rtol=1e-4
     )
-    difference = jax.vmap(bumped)(positions, actions) - jax.vmap(swirl)(
-      positions, actions
-    )
-    advantage = jnp.sum(difference * gradient_fn(positions, actions), axis=1)
-    discount = STEP * jnp.exp(-STEP * jnp.arange(NUM_STEPS))
-    expected = float(jnp.sum(discount * advantage))
-    changes.append(float(after - before))
-    # Of the order of the time step.
-    assert changes[-1] == pytest.approx(expected, rel=0.05)
-  assert changes[0] > 0.003
-  assert changes[1] < -0.003
+    for sign in (1.0, -1.0):
+      after, expected = flow_with_bump(center, target, sign)
+      # Of the order of the time step.
+      assert float(after - before) == pytest.approx(float(expected), rel=0.05)
+      assert sign * (after - before) > 0.003
 
 
 # A linear system of a state and two actions x = (s, a_1, a_2), with noise on
@@ -248,21 +256,21 @@ def some_theta():
   return jnp.asarray(theta, jnp.float32)
 
 
-@pytest.mark.parametrize("alpha", [0.5, 20.0])
-def test_the_loss_s_gradient_is_the_return_s(alpha):
+def test_the_loss_s_gradient_is_the_return_s():
   # Theorem 4.3, with noise on states and actions: "the functional gradient
   # with respect to the underlying score model is proportional to the action
   # gradient". So what alpha adds to the loss's gradient, over the discounted
   # visits, is -2 alpha / A times the return's, here of its closed form.
   theta = some_theta()
-  added = matching_gradient(theta, alpha) - matching_gradient(theta, 0.0)
-  expected = jax.grad(expected_return)(theta, *START)
-  np.testing.assert_allclose(
-    -added * 2 / (2 * alpha),
-    expected,
-    # Of the order of the time step, of the largest entry.
-    atol=0.05 * float(jnp.abs(expected).max()),
-  )
+  expected = jax.jit(jax.grad(expected_return))(theta, *START)
+  without = matching_gradient(theta, 0.0)
+  for alpha in (0.5, 20.0):
+    np.testing.assert_allclose(
+      -(matching_gradient(theta, alpha) - without) * 2 / (2 * alpha),
+      expected,
+      # Of the order of the time step, of the largest entry.
+      atol=0.05 * float(jnp.abs(expected).max()),
+    )
 
 
 def test_matching_raises_the_return_step_by_step():
@@ -270,13 +278,12 @@ def test_matching_raises_the_return_step_by_step():
   # same steps with -alpha lower the return.
   rise = jax.jit(expected_return)
   for alpha, sign in ((4.0, 1.0), (-4.0, -1.0)):
-    theta = jnp.zeros((2, 4))
+    theta = np.zeros((2, 4), np.float32)
     returns = [rise(theta, *START)]
     for _ in range(6):
-      theta = theta - 0.3 * matching_gradient(theta, alpha)
+      theta = theta - 0.3 * np.asarray(matching_gradient(theta, alpha))
       returns.append(rise(theta, *START))
-    changes = sign * np.diff(returns)
-    assert np.all(changes > 1e-4), returns
+    assert np.all(sign * np.diff(returns) > 1e-4), returns
 
 
 # Regulation of a linear system in discrete time, s' = TRANSITION s + CONTROL a
@@ -321,6 +328,7 @@ def by_gain(value):
   return -(1 + disturbed) * np.trace(value)
 
 
+@jax.jit
 def match(action_gradient_matrix):
   """The linear score that the library's loss is least at."""
   rng = np.random.default_rng(0)
@@ -330,14 +338,14 @@ def match(action_gradient_matrix):
     return jnp.mean(
       losses.q_score_matching_loss(
         -inputs @ score_matrix.reshape(2, 4).T,
-        inputs @ jnp.asarray(action_gradient_matrix, jnp.float32).T,
+        inputs @ action_gradient_matrix.T,
         ALPHA,
       )
     )
 
   zeros = jnp.zeros(8)
   solution = -jnp.linalg.solve(jax.hessian(loss)(zeros), jax.grad(loss)(zeros))
-  return np.asarray(solution, np.float64).reshape(2, 4)
+  return solution.reshape(2, 4)
 
 
 @pytest.fixture(scope="module")
@@ -347,7 +355,8 @@ def scores():
   while len(scores) < 6:
     matrix, _ = evaluate(*policy_of(scores[-1]))
     # grad_a Q = -2 M_a (s, a).
-    scores.append(match(-2.0 * matrix[2:]))
+    matched = match(np.asarray(-2.0 * matrix[2:], np.float32))
+    scores.append(np.asarray(matched, np.float64))
   return scores
 
 

@@ -73,23 +73,22 @@ def test_a_gradient_step_by_itself():
 def test_a_running_mean_is_not_biased(decay):
   # Of a constant it is that; of others, numpy's in double precision.
   values = np.concatenate([np.ones(5), np.linspace(-1.0, 4.0, 20)])
-  mean, exact = jnp.zeros(()), 0.0
-  for i, value in enumerate(values):
-    mean, found = updates.move_running_mean(
-      mean, jnp.float32(value), decay, jnp.int32(i)
+  move = jax.jit(
+    lambda mean, value, i: (
+      *updates.move_running_mean(mean, value, decay, i),
+      updates.newest_share(decay, i),
     )
+  )
+  mean, exact = np.float32(0), 0.0
+  for i, value in enumerate(values):
+    mean, found, share = move(mean, np.float32(value), i)
     weights = decay ** np.arange(i, -1.0, -1.0)
     exact = np.sum(weights * values[: i + 1]) / np.sum(weights)
     np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-6)
-    share = updates.newest_share(decay, jnp.int32(i))
     np.testing.assert_allclose(share, 1 / np.sum(weights), rtol=1e-5)
   # After many updates too.
-  _, found = updates.move_running_mean(
-    jnp.float32(-np.expm1(1e6 * np.log(decay)) if decay else 1.0),
-    jnp.float32(1.0),
-    decay,
-    jnp.int32(1_000_000),
-  )
+  before = -np.expm1(1e6 * np.log(decay)) if decay else 1.0
+  _, found, _ = move(np.float32(before), np.float32(1), 1_000_000)
   np.testing.assert_allclose(found, 1.0, rtol=1e-5)
 
 
@@ -108,7 +107,7 @@ def test_a_delayed_policy_moves_at_every_third_step(
       return any(
         jax.tree.leaves(
           jax.tree.map(
-            lambda x, y: bool(jnp.any(x != y)),
+            lambda x, y: bool(np.any(x != y)),
             getattr(before, name),
             getattr(after, name),
           )

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import time
 
 import numpy as np
 import psutil
@@ -12,7 +11,7 @@ import pytest
 from acme_qsm.experiments.records.loggers import read_csv
 from launchers import distributed
 from launchers import local
-from launchers.benchmarks import program
+from launchers.benchmarks import launched
 
 pytestmark = [pytest.mark.acme, pytest.mark.launchpad]
 
@@ -40,16 +39,16 @@ def test_sigterm_to_one_process_is_for_that_one_and_to_the_launcher_for_all(
     *("--num_actors", "1", "--num_steps", "1000000"),
   )
   with run.fault("none"):
-    measured = program.watch(run.process, run.workdir, 3.0, time.monotonic())
+    measured, processes = launched.watch(run.process, run.workdir, 3.0)
     assert measured["environment_steps_per_second"] > 0
     assert measured["learner_steps_per_second"] > 0
     assert 0 <= measured["learner_wait_share"] <= 1
-    assert set(measured["processes"]) == {
+    assert set(processes) == {
       *("replay", "learner", "actor_0", "evaluator"),
       "launcher and supervisors",
     }
-    for taken in measured["processes"].values():
-      assert taken["memory_bytes"] > 2**20
+    for taken in processes.values():
+      assert taken["memory_mb"] > 1
     run.wait_until(lambda: run.node("evaluator")["metrics"])
 
   for name in ("actor_0", "evaluator", "learner", "replay"):

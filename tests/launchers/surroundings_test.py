@@ -47,24 +47,35 @@ def _latest(tmp_path):
   return latest
 
 
-def _as_nobody():
-  """What a command begins with whose user has neither a name nor a home."""
-  command = ["unshare", "--user", "--map-user=54321"]
-  possible = subprocess.run([*command, "true"], capture_output=True)
-  # Without: the home alone is one that cannot be written to.
-  return command if possible.returncode == 0 else []
+def _far_from_home():
+  """What a command begins with, and its environment variables, far from home.
 
-
-def test_a_run_far_from_home(tmp_path, command):
-  """Where much is missing, and one line says so of each that matters."""
-  nobody = _as_nobody()
-  environment = _environment(
+  Its user has neither a name nor a home; where that cannot be had, a home that
+  cannot be written to.
+  """
+  nobody = ["unshare", "--user", "--map-user=54321"]
+  possible = subprocess.run([*nobody, "true"], capture_output=True)
+  home = {}
+  if possible.returncode:
+    nobody, home = [], {"HOME": "/dev/null"}
+  return nobody, _environment(
     without=("HOME", "JAX_COMPILATION_CACHE_DIR"),
     PYTHONIOENCODING="ascii",
     MUJOCO_GL="foo",
     JAX_ENABLE_X64="1",
-    **({} if nobody else {"HOME": "/dev/null"}),
+    **home,
   )
+
+
+def _assert_single_precision(tmp_path):
+  with np.load(_latest(tmp_path).path / "learner.npz") as arrays:
+    dtypes = {arrays[name].dtype for name in arrays.files}
+  assert dtypes <= {np.dtype(t) for t in (np.float32, np.int32, np.uint32)}
+
+
+def test_a_run_far_from_home(tmp_path, command):
+  """Where much is missing, and one line says so of each that matters."""
+  nobody, environment = _far_from_home()
   done = subprocess.run(
     [*nobody, *command(260, "--min_replay_size", "200")],
     env=environment,
@@ -83,9 +94,7 @@ def test_a_run_far_from_home(tmp_path, command):
   assert warnings[0].startswith("Warning: what JAX compiles is not kept for")
   assert "MUJOCO_GL=foo: there is no such renderer" in warnings[1]
   assert (tmp_path / "run" / "learning_curve.png").stat().st_size > 1000
-  with np.load(_latest(tmp_path).path / "learner.npz") as arrays:
-    dtypes = {arrays[name].dtype for name in arrays.files}
-  assert dtypes <= {np.dtype(t) for t in (np.float32, np.int32, np.uint32)}
+  _assert_single_precision(tmp_path)
 
   # As `| head -1` has it, and with standard error closed from the start. In
   # single precision, which the variable above has changed nothing of.
@@ -105,7 +114,7 @@ def test_a_run_far_from_home(tmp_path, command):
 @pytest.mark.acme
 def test_many_processes_far_from_home(tmp_path, small_arguments):
   """The same in many processes, whose launcher's output is soon closed."""
-  nobody = _as_nobody()
+  nobody, environment = _far_from_home()
   command = [
     *(sys.executable, str(ROOT / "launchers" / "distributed.py")),
     *("--workdir", str(tmp_path / "run"), "--num_actors", "1"),
@@ -113,13 +122,7 @@ def test_many_processes_far_from_home(tmp_path, small_arguments):
   ]
   with subprocess.Popen(
     [*nobody, "sh", "-c", 'exec "$0" "$@" 2>&-', *command],
-    env=_environment(
-      without=("HOME", "JAX_COMPILATION_CACHE_DIR"),
-      PYTHONIOENCODING="ascii",
-      MUJOCO_GL="foo",
-      JAX_ENABLE_X64="1",
-      **({} if nobody else {"HOME": "/dev/null"}),
-    ),
+    env=environment,
     cwd=tmp_path,
     stdout=subprocess.PIPE,
     text=True,
@@ -134,11 +137,8 @@ def test_many_processes_far_from_home(tmp_path, small_arguments):
     assert process.wait(240) == 0
   # Nothing has taken `~` for a folder's name.
   assert [path.name for path in tmp_path.iterdir()] == ["run"]
-  latest = _latest(tmp_path)
-  assert latest.metadata["actor_steps"] == 150
-  with np.load(latest.path / "learner.npz") as arrays:
-    dtypes = {arrays[name].dtype for name in arrays.files}
-  assert dtypes <= {np.dtype(t) for t in (np.float32, np.int32, np.uint32)}
+  assert _latest(tmp_path).metadata["actor_steps"] == 150
+  _assert_single_precision(tmp_path)
   assert (tmp_path / "run" / "learning_curve.png").stat().st_size > 1000
 
 

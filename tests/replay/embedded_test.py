@@ -386,22 +386,24 @@ def test_linked_files_are_verified_all_the_same(small_files, tmp_path):
   assert checkpointer.latest().path == paths[0]
 
 
-def test_a_full_disk_leaves_the_checkpoint_before(small_files, tmp_path):
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
+  sizes = {"max_size": 1_000, "row_size": 100}
   with small_disk(tmp_path / "disk", "256k") as disk:
-    replay = make_replay(max_size=1_000)
+    replay = make_replay(**sizes)
     checkpointer = Checkpointer(disk)
-    insert(replay, 0, 50)
+    insert(replay, 0, 50, 100)
     path = save_checkpoint(checkpointer, replay)
-    insert(replay, 50, 1_000)
+    insert(replay, 50, 1_000, 100)
     with pytest.raises(OSError, match="No space left"):
       save_checkpoint(checkpointer, replay)
     assert [each.name for each in disk.iterdir()] == [path.name]
-    assert_holds(restore(checkpointer.latest().path / "replay"), 40, 50)
+    latest = checkpointer.latest().path / "replay"
+    assert_holds(restore(latest, **sizes), 0, 50, 100)
     # It goes on, and is saved when there is room.
     subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
     save_checkpoint(checkpointer, replay)
     latest = checkpointer.latest().path / "replay"
-    assert_holds(restore(latest, max_size=1_000), 0, 1_000)
+    assert_holds(restore(latest, **sizes), 0, 1_000, 100)
 
 
 # Forks a process per line it reads (importing again would take its time), which

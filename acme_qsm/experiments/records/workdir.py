@@ -112,7 +112,7 @@ class Workdir:
 def _claim(path: pathlib.Path, description: Description) -> None:
   """Finds this run in a folder, or nothing, and writes its configuration."""
   config_path = path / CONFIG_FILE
-  wanted = json.loads(json.dumps(dict(description.values)))
+  wanted = describe(description.values)
   found = None
   try:
     found = _parse_config(config_path)
@@ -209,25 +209,17 @@ def describe_run(
     **experiment.description,
     "seed": experiment.seed,
     "random_numbers": seeds.describe_generator(),
-    "agent": agent_name(builder),
+    "agent": getattr(builder, "agent", type(builder).__name__),
     "config": config,
     "observation_shape": _shapes(environment_spec.observations),
     "action_shape": _shapes(environment_spec.actions),
   }
-  return Description(
-    describe(values),
-    {"config": describe(_defaults(config))},
-  )
+  return Description(describe(values), {"config": describe(_defaults(config))})
 
 
 def _shapes(nest: Any) -> Any:
   """The shapes of specs, which may be nested."""
   return tree.map_structure(lambda spec: spec.shape, nest)
-
-
-def agent_name(builder: Any) -> str:
-  """What an agent is called, by the builder that makes it."""
-  return getattr(builder, "agent", type(builder).__name__)
 
 
 def _defaults(value: Any) -> Any:
@@ -247,16 +239,15 @@ def _defaults(value: Any) -> Any:
 
 def describe(value: Any) -> Any:
   """Turns dataclasses, specs and arrays into what JSON can hold."""
+  return json.loads(json.dumps(value, default=_encode))
+
+
+def _encode(value: Any) -> Any:
+  """What `json` is to take for a value that it does not know."""
   if dataclasses.is_dataclass(value) and not isinstance(value, type):
-    return {
-      field.name: describe(getattr(value, field.name))
-      for field in dataclasses.fields(value)
-    }
+    names = [field.name for field in dataclasses.fields(value)]
+    return {name: getattr(value, name) for name in names}
   if isinstance(value, Mapping):
-    return {str(k): describe(v) for k, v in value.items()}
-  if isinstance(value, tuple | list):
-    return [describe(v) for v in value]
-  if value is None or isinstance(value, bool | int | float | str):
-    return value
+    return dict(value)
   # Where a function or an object is in memory does not identify it.
   return _ADDRESS.sub("", str(value))

@@ -45,22 +45,51 @@ def _take(console):
   return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
 
-def test_plain_lines_every_half_minute(clock):
+def _plain_lines(clock, total, rates, initial=0, **fields):
+  """The lines of a display whose run makes steps at each rate for a minute."""
   console = _console(terminal=False)
-  with progress.Progress(1000, "task", console=console, clock=clock) as display:
-    for step in range(1, 601):
-      clock.now += 0.125
-      display.update(
-        step, episode_return=jnp.float32(12.5), learner_steps=2_000
-      )
-  lines = _take(console).splitlines()
+  with progress.Progress(
+    total, "task", initial_steps=initial, console=console, clock=clock
+  ) as display:
+    step = initial
+    for rate in rates:
+      for _ in range(120):
+        clock.now += 0.5
+        step += rate // 2
+        display.update(step, **fields)
+  return _take(console).splitlines()
+
+
+def test_plain_lines_every_half_minute(clock):
+  fields = {"episode_return": jnp.float32(12.5), "learner_steps": 2_000}
   # 8 steps/s: 760 steps are left at 30 s and 520 at 60 s.
-  assert lines == [
+  assert _plain_lines(clock, 1000, [8], **fields) == [
     "task: 240/1,000 steps  8.0 steps/s  0:00:30 elapsed  0:01:35 left  "
     "episode_return=12.5  learner_steps=2,000",
     "task: 480/1,000 steps  8.0 steps/s  0:01:00 elapsed  0:01:05 left  "
     "episode_return=12.5  learner_steps=2,000",
   ]
+
+
+def test_the_rate_of_a_resumed_run_counts_its_own_steps(clock):
+  # 60 steps in 30 s; 40 are left, at 2 per second.
+  first, last = _plain_lines(clock, 5100, [2], initial=5000)
+  assert first == (
+    "task: 5,060/5,100 steps  2.0 steps/s  0:00:30 elapsed  0:00:20 left"
+  )
+  # And more of them than were planned.
+  assert last == (
+    "task: 5,120/5,100 steps  2.0 steps/s  0:01:00 elapsed  0:00:00 left"
+  )
+
+
+def test_the_rate_is_the_recent_one(clock):
+  lines = _plain_lines(clock, 100_000, [1000, 20])
+  # 1000 steps/s for a minute and then 20: the first minute is forgotten.
+  assert lines[1].startswith("task: 60,000/100,000 steps  1,000 steps/s")
+  assert lines[3] == (
+    "task: 61,200/100,000 steps  20 steps/s  0:02:00 elapsed  0:32:20 left"
+  )
 
 
 def test_plain_notes(clock):
@@ -70,38 +99,6 @@ def test_plain_notes(clock):
     display.note(message)
     display.update(1)
   assert _take(console) == message + "\n"
-
-
-def test_the_rate_of_a_resumed_run_counts_its_own_steps(clock):
-  console = _console(terminal=False)
-  with progress.Progress(
-    10_000, "task", initial_steps=5000, console=console, clock=clock
-  ) as display:
-    clock.now += 30
-    display.update(5060)
-  # 60 steps in 30 s; 4940 are left, at 2 per second.
-  assert _take(console) == (
-    "task: 5,060/10,000 steps  2.0 steps/s  0:00:30 elapsed  0:41:10 left\n"
-  )
-
-
-def test_the_rate_is_the_recent_one(clock):
-  console = _console(terminal=False)
-  with progress.Progress(
-    100_000, "task", console=console, clock=clock
-  ) as display:
-    step = 0
-    for rate in (1000, 20):
-      for _ in range(120):
-        clock.now += 0.5
-        step += rate // 2
-        display.update(step)
-  lines = _take(console).splitlines()
-  # 1000 steps/s for a minute and then 20: the first minute is forgotten.
-  assert lines[1].startswith("task: 60,000/100,000 steps  1,000 steps/s")
-  assert lines[3] == (
-    "task: 61,200/100,000 steps  20 steps/s  0:02:00 elapsed  0:32:20 left"
-  )
 
 
 def test_the_live_display(clock):
@@ -163,13 +160,3 @@ def test_the_cursor_comes_back_after_an_error(clock):
     raise RuntimeError("stop")
   text = _file(console).getvalue()
   assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1
-
-
-def test_more_steps_than_planned(clock):
-  console = _console(terminal=False)
-  with progress.Progress(100, "task", console=console, clock=clock) as display:
-    clock.now += 30
-    display.update(150)
-  assert _take(console) == (
-    "task: 150/100 steps  5.0 steps/s  0:00:30 elapsed  0:00:00 left\n"
-  )
