@@ -110,7 +110,7 @@ class ThreadedRun:
     return self.status()["counts"].get(name, 0)
 
   def checkpoint(self):
-    return checkpointing.Checkpointer(self.run.path / "checkpoints").latest()
+    return checkpointing.Checkpointer(self.run.folder / "checkpoints").latest()
 
   def comes(self, condition, seconds):
     """Whether something happens in so many seconds that must not happen."""

@@ -40,6 +40,6 @@ class DistributedRun(Run):
 
   def replay_bytes(self) -> int:
     """The memory that replay takes when it is full; needs Reverb to tell."""
-    from acme_qsm.replay import reverb_server
+    from acme_qsm.replay import reverb_tables
 
-    return sum(reverb_server.max_bytes(table) for table in self.parts.tables())
+    return sum(reverb_tables.max_bytes(table) for table in self.parts.tables())
