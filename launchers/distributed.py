@@ -27,7 +27,7 @@ from typing import Literal
 from absl import flags
 
 from acme_qsm import lazy
-from acme_qsm.distributed.coordination import rpc
+from acme_qsm.distributed.coordination import liveness
 from acme_qsm.distributed.coordination.messages import Phase
 from acme_qsm.distributed.display import Display
 from acme_qsm.experiments import no_learning
@@ -189,7 +189,7 @@ def _follow(
 ) -> Mapping[str, Any]:
   """Shows how a run does until it is over; returns its last status."""
   client, display = run.client, Display()
-  lifeline = rpc.Lifeline(gone_seconds=_END_SECONDS, cut_seconds=180.0)
+  lifeline = liveness.Lifeline(gone_seconds=_END_SECONDS, cut_seconds=180.0)
   told_at: float | None = None
   num_shown = 0
   while True:

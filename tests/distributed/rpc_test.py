@@ -14,6 +14,7 @@ from multiprocessing import connection as mp_connection
 import numpy as np
 import pytest
 
+from acme_qsm.distributed.coordination import liveness
 from acme_qsm.distributed.coordination import rpc
 
 KEY = b"the run's key"
@@ -224,7 +225,7 @@ def test_who_is_connected_sees_that_a_server_stops():
     client = make_client(server.port, timeout=1.0)
     assert client.call("one") == 1
     cut = threading.Event()
-    rpc.Tie(server.address, KEY).watch(cut.set)
+    liveness.Tie(server.address, KEY).watch(cut.set)
   assert cut.wait(5)
   with pytest.raises(rpc.UnavailableError):
     client.call("one")
@@ -275,14 +276,14 @@ def test_a_tie_is_cut_when_the_process_dies():
     try:
       port = int(process.stdout.readline())
       cut = threading.Event()
-      tie = rpc.Tie(f"{HOST}:{port}", KEY)
+      tie = liveness.Tie(f"{HOST}:{port}", KEY)
       tie.watch(cut.set)
       with pytest.raises(rpc.StrangerError):
-        rpc.Tie(f"{HOST}:{port}", b"another")
+        liveness.Tie(f"{HOST}:{port}", b"another")
       assert not tie.cut.wait(0.2)
     finally:
       process.kill()
     assert cut.wait(5)
     assert tie.cut.is_set()
   with pytest.raises(rpc.UnavailableError):
-    rpc.Tie(f"{HOST}:{port}", KEY)
+    liveness.Tie(f"{HOST}:{port}", KEY)

@@ -2,7 +2,6 @@
 
 import contextlib
 import inspect
-import multiprocessing
 import pickle
 import threading
 import time
@@ -83,10 +82,9 @@ class ThreadedRun:
   def start_process(self, name):
     """Starts one in a process of its own, which can be stopped."""
     # Nobody watches over it.
-    _, beats = multiprocessing.Pipe(duplex=False)
-    with pytest.MonkeyPatch.context() as patch, beats:
+    with pytest.MonkeyPatch.context() as patch:
       patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-      started = process.start(self._assignment, name, beats)
+      started = process.start(self._assignment, name)
     self._started.append(started)
     self.wait_until(lambda: self.node(name)["pid"])
     self._processes.append(psutil.Process(self.node(name)["pid"]))

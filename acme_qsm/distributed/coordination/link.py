@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 from typing import TypeVar
 
+from acme_qsm.distributed.coordination import liveness
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.messages import EVICTED
 from acme_qsm.distributed.coordination.messages import LOADING
@@ -236,7 +237,7 @@ class Link:
 
   def _run(self) -> None:
     """Reports and obeys until the link is closed, or cut off."""
-    lifeline = rpc.Lifeline(
+    lifeline = liveness.Lifeline(
       gone_seconds=_GONE_SECONDS, cut_seconds=_CUT_SECONDS
     )
     lifeline.answered()

@@ -8,7 +8,7 @@ import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 import reverb
 from reverb import errors as reverb_errors
 
-from acme_qsm.distributed.coordination import rpc
+from acme_qsm.distributed.coordination import liveness
 from acme_qsm.replay import reverb_server
 
 _INFO_SECONDS = 10
@@ -46,7 +46,7 @@ class ReplayConnection:
       raise ConnectionError("There is no replay yet.")
     # The tie comes first: if the server that answers next is this run's, it is
     # that of the tied process, or the tie is cut.
-    self._tie = rpc.Tie(tie, key)
+    self._tie = liveness.Tie(tie, key)
     try:
       self._client = reverb_server.connect(address, run_id)
     except BaseException:

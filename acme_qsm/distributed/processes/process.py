@@ -18,7 +18,6 @@ import time
 import traceback
 from collections.abc import Iterator
 from collections.abc import Mapping
-from multiprocessing import connection
 from multiprocessing import process as mp_process
 from typing import Any
 from typing import NoReturn
@@ -107,9 +106,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     os.environ.update(before)
 
 
-def start(
-  assignment: Assignment, name: str, beats: connection.Connection
-) -> mp_process.BaseProcess:
+def start(assignment: Assignment, name: str) -> mp_process.BaseProcess:
   """Starts a process: forked from this one, or afresh where this has threads.
 
   A fork has but one thread, so that what another held is held for ever. Those
@@ -118,7 +115,6 @@ def start(
   Args:
     assignment: what it is told.
     name: its name in the run.
-    beats: where it beats.
 
   Returns:
     The process.
@@ -128,19 +124,15 @@ def start(
   """
   alone = threading.active_count() == 1
   context: Any = multiprocessing.get_context("fork" if alone else "spawn")
-  process = context.Process(
-    target=_run, args=(assignment, name, beats), name=name
-  )
+  process = context.Process(target=_run, args=(assignment, name), name=name)
   process.start()
   return process
 
 
-def _run(
-  assignment: Assignment, name: str, beats: connection.Connection
-) -> NoReturn:
+def _run(assignment: Assignment, name: str) -> NoReturn:
   """Is a process of a run, and nothing after that."""
   try:
-    code = _main(assignment, name, beats)
+    code = _main(assignment, name)
   except BaseException:
     traceback.print_exc()
     code = 1
@@ -150,9 +142,7 @@ def _run(
   os._exit(code)
 
 
-def _main(
-  assignment: Assignment, name: str, beats: connection.Connection
-) -> int:
+def _main(assignment: Assignment, name: str) -> int:
   supervision.die_with_parent()
   for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGALRM):
     signal.signal(number, signal.SIG_DFL)
@@ -162,7 +152,6 @@ def _main(
   redirect_output(
     f"{assignment.log_folder}/{name}.log" if assignment.log_folder else None
   )
-  supervision.keep_beating(beats)
   faulthandler.enable()
   client = connect(assignment.coordinator, assignment.key)
   return work(assignment.run, link.Link(name, client, host=assignment.host))
