@@ -6,31 +6,21 @@ no machine ever runs is none.
 
 import pytest
 
-# By test, without its parameters: what a machine lacks where it is skipped.
-MAY_BE_SKIPPED = {
-  "tests/distributed/faults_test.py::test_what_a_run_survives": (
-    "mounting a small disk needs root; all else was tested"
-  ),
-  "tests/distributed/process_test.py::"
-  "test_who_prints_to_a_full_disk_does_not_fail": "/dev/full is Linux's",
-  "tests/experiments/records/checkpointing_test.py::"
-  "test_a_full_disk_leaves_all_as_it_was": "mounting a small disk needs root",
-  "tests/experiments/records/full_disk_test.py::"
-  "test_a_run_goes_on_while_the_disk_is_full": (
-    "mounting a small disk needs root"
-  ),
-  "tests/experiments/records/full_disk_test.py::"
-  "test_an_end_that_cannot_be_saved_is_said": (
-    "mounting a small disk needs root"
-  ),
-  "tests/replay/reverb_server_test.py::"
-  "test_a_disk_that_is_full_sooner_or_later": (
-    "mounting a small disk needs root"
-  ),
-  "tests/launchers/ray_test.py::test_what_a_run_on_a_cluster_survives": (
-    "network namespaces need root and iproute2"
-  ),
-}
+# Tests, without their parameters, that need root.
+MAY_BE_SKIPPED = (
+  # To mount a small disk; what else is in the first was tested.
+  "tests/distributed/faults_test.py::test_what_a_run_survives",
+  "tests/experiments/records/checkpointing_test.py"
+  "::test_a_full_disk_leaves_all_as_it_was",
+  "tests/experiments/records/full_disk_test.py"
+  "::test_a_run_goes_on_while_the_disk_is_full",
+  "tests/experiments/records/full_disk_test.py"
+  "::test_an_end_that_cannot_be_saved_is_said",
+  "tests/replay/reverb_server_test.py"
+  "::test_a_disk_that_is_full_sooner_or_later",
+  # For network namespaces, by iproute2.
+  "tests/launchers/ray_test.py::test_what_a_run_on_a_cluster_survives",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -96,7 +96,15 @@ def config():
 
 @pytest.fixture(scope="session")
 def networks(environment_spec, config):
-  return acme_qsm.make_networks(environment_spec, config)
+  return compile_networks(acme_qsm.make_networks(environment_spec, config))
+
+
+def compile_networks(networks):
+  """The same, each function compiled as a whole instead of by operation."""
+  names = ("init_denoiser", "denoise", "init_critics", "q_values")
+  return dataclasses.replace(
+    networks, **{name: jax.jit(getattr(networks, name)) for name in names}
+  )
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ SMALL = {
 
 
 def train(name, environment_spec, batch, **more):
-  """Makes two learner steps and chooses an action, each compiled."""
+  """Makes two learner steps and chooses an action, compiled."""
   config_type = methods.METHODS[name].config
   fields = config_type.__dataclass_fields__
   config = config_type(
@@ -32,15 +32,20 @@ def train(name, environment_spec, batch, **more):
   )
   networks = acme_qsm.make_networks(environment_spec, config)
   core = acme_qsm.make_learner_core(networks, config)
-  state = jax.jit(core.init)(jax.random.PRNGKey(0))
-  step = jax.jit(core.step)
-  for _ in range(2):
-    state, metrics = step(state, batch)
-  policy = jax.jit(acme_qsm.make_policy(networks, config))
-  action = policy(
-    core.policy_params(state), jax.random.PRNGKey(1), jnp.zeros((1, 3))
-  )
-  return [*metrics.values(), action]
+  policy = acme_qsm.make_policy(networks, config)
+
+  @jax.jit
+  def run():
+    state, metrics = jax.lax.scan(
+      lambda state, _: core.step(state, batch),
+      core.init(jax.random.PRNGKey(0)),
+      length=2,
+    )
+    params = core.policy_params(state)
+    action = policy(params, jax.random.PRNGKey(1), jnp.zeros((1, 3)))
+    return [*metrics.values(), action]
+
+  return run()
 
 
 @pytest.mark.parametrize(
