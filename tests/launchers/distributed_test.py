@@ -103,7 +103,7 @@ def test_a_run_goes_on_from_one_process_to_many_and_back(
   assert before == 600 - 200 + 1
   assert run.wait() == 0, run.describe()
   assert run.status()["phase"] == "finished"
-  acted = run.status()["counts"]["actor_steps"]
+  acted = int(run.status()["counts"]["actor_steps"])
   # What the actor does until it hears of the end is limited by the learner.
   assert 900 <= acted < 2_000
   # What the embedded replay held is in Reverb's.

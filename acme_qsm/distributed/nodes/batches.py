@@ -23,6 +23,7 @@ _POLL_SECONDS = 0.2
 # where it could still give something, but does not.
 _STILL_SECONDS = 2.0
 _STUCK_SECONDS = 60.0
+_SHARE_SECONDS = 10.0
 
 
 class Batches:
@@ -30,7 +31,6 @@ class Batches:
 
   Attributes:
     replay: where they come from.
-    seconds_waited: how long the learner had to wait for them, in all.
   """
 
   def __init__(
@@ -41,6 +41,7 @@ class Batches:
     table: str,
     ends: Callable[[], bool],
     all_acted: Callable[[], bool],
+    on_first: Callable[[], None],
   ):
     """Starts to fetch.
 
@@ -51,13 +52,16 @@ class Batches:
       table: the name of the table that they are from.
       ends: whether the learner is to end, whatever there is to learn from.
       all_acted: whether all environment steps are made.
+      on_first: called before the first batch is handed out.
     """
     self._reconnect = reconnect
     self._make_dataset = make_dataset
     self._table = table
     self._ends = ends
     self._all_acted = all_acted
-    self.seconds_waited = 0.0
+    self._on_first: Callable[[], None] | None = on_first
+    self._seconds_waited = 0.0
+    self._share, self._share_since = 0.0, time.monotonic()
     self._fetch_from(replay)
 
   def _fetch_from(self, replay: ReplayConnection) -> None:
@@ -76,7 +80,10 @@ class Batches:
       batch = self._stream.get(_POLL_SECONDS)
       now = time.monotonic()
       if batch is not None:
-        self.seconds_waited += now - start
+        self._seconds_waited += now - start
+        if self._on_first is not None:
+          self._on_first()
+          self._on_first = None
         return batch
       if not self._all_acted():
         continue
@@ -88,6 +95,14 @@ class Batches:
       if now - still_since > (_STUCK_SECONDS if held >= 1 else _STILL_SECONDS):
         break
     raise RunIsOverError
+
+  def waiting_share(self) -> float:
+    """The share of time spent waiting, in the last whole stretch of seconds."""
+    seconds = time.monotonic() - self._share_since
+    if seconds > _SHARE_SECONDS:
+      self._share = self._seconds_waited / seconds
+      self._seconds_waited, self._share_since = 0.0, time.monotonic()
+    return self._share
 
 
 class _Stream:

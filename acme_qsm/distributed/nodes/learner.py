@@ -4,7 +4,6 @@ import contextlib
 import pathlib
 import time
 from collections.abc import Callable
-from collections.abc import Iterator
 from typing import Any
 
 import acme_qsm.acme_compat  # noqa: F401  # isort: skip
@@ -41,18 +40,14 @@ _REPLAY_SECONDS = 20.0
 
 def work(run: DistributedRun, link: Link) -> None:
   """Learns until the run is over, and saves."""
-  records = run.records(link.note)
-  checkpoint = records.latest_checkpoint()
-  saved_steps = RunState.of(checkpoint).actor_steps
 
   def connect() -> ReplayConnection:
     return ReplayConnection(link.address_of, run.key, run.run_id)
 
-  try:
-    replay = link.reach("replay", connect, _gives_up_replay(link, saved_steps))
-  except RunIsOverError:
-    if not link.evicted:
-      _end_without_replay(link, saved_steps)
+  records = run.records(link.note)
+  checkpoint = records.latest_checkpoint()
+  replay = _reach_replay(link, connect, RunState.of(checkpoint).actor_steps)
+  if replay is None:
     return
   link.state = COMPILING
   batches = Batches(
@@ -62,6 +57,8 @@ def work(run: DistributedRun, link: Link) -> None:
     run.parts.tables()[0].name,
     ends=lambda: link.ending,
     all_acted=lambda: link.orders.phase is Phase.LEARNING,
+    # What a learner step is to be compiled for is known from the first batch.
+    on_first=lambda: setattr(link, "state", COMPILING),
   )
   learner = _Learner(run, link, records, batches, checkpoint)
   server = rpc.Server({"variables": learner.variables.get}, run.key, run.host)
@@ -70,6 +67,44 @@ def work(run: DistributedRun, link: Link) -> None:
     _learn(link, learner)
   finally:  # Others ask for the next learner then, in whatever process.
     server.stop()
+
+
+def _reach_replay(
+  link: Link, connect: Callable[[], ReplayConnection], saved_steps: int
+) -> ReplayConnection | None:
+  """Connects to replay; None if the run ends before, once that is said.
+
+  A run that is interrupted waits for replay for a while, to save what was done.
+  """
+  waits_until: float | None = None
+
+  def count_unsaved() -> int:
+    return link.count(ACTOR_STEPS) - saved_steps
+
+  def gives_up() -> bool:
+    nonlocal waits_until
+    if link.over or link.evicted:
+      return True
+    if not link.ending:
+      return False
+    waits_until = waits_until or time.monotonic() + _REPLAY_SECONDS
+    return count_unsaved() <= 0 or time.monotonic() > waits_until
+
+  try:
+    return link.reach("replay", connect, gives_up)
+  except RunIsOverError:
+    if link.evicted:
+      return None
+    if count_unsaved() > 0:
+      link.call(
+        "fail",
+        f"replay was not there, so that the last {count_unsaved():,} "
+        "environment steps could not be saved; the same command goes on from "
+        "the last checkpoint",
+      )
+    else:
+      link.call("done", "learner")
+    return None
 
 
 def _learn(link: Link, learner: "_Learner") -> None:
@@ -90,38 +125,6 @@ def _learn(link: Link, learner: "_Learner") -> None:
   link.state = "serving"
   while not (link.over or link.evicted):
     time.sleep(_POLL_SECONDS)
-
-
-def _gives_up_replay(link: Link, saved_steps: int) -> Callable[[], bool]:
-  """Waits for replay while the run goes on, and to save what was done."""
-  asked_at: float | None = None
-
-  def gives_up() -> bool:
-    nonlocal asked_at
-    if link.over or link.evicted:
-      return True
-    if not link.ending:
-      return False
-    asked_at = asked_at or time.monotonic()
-    return (
-      link.count(ACTOR_STEPS) <= saved_steps
-      or time.monotonic() - asked_at > _REPLAY_SECONDS
-    )
-
-  return gives_up
-
-
-def _end_without_replay(link: Link, saved_steps: int) -> None:
-  """Says whether that loses anything."""
-  unsaved = link.count(ACTOR_STEPS) - saved_steps
-  if unsaved > 0:
-    link.call(
-      "fail",
-      f"replay was not there, so that the last {unsaved:,} environment steps "
-      "could not be saved; the same command goes on from the last checkpoint",
-    )
-  else:
-    link.call("done", "learner")
 
 
 class _Learner:
@@ -156,7 +159,7 @@ class _Learner:
     self._log = self._sampled(metrics.NoLogger())
     self._learner = run.parts.learner(
       run.seeds.learner_key(),
-      self._take_batches(),
+      batches,
       self._make_log,
       batches.replay.client,
       Counter(self._counts, "learner"),
@@ -166,13 +169,6 @@ class _Learner:
     self.variables = PublishedVariables(
       self._learner, lambda: self._counts[LEARNER_STEPS]
     )
-
-  def _take_batches(self) -> Iterator[Any]:
-    batch = next(self._batches)
-    # What a learner step is to be compiled for is known from the first batch.
-    self._link.state = COMPILING
-    yield batch
-    yield from self._batches
 
   def _make_log(self, *args: Any) -> metrics.SampledLogger:
     self._log = self._sampled(self._records.logger(*args))
@@ -190,7 +186,6 @@ class _Learner:
       NonFiniteError: if a loss is a NaN or an infinity.
     """
     timer = self._records.save_timer()
-    share = _WaitingShare(self._batches)
     shows = metrics.every_seconds(1.0)
     self._link.metrics["waiting_share"] = 0.0
     # `Batches` knows when there are enough for a batch.
@@ -203,7 +198,7 @@ class _Learner:
       self._link.state = "learning"
       self._link.metrics[LEARNER_STEPS] = self._counts[LEARNER_STEPS]
       if shows():
-        self._link.metrics["waiting_share"] = share.latest()
+        self._link.metrics["waiting_share"] = self._batches.waiting_share()
         self._show_metrics()
       if timer.is_due():
         self.save()
@@ -270,22 +265,3 @@ class _Learner:
     if address is None:
       raise ConnectionError("There is no replay.")
     return reverb_server.connect(address, self._run.run_id)
-
-
-class _WaitingShare:
-  """The share of its time that the learner waits for batches."""
-
-  def __init__(self, batches: Batches):
-    self._batches = batches
-    self._share = 0.0
-    self._start = time.monotonic()
-    self._waited = batches.seconds_waited
-
-  def latest(self) -> float:
-    """The share in the last whole stretch of some seconds."""
-    now = time.monotonic()
-    if now - self._start > _LOG_SECONDS:
-      waited = self._batches.seconds_waited
-      self._share = (waited - self._waited) / (now - self._start)
-      self._start, self._waited = now, waited
-    return self._share
