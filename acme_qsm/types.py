@@ -4,11 +4,14 @@ import dataclasses
 from typing import Any
 from typing import NamedTuple
 from typing import Protocol
+from typing import TYPE_CHECKING
 from typing import TypeAlias
 
 import numpy as np
 
-from acme_qsm.deferred import jax
+if TYPE_CHECKING:
+  import jax
+
 
 Params = Any
 """Network parameters: a pytree of arrays."""

@@ -6,19 +6,22 @@ import importlib
 import os
 import pathlib
 import sys
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Annotated
 from typing import Any
+from typing import TypeAlias
 from typing import TypeVar
 
 import tyro
 
+import acme_qsm
+from acme_qsm import configs
 from acme_qsm import configuration
 from acme_qsm import environments
-from acme_qsm import methods
 from acme_qsm.agents import acme as acme_agents
-from acme_qsm.agents.builder import DiffusionBuilder
 from acme_qsm.experiments.config import CheckpointingConfig
+from acme_qsm.experiments.config import EvaluationSchedule
 from acme_qsm.experiments.config import ExperimentConfig
 from acme_qsm.experiments.surroundings import compilation_cache
 from acme_qsm.experiments.surroundings import own_modules
@@ -79,6 +82,7 @@ class Arguments:
 
 
 _Arguments = TypeVar("_Arguments", bound=Arguments)
+_Agents: TypeAlias = Mapping[str, Mapping[str, configuration.Configuration]]
 
 
 def parse(
@@ -106,29 +110,28 @@ def parse(
   parser.add_argument("--preset", default=_DEFAULT_PRESET)
   chosen = parser.parse_known_args(argv)[0]
   agent = _import_own(chosen.agent)
-  configuration.require_known("agent", agent, _configs())
-  _require_own_settings(agent, sys.argv[1:] if argv is None else argv)
-  if agent in methods.METHODS:
-    presets = (_DEFAULT_PRESET, *methods.METHODS[agent].presets)
-    config = methods.METHODS[agent].preset(chosen.preset)
-  else:
-    presets = (_DEFAULT_PRESET,)
-    configuration.require_known("preset", chosen.preset, presets)
-    config = acme_agents.CONFIGS[agent]()
+  agents = _find_agents()
+  configuration.require_known("agent", agent, agents)
+  _require_own_settings(agents, agent, sys.argv[1:] if argv is None else argv)
+  configuration.require_known("preset", chosen.preset, agents[agent])
+  config = agents[agent][chosen.preset]
   with_config = _with_config(arguments_type, type(config))
   arguments = tyro.cli(
     with_config,
     args=argv,
     description=(
       f"{(description or '').strip()}\n\n"
-      f"Agents: {', '.join(_configs())}.\n\n"
-      f"Presets of {agent}: {', '.join(presets)}."
+      f"Agents: {', '.join(agents)}.\n\n"
+      f"Presets of {agent}: {', '.join(agents[agent])}."
     ),
     default=with_config(config=config),
     use_underscores=True,
   )
   environments.validate_task(arguments.task)
   environments.validate_action_repeat(arguments.action_repeat)
+  EvaluationSchedule(
+    arguments.eval_every, arguments.num_eval_episodes, arguments.num_steps
+  )
   return dataclasses.replace(arguments, agent=agent)
 
 
@@ -171,25 +174,34 @@ def _import_own(agent: str) -> str:
   return name
 
 
-def _configs() -> dict[str, type[configuration.Configuration]]:
-  """The configurations of all agents by name."""
-  of_methods = {name: each.config for name, each in methods.METHODS.items()}
-  return {**of_methods, **acme_agents.CONFIGS}
+def _find_agents() -> _Agents:
+  """By each agent's name its presets by name."""
+  found: dict[str, Mapping[str, configuration.Configuration]] = {
+    **configs.PRESETS
+  }
+  # One's own are there once their module has been imported.
+  if "acme_qsm.methods" in sys.modules:
+    for name, method in acme_qsm.methods.METHODS.items():
+      found[name] = {_DEFAULT_PRESET: method.config(), **method.presets}
+  for name, config in acme_agents.CONFIGS.items():
+    found[name] = {_DEFAULT_PRESET: config()}
+  return found
 
 
-def _require_own_settings(agent: str, argv: Sequence[str]) -> None:
+def _require_own_settings(
+  agents: _Agents, agent: str, argv: Sequence[str]
+) -> None:
   """Raises ValueError for a flag that other agents have, but not this one.
 
   A flag that no agent has may be one of the launcher's.
   """
-  configs = _configs()
   for argument in argv:
     flag = argument.split("=")[0]
     name = flag.removeprefix("--").replace("-", "_").removeprefix("no_")
     owners = [
       owner
-      for owner, config in configs.items()
-      if name in config.__dataclass_fields__
+      for owner, presets in agents.items()
+      if name in presets[_DEFAULT_PRESET].__dataclass_fields__
     ]
     if flag.startswith("--") and owners and agent not in owners:
       raise ValueError(
@@ -232,19 +244,11 @@ def make_experiment(arguments: Arguments) -> ExperimentConfig:
     ValueError: if a value is not allowed.
     ModuleNotFoundError: for an agent of Acme's, without the extra `acme`.
   """
-  if arguments.compilation_cache:
-    compilation_cache.use()
   config: Any = arguments.config
   task, action_repeat = arguments.task, arguments.action_repeat
-  if is_acmes(arguments):
-    builder = acme_agents.AcmeAgentBuilder(config)
-    make_networks = acme_agents.make_networks
-  else:
-    builder = DiffusionBuilder(config)
-    make_networks = methods.make_networks
-  return ExperimentConfig(
-    builder=builder,
-    network_factory=lambda spec: make_networks(spec, config),
+  experiment = ExperimentConfig(
+    builder=None,
+    network_factory=lambda spec: acme_qsm.make_networks(spec, config),
     environment_factory=lambda seed: environments.make(
       task, seed, action_repeat=action_repeat
     ),
@@ -257,4 +261,15 @@ def make_experiment(arguments: Arguments) -> ExperimentConfig:
       time_delta_minutes=arguments.checkpoint_minutes,
     ),
     description={"task": task, "action_repeat": action_repeat},
+  )
+  # JAX is loaded here, where all is well that can be told without.
+  if arguments.compilation_cache:
+    compilation_cache.use()
+  if not is_acmes(arguments):
+    builder = acme_qsm.DiffusionBuilder(config)
+    return dataclasses.replace(experiment, builder=builder)
+  return dataclasses.replace(
+    experiment,
+    builder=acme_agents.AcmeAgentBuilder(config),
+    network_factory=lambda spec: acme_agents.make_networks(spec, config),
   )

@@ -26,11 +26,12 @@ from typing import Literal
 
 from absl import flags
 
-from acme_qsm import lazy
+from acme_qsm import needs
 from acme_qsm.distributed.coordination import liveness
 from acme_qsm.distributed.coordination.messages import Phase
 from acme_qsm.distributed.display import Display
 from acme_qsm.experiments import no_learning
+from acme_qsm.experiments.config import require_at_least
 from acme_qsm.experiments.counts import ACTOR_STEPS
 from acme_qsm.experiments.counts import LEARNER_STEPS
 from acme_qsm.experiments.surroundings import interruption
@@ -84,11 +85,12 @@ def main(argv: list[str] | None = None) -> int:
       [flag for flag in given if flag not in launchpad_flags],
       __doc__,
     )
+    require_at_least(1, num_actors=arguments.num_actors)
     if argv is None:
       installation.require("launchpad", "reverb", arguments.engine)
     experiment = command_line.make_experiment(arguments)
     # What takes long is not needed to help, or to refuse a flag.
-    program = lazy.load(
+    program = needs.load(
       "acme_qsm.distributed.program", "A run in many processes"
     )
     plan = program.plan_experiment(

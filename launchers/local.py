@@ -19,8 +19,9 @@ from typing import Literal
 
 from acme_qsm import experiments
 from acme_qsm.environments import pool
-from acme_qsm.experiments.one_process.local_replay import ReplayKind
-from acme_qsm.experiments.records.checkpointing import CheckpointError
+from acme_qsm.experiments.config import ReplayKind
+from acme_qsm.experiments.config import require_at_least
+from acme_qsm.experiments.records.disk import CheckpointError
 from acme_qsm.experiments.records.disk import SaveError
 from acme_qsm.experiments.surroundings import launcher
 from acme_qsm.types import InvalidValueError
@@ -60,6 +61,9 @@ class Arguments(command_line.Arguments):
 
 def _require_possible(arguments: Arguments) -> None:
   """Raises ValueError for flags that do not go together."""
+  require_at_least(
+    1, num_envs=arguments.num_envs, num_seeds=arguments.num_seeds
+  )
   if arguments.num_seeds != 1 and arguments.replay == "reverb":
     raise ValueError("num_seeds must be 1 with --replay reverb.")
   if not command_line.is_acmes(arguments):

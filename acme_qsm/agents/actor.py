@@ -9,11 +9,11 @@ from typing import Any
 from typing import Protocol
 
 import dm_env
+import jax
 import numpy as np
 
 from acme_qsm import types
 from acme_qsm.core import Policy
-from acme_qsm.deferred import jax
 
 
 class VariableSource(Protocol):

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
 
-from acme_qsm import lazy
+import jax
+
 from acme_qsm import methods
+from acme_qsm import needs
 from acme_qsm import types
 from acme_qsm.agents.actor import Actor
 from acme_qsm.agents.actor import Adder
@@ -23,10 +25,9 @@ from acme_qsm.agents.learner import Sample
 from acme_qsm.agents.seeds_actor import SeedsActor
 from acme_qsm.agents.seeds_learner import SeedRecords
 from acme_qsm.agents.seeds_learner import SeedsLearner
-from acme_qsm.core import ActorCriticConfig
+from acme_qsm.configs.actor_critic import ActorCriticConfig
+from acme_qsm.configs.qsm import QSMConfig
 from acme_qsm.core import Policy
-from acme_qsm.deferred import jax
-from acme_qsm.methods.qsm import QSMConfig
 from acme_qsm.replay import memory_limit
 from acme_qsm.replay.adder import TransitionAdder
 from acme_qsm.replay.codec import TransitionCodec
@@ -65,10 +66,15 @@ class DiffusionBuilder:
       config: the configuration of any method.
 
     Raises:
-      ValueError: if no method is configured by it.
+      ValueError: if no method is configured by it, or one that does not learn
+        from single transitions.
     """
     self.config = config
-    self.agent = methods.name_of(config)
+    self.agent, self._method = methods.find(config)
+    if self._method.data != "transitions":
+      raise ValueError(
+        f"{self.agent} learns from {self._method.data}, which no replay gives."
+      )
 
   def _make_codec(
     self,
@@ -215,7 +221,7 @@ class DiffusionBuilder:
         n_step=config.n_step,
         discount=config.discount,
       )
-    reverb_adder = lazy.load(
+    reverb_adder = needs.load(
       "acme_qsm.replay.reverb_adder", "An adder to Reverb"
     )
     return reverb_adder.ReverbAdder(
@@ -301,7 +307,7 @@ class DiffusionBuilder:
       self.make_policy(networks, environment_spec),
     )
     return DiffusionLearner(
-      methods.make_learner_core(networks, self.config),
+      self._method.make_learner_core(networks, self.config),
       random_key,
       draw_of_items(dataset, codec.size, random_key),
       codec,
@@ -353,7 +359,7 @@ class DiffusionBuilder:
       The learner.
     """
     return SeedsLearner(
-      methods.make_learner_core(networks, self.config),
+      self._method.make_learner_core(networks, self.config),
       seeds,
       self._make_codec(environment_spec, self.make_policy(networks)),
       num_sgd_steps_per_step=self.config.num_sgd_steps_per_step,
@@ -376,7 +382,7 @@ class DiffusionBuilder:
       policy(params, key, observation [B, ...]) -> action [B, A].
     """
     del environment_spec
-    return methods.make_policy(networks, self.config, evaluation)
+    return self._method.make_policy(networks, self.config, evaluation)
 
 
 class QSMBuilder(DiffusionBuilder):
@@ -392,7 +398,7 @@ class QSMBuilder(DiffusionBuilder):
 
 
 def _load_reverb_tables() -> Any:
-  return lazy.load("acme_qsm.replay.reverb_tables", "Replay in Reverb")
+  return needs.load("acme_qsm.replay.reverb_tables", "Replay in Reverb")
 
 
 def _variables_name(policy: Policy) -> str:

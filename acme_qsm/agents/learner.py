@@ -13,13 +13,13 @@ from typing import Any
 from typing import NamedTuple
 from typing import Protocol
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from acme_qsm import types
 from acme_qsm.core import LearnerCore
 from acme_qsm.core import TrainingState
-from acme_qsm.deferred import jax
-from acme_qsm.deferred import jnp
 from acme_qsm.replay.codec import TransitionCodec
 
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import dm_env
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from acme_qsm import types
@@ -18,8 +20,6 @@ from acme_qsm.agents.actor import put_on_cpu
 from acme_qsm.agents.actor import select_actions
 from acme_qsm.agents.actor import VariableSource
 from acme_qsm.core import Policy
-from acme_qsm.deferred import jax
-from acme_qsm.deferred import jnp
 
 
 class SeedsActor:

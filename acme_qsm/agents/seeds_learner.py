@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from acme_qsm import types
 from acme_qsm.agents import learner
 from acme_qsm.core import LearnerCore
 from acme_qsm.core import TrainingState
-from acme_qsm.deferred import jax
-from acme_qsm.deferred import jnp
 from acme_qsm.replay.codec import TransitionCodec
 
 

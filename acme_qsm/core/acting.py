@@ -7,57 +7,15 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
 from typing import NamedTuple
-from typing import Protocol
-from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
 
 from acme_qsm import types
+from acme_qsm.configs.actor_critic import ActorCriticConfig
+from acme_qsm.core import actions
 from acme_qsm.core import normalization
-from acme_qsm.core.config import ActorCriticConfig
-from acme_qsm.deferred import jax
-from acme_qsm.deferred import jnp
-
-Sampler: TypeAlias = Callable[
-  [types.Params, "jax.Array", "jax.Array"], "jax.Array"
-]
-"""(policy's parameters, key, observation [B, ...]) -> action [B, A] in
-[-1, 1]."""
-
-
-class Networks(Protocol):
-  """What the shared parts ask of a method's networks.
-
-  Attributes:
-    init_policy: key -> the policy's parameters.
-    init_critics: key -> parameters of all N critics.
-    q_values: (params, observation [B, ...], action [B, A]) -> Q-values
-      [N, B].
-    action_size: A.
-    critic_outputs: as q_values, but what the critics' heads are made of [N, B,
-      H]; None where they predict Q itself.
-    observation_shape: an observation's shape; None if it is not known.
-  """
-
-  @property
-  def init_policy(self) -> Callable[[jax.Array], types.Params]: ...  # noqa: D102
-
-  @property
-  def init_critics(self) -> Callable[[jax.Array], types.Params]: ...  # noqa: D102
-
-  @property
-  def q_values(  # noqa: D102
-    self,
-  ) -> Callable[[types.Params, jax.Array, jax.Array], jax.Array]: ...
-
-  @property
-  def action_size(self) -> int: ...  # noqa: D102
-
-  @property
-  def critic_outputs(  # noqa: D102
-    self,
-  ) -> Callable[[types.Params, jax.Array, jax.Array], jax.Array] | None: ...
-
-  @property
-  def observation_shape(self) -> tuple[int, ...] | None: ...  # noqa: D102
+from acme_qsm.networks import CriticNetworks
 
 
 class PolicyParams(NamedTuple):
@@ -105,117 +63,9 @@ class Policy:
     return self.apply(params, key, observation)[0]
 
 
-def best_of(
-  sampler: Sampler,
-  networks: Networks,
-  policy_params: types.Params,
-  critic_params: types.Params,
-  key: jax.Array,
-  observation: jax.Array,
-  *,
-  num_candidates: int,
-) -> jax.Array:
-  """Draws candidate actions and takes the best.
-
-  The best is what the lowest of the critics values most, as in the
-  implementation of Ma et al. (2025); with one candidate, no critic is asked.
-
-  Args:
-    sampler: draws an action for each observation.
-    networks: the critics.
-    policy_params: the policy's parameters.
-    critic_params: the critics' parameters; not read with one candidate.
-    key: a PRNG key, consumed.
-    observation: [B, ...] observations.
-    num_candidates: candidates per observation, at least 1.
-
-  Returns:
-    Actions [B, A] in [-1, 1].
-  """
-  candidates = draw_several(
-    sampler, policy_params, key, observation, num_candidates
-  )
-  if num_candidates == 1:
-    return candidates[:, 0]
-  q_value = lowest_q_value(networks, critic_params, observation, candidates)
-  best = jnp.argmax(q_value, axis=1)
-  return candidates[jnp.arange(observation.shape[0]), best]
-
-
-def draw_several(
-  sampler: Sampler,
-  policy_params: types.Params,
-  key: jax.Array,
-  observation: jax.Array,
-  num_samples: int,
-) -> jax.Array:
-  """Draws several actions of the policy for each observation.
-
-  Args:
-    sampler: draws an action for each observation.
-    policy_params: the policy's parameters.
-    key: a PRNG key, consumed.
-    observation: [B, ...] observations.
-    num_samples: K, at least 1.
-
-  Returns:
-    Actions [B, K, A] in [-1, 1].
-  """
-  # Those of an observation stand next to each other.
-  repeated = jnp.repeat(observation, num_samples, axis=0)
-  action = sampler(policy_params, key, repeated)
-  return action.reshape(observation.shape[0], num_samples, -1)
-
-
-def lowest_q_value(
-  networks: Networks,
-  critic_params: types.Params,
-  observation: jax.Array,
-  action: jax.Array,
-) -> jax.Array:
-  """What the lowest of the critics says of several actions per observation.
-
-  Args:
-    networks: the critics.
-    critic_params: their parameters.
-    observation: [B, ...] observations.
-    action: [B, K, A] actions.
-
-  Returns:
-    min_i Q_i(s, a_k) [B, K].
-  """
-  # Observations have no axis of their own for the K actions: what a critic
-  # makes of them alone is computed once.
-  q_values = jax.vmap(networks.q_values, in_axes=(None, None, 1), out_axes=2)(
-    critic_params, observation, action
-  )
-  # Not their minimum, whose gradient asks which of them is equal to it: where
-  # XLA computes them twice, as it does with JAX 0.12, none need be.
-  numbers = jnp.arange(q_values.shape[0])[:, None, None]
-  is_lowest = numbers == jnp.argmin(q_values, axis=0)
-  return jnp.sum(jnp.where(is_lowest, q_values, 0.0), axis=0)
-
-
-def add_exploration_noise(
-  key: jax.Array, action: jax.Array, standard_deviation: float | jax.Array
-) -> jax.Array:
-  """Adds Gaussian noise to actions and clips them to [-1, 1]."""
-  noise = standard_deviation * jax.random.normal(key, action.shape)
-  return jnp.clip(action + noise, -1.0, 1.0)
-
-
-def scale_noise(
-  standard_deviation: float, noise_scale: jax.Array | None
-) -> float | jax.Array:
-  """Scales an exploration noise by what the method says; None leaves it."""
-  if noise_scale is None:
-    return standard_deviation
-  return noise_scale * standard_deviation
-
-
 def make_policy(
-  sampler: Sampler,
-  networks: Networks,
+  sampler: actions.Sampler,
+  networks: CriticNetworks,
   config: ActorCriticConfig,
   evaluation: bool = False,
 ) -> Policy:
@@ -242,7 +92,7 @@ def make_policy(
       policy_params = params.target_policy
     else:
       policy_params = params.policy
-    return best_of(
+    return actions.best_of(
       sampler,
       networks,
       policy_params,
@@ -263,10 +113,10 @@ def make_policy(
     )
     if evaluation:
       return action, {}
-    action = add_exploration_noise(
+    action = actions.add_exploration_noise(
       noise_key,
       action,
-      scale_noise(config.exploration_noise, params.noise_scale),
+      actions.scale_noise(config.exploration_noise, params.noise_scale),
     )
     random_action = jax.random.uniform(
       random_key, action.shape, minval=-1.0, maxval=1.0

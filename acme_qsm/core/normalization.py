@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from acme_qsm.deferred import jax
-from acme_qsm.deferred import jnp
+import jax
+import jax.numpy as jnp
+
+from acme_qsm import types
 
 # A standard deviation below this is taken for it: a constant stays small.
 _LEAST_VARIANCE = 1e-6
@@ -53,6 +55,27 @@ def update_statistics(
     statistics.mean, statistics.variance, observation, batch_count / count
   )
   return Statistics(count, mean, variance)
+
+
+def observe(
+  statistics: Statistics | None, transitions: types.Transition
+) -> tuple[Statistics | None, types.Transition]:
+  """Normalises the observations of transitions, which count from now on.
+
+  Args:
+    statistics: of the observations before; None to normalise nothing.
+    transitions: with observations and next observations [B, ...].
+
+  Returns:
+    The statistics of all observations, and the transitions.
+  """
+  if statistics is None:
+    return None, transitions
+  statistics = update_statistics(statistics, transitions.observation)
+  return statistics, transitions._replace(
+    observation=normalize(statistics, transitions.observation),
+    next_observation=normalize(statistics, transitions.next_observation),
+  )
 
 
 def mix_moments(

@@ -5,59 +5,21 @@ For methods whose denoiser learns what reverse samples say.
 
 from __future__ import annotations
 
-import dataclasses
-import typing
 from collections.abc import Callable
-from typing import Literal
 from typing import NamedTuple
 
-from acme_qsm import configuration
+import jax
+import jax.numpy as jnp
+
 from acme_qsm import diffusion
 from acme_qsm import types
-from acme_qsm.core import critics
+from acme_qsm.configs.reverse_sampling import ReverseSamplingConfig
+from acme_qsm.core import actions
 from acme_qsm.core import sampling
 from acme_qsm.core import temperature as temperature_lib
 from acme_qsm.core import weights
-from acme_qsm.core.method import Context
-from acme_qsm.deferred import jax
-from acme_qsm.deferred import jnp
-
-if typing.TYPE_CHECKING:
-  from acme_qsm.networks import DiffusionNetworks
-
-NoisyActionSource = Literal["policy", "replay", "uniform", "gaussian"]
-ReverseSampling = Literal["truncated", "clipped", "unbounded"]
-
-
-@dataclasses.dataclass(frozen=True)
-class ReverseSamplingConfig(weights.WeightsConfig):
-  """What methods can be told that learn from reverse samples.
-
-  Attributes:
-    noisy_action_source: where the noisy actions a_t come from at which the
-      denoiser is trained; any has the same optimum. "replay": replay's actions,
-      noised. "policy": fresh actions of the policy, chosen and noised as those
-      of the critics' target, then noised to a_t. "uniform" and "gaussian":
-      drawn alike at each noise level.
-    noisy_action_scale: the bound of uniform noisy actions, the standard
-      deviation of Gaussian ones.
-    num_reverse_samples: K, clean actions drawn for each noisy action. Each is
-      one evaluation of the critics.
-    reverse_sampling: how they are kept in the box [-1, 1]. "truncated": their
-      noises are drawn from the normal truncated to it. "clipped": the critics
-      are asked at the clipped action, which biases the weights. "unbounded":
-      not at all.
-  """
-
-  sampler: diffusion.TransitionName = "posterior"
-  noisy_action_source: NoisyActionSource = "replay"
-  noisy_action_scale: float = configuration.positive(1.0)
-  num_reverse_samples: int = configuration.positive(16)
-  reverse_sampling: ReverseSampling = "truncated"
-
-  def __post_init__(self):
-    super().__post_init__()
-    self.check_num_samples("num_reverse_samples")
+from acme_qsm.core.training import Context
+from acme_qsm.networks import DiffusionNetworks
 
 
 class ReverseSamples(NamedTuple):
@@ -108,7 +70,7 @@ def make_clean_action_sampler(
     )
 
     def draw_policy_action(key: jax.Array) -> jax.Array:
-      action, _ = critics.draw_target_action(
+      action, _ = actions.draw_target_action(
         sampler,
         networks,
         config,

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import functools
-import typing
+
+import jax
+import jax.numpy as jnp
 
 from acme_qsm import diffusion
 from acme_qsm import types
-from acme_qsm.core.acting import Sampler
-from acme_qsm.core.config import DiffusionConfig
-from acme_qsm.deferred import jax
-from acme_qsm.deferred import jnp
-
-if typing.TYPE_CHECKING:
-  from acme_qsm.networks import DiffusionNetworks
+from acme_qsm.configs.diffusion import DiffusionConfig
+from acme_qsm.core import acting
+from acme_qsm.core.actions import Sampler
+from acme_qsm.networks import DiffusionNetworks
 
 
 def make_schedule(
@@ -98,6 +97,14 @@ def make_sampler(
     )
 
   return sampler
+
+
+def make_policy(
+  networks: DiffusionNetworks, config: DiffusionConfig, evaluation: bool = False
+) -> acting.Policy:
+  """Makes the policy of a method whose actions `make_sampler` draws."""
+  sampler = make_sampler(networks, config, evaluation)
+  return acting.make_policy(sampler, networks, config, evaluation)
 
 
 def make_langevin_sampler(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from acme_qsm.deferred import jax
-from acme_qsm.deferred import jnp
-from acme_qsm.deferred import optax
+import jax
+import jax.numpy as jnp
+import optax
 
 
 class Temperature(NamedTuple):

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
+import optax
+
 from acme_qsm import types
-from acme_qsm.core.config import ActorCriticConfig
-from acme_qsm.deferred import jax
-from acme_qsm.deferred import jnp
-from acme_qsm.deferred import optax
+from acme_qsm.configs.actor_critic import ActorCriticConfig
 
 
 class Update(NamedTuple):
@@ -54,6 +55,56 @@ def gradient_step(
   )
   updates, opt_state = optimizer.update(gradients, opt_state, params)
   return Update(optax.apply_updates(params, updates), opt_state, value, aux)
+
+
+def then_project(
+  optimizer: optax.GradientTransformation,
+  project: Callable[[types.Params], types.Params],
+) -> optax.GradientTransformation:
+  """An optimiser after whose steps parameters are projected.
+
+  Args:
+    optimizer: the optimiser.
+    project: parameters -> parameters, such as weights of norm 1.
+
+  Returns:
+    The optimiser, whose steps lead to the projected parameters.
+  """
+
+  def update(
+    gradients: optax.Updates,
+    state: optax.OptState,
+    params: types.Params | None = None,
+  ) -> tuple[optax.Updates, optax.OptState]:
+    changes, state = optimizer.update(gradients, state, params)
+    projected = project(optax.apply_updates(params, changes))
+    return jax.tree.map(jnp.subtract, projected, params), state
+
+  return optax.GradientTransformation(optimizer.init, update)
+
+
+def require_scalars(name: str, metrics: types.Metrics) -> types.Metrics:
+  """Metrics in single precision: they are held, averaged and may be NaN.
+
+  Args:
+    name: what reports them.
+    metrics: numbers by name.
+
+  Returns:
+    The same as float32 [].
+
+  Raises:
+    ValueError: if one is no scalar.
+  """
+  for metric, value in metrics.items():
+    if jnp.shape(value) != ():
+      raise ValueError(
+        f"The {name} reports {metric!r} of shape {jnp.shape(value)}; a metric "
+        "must be a scalar."
+      )
+  return {
+    metric: jnp.asarray(value, jnp.float32) for metric, value in metrics.items()
+  }
 
 
 def move_running_mean(

@@ -6,19 +6,17 @@ Samplers, their chains and the chains' log-probabilities share this.
 from __future__ import annotations
 
 from typing import get_args
-from typing import Literal
 from typing import NamedTuple
 
-from acme_qsm.deferred import chex
-from acme_qsm.deferred import jax
-from acme_qsm.deferred import jnp
+import chex
+import jax
+import jax.numpy as jnp
+
 from acme_qsm.diffusion import schedules
+from acme_qsm.diffusion.betas import PosteriorVariance
+from acme_qsm.diffusion.betas import TransitionName
 from acme_qsm.diffusion.schedules import NoiseSchedule
 from acme_qsm.diffusion.schedules import per_example
-
-TransitionName = Literal["noise_mean", "posterior"]
-PosteriorVariance = Literal["fixed_small", "fixed_large"]
-"""Of "posterior"; named as in the code of Nichol & Dhariwal (2021)."""
 
 
 class Levels(NamedTuple):

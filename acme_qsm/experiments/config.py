@@ -1,4 +1,7 @@
-"""What an experiment is: an agent, an environment and for how long."""
+"""What an experiment is: an agent, an environment and for how long.
+
+It is checked without JAX, so that a command line refuses fast what cannot be.
+"""
 
 import contextlib
 import dataclasses
@@ -7,10 +10,13 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
+from typing import Literal
 from typing import Protocol
 
 import dm_env
 import numpy as np
+
+ReplayKind = Literal["auto", "embedded", "reverb"]
 
 
 class ExperimentError(ValueError):
@@ -142,3 +148,41 @@ class ExperimentConfig:
   def title(self) -> str:
     """What the run is called where it is shown: its task, if it says one."""
     return str(self.description.get("task", type(self.builder).__name__))
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationSchedule:
+  """When a run is evaluated: every so many environment steps, and at its end.
+
+  Attributes:
+    every: environment steps between evaluations, positive.
+    num_episodes: episodes of each evaluation; 0 for no evaluation.
+    total_steps: environment steps of the whole run.
+  """
+
+  every: int
+  num_episodes: int
+  total_steps: int
+
+  def __post_init__(self):
+    if self.every < 1:
+      raise ValueError(f"eval_every must be positive, got {self.every}.")
+    if self.num_episodes < 0:
+      raise ValueError(
+        f"num_eval_episodes must not be negative, got {self.num_episodes}."
+      )
+
+  def is_due(self, actor_steps: int, evaluated_at: int) -> bool:
+    """Whether it is time for an evaluation.
+
+    Args:
+      actor_steps: environment steps made; the last ones only once all that was
+        to be learned of them is learned.
+      evaluated_at: those at the last evaluation, -1 for none.
+    """
+    if not self.num_episodes or actor_steps <= max(evaluated_at, 0):
+      return False
+    return (
+      actor_steps >= self.total_steps
+      or actor_steps // self.every > max(evaluated_at, 0) // self.every
+    )

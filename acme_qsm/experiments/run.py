@@ -11,49 +11,12 @@ from acme_qsm.experiments import environment_groups
 from acme_qsm.experiments import time_steps
 from acme_qsm.experiments.config import as_experiment_error
 from acme_qsm.experiments.config import CheckpointingConfig
+from acme_qsm.experiments.config import EvaluationSchedule
 from acme_qsm.experiments.config import ExperimentConfig
 from acme_qsm.experiments.parts import AgentParts
 from acme_qsm.experiments.records import workdir
 from acme_qsm.experiments.seeds import Seeds
 from acme_qsm.experiments.surroundings import output
-
-
-@dataclasses.dataclass(frozen=True)
-class EvaluationSchedule:
-  """When a run is evaluated: every so many environment steps, and at its end.
-
-  Attributes:
-    every: environment steps between evaluations, positive.
-    num_episodes: episodes of each evaluation; 0 for no evaluation.
-    total_steps: environment steps of the whole run.
-  """
-
-  every: int
-  num_episodes: int
-  total_steps: int
-
-  def __post_init__(self):
-    if self.every < 1:
-      raise ValueError(f"eval_every must be positive, got {self.every}.")
-    if self.num_episodes < 0:
-      raise ValueError(
-        f"num_eval_episodes must not be negative, got {self.num_episodes}."
-      )
-
-  def is_due(self, actor_steps: int, evaluated_at: int) -> bool:
-    """Whether it is time for an evaluation.
-
-    Args:
-      actor_steps: environment steps made; the last ones only once all that was
-        to be learned of them is learned.
-      evaluated_at: those at the last evaluation, -1 for none.
-    """
-    if not self.num_episodes or actor_steps <= max(evaluated_at, 0):
-      return False
-    return (
-      actor_steps >= self.total_steps
-      or actor_steps // self.every > max(evaluated_at, 0) // self.every
-    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,9 +10,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
-
-from acme_qsm.deferred import jax
 
 
 def describe_generator() -> dict[str, Any]:

@@ -11,53 +11,28 @@ there, each update moves the executed actions anew.
 
 from __future__ import annotations
 
-import dataclasses
-import typing
 from collections.abc import Callable
 
-from acme_qsm import configuration
-from acme_qsm import diffusion
-from acme_qsm import types
-from acme_qsm.core import acting
-from acme_qsm.core import critics
-from acme_qsm.core import policy_samples
-from acme_qsm.core import sampling
-from acme_qsm.core.config import DiffusionConfig
-from acme_qsm.core.method import Context
-from acme_qsm.core.method import Method
-from acme_qsm.core.method import PolicyLoss
-from acme_qsm.core.method import UpdateExtras
-from acme_qsm.deferred import jax
-from acme_qsm.deferred import jnp
-from acme_qsm.deferred import optax
+import jax
+import jax.numpy as jnp
+import optax
 
-if typing.TYPE_CHECKING:
-  from acme_qsm.networks import DiffusionNetworks
+from acme_qsm import types
+from acme_qsm.configs.dipo import DIPOConfig
+from acme_qsm.configs.dipo import PRESETS
+from acme_qsm.core import acting
+from acme_qsm.core import actor_critic
+from acme_qsm.core import critics
+from acme_qsm.core import denoising
+from acme_qsm.core import sampling
+from acme_qsm.core.learner_core import LearnerCore
+from acme_qsm.core.method import Method
+from acme_qsm.core.training import Context
+from acme_qsm.core.training import PolicyLoss
+from acme_qsm.networks import DiffusionNetworks
 
 MOVED_ACTION = "moved_action"
 """The name of the moved actions among a transition's extras."""
-
-
-@dataclasses.dataclass(frozen=True)
-class DIPOConfig(DiffusionConfig):
-  """Everything that DIPO can be told.
-
-  Attributes:
-    num_action_moves: N_a, steps of Adam that an action is moved by; each is one
-      gradient of the critics.
-    action_learning_rate: Adam's, about the size of each step in [-1, 1].
-    keep_moved_actions: whether replay keeps them.
-  """
-
-  sampler: diffusion.TransitionName = "posterior"
-  num_action_moves: int = configuration.positive(10)
-  action_learning_rate: float = configuration.positive(0.03)
-  keep_moved_actions: bool = True
-
-  @property
-  def keeps_extras(self) -> bool:
-    """See `ActorCriticConfig`."""
-    return self.keep_moved_actions
 
 
 def make_policy_loss(
@@ -84,11 +59,11 @@ def make_policy_loss(
   ) -> tuple[jax.Array, tuple[tuple, types.Metrics]]:
     observation, action = transitions.observation, transitions.action
 
-    if types.are_given(transitions.extras):
+    if config.keep_moved_actions and types.are_given(transitions.extras):
       moved = _moved_action(transitions)
     else:
       moved = move(context.critic_params, observation, action)
-    loss, _ = policy_samples.denoising_loss(
+    loss, _ = denoising.weighted_loss(
       networks,
       schedule,
       params,
@@ -108,8 +83,8 @@ def make_policy_loss(
 
 def make_update_extras(
   networks: DiffusionNetworks, config: DIPOConfig
-) -> UpdateExtras | None:
-  """Makes what moves the actions that replay keeps on: see `Method`."""
+) -> Callable[[types.Params, types.Transition], types.Extras] | None:
+  """Makes what moves on the actions that replay keeps; None for none."""
   if not config.keep_moved_actions:
     return None
   move = _make_move(networks, config)
@@ -209,27 +184,23 @@ def move_actions(
   return jax.lax.stop_gradient(moved)
 
 
+def make_learner_core(
+  networks: DiffusionNetworks, config: DIPOConfig
+) -> LearnerCore:
+  """Makes the learner: an off-policy actor-critic."""
+  return actor_critic.make_learner_core(
+    networks,
+    config,
+    policy_loss=make_policy_loss(networks, config),
+    sampler=sampling.make_sampler(networks, config),
+    update_extras=make_update_extras(networks, config),
+  )
+
+
 DIPO = Method(
   config=DIPOConfig,
-  make_policy_loss=make_policy_loss,
-  metrics=("denoiser_loss", "moved_distance"),
-  make_update_extras=make_update_extras,
+  make_learner_core=make_learner_core,
   make_policy=make_policy,
-  presets={
-    # The official implementation's, as far as can be: see README. It evaluates
-    # without the sampler's noise.
-    "official": DIPOConfig(
-      policy_hidden_sizes=(256, 256, 256),
-      critic_hidden_sizes=(256, 256, 256),
-      num_denoising_steps=100,
-      noise_schedule="cosine",
-      num_action_moves=20,
-      evaluate_target_denoiser=False,
-      evaluation_temperature=0.0,
-      exploration_noise=0.0,
-      target_action_noise=0.0,
-      n_step=1,
-    ),
-  },
+  presets=PRESETS,
 )
 """DIPO."""

@@ -7,58 +7,29 @@ sampler or the critics.
 
 from __future__ import annotations
 
-import dataclasses
-import typing
 from typing import NamedTuple
 
-from acme_qsm import configuration
-from acme_qsm import diffusion
+import jax
+import jax.numpy as jnp
+
 from acme_qsm import losses
 from acme_qsm import types
-from acme_qsm.core import acting
+from acme_qsm.configs.dpmd import DPMDConfig
+from acme_qsm.configs.dpmd import PRESETS
+from acme_qsm.core import actions
+from acme_qsm.core import actor_critic
+from acme_qsm.core import critics
+from acme_qsm.core import denoising
 from acme_qsm.core import normalization
-from acme_qsm.core import policy_samples
 from acme_qsm.core import sampling
 from acme_qsm.core import temperature as temperature_lib
 from acme_qsm.core import updates
 from acme_qsm.core import weights
-from acme_qsm.core.method import Context
+from acme_qsm.core.learner_core import LearnerCore
 from acme_qsm.core.method import Method
-from acme_qsm.core.method import PolicyLoss
-from acme_qsm.deferred import jax
-from acme_qsm.deferred import jnp
-from acme_qsm.methods import presets
-
-if typing.TYPE_CHECKING:
-  from acme_qsm.networks import DiffusionNetworks
-
-
-@dataclasses.dataclass(frozen=True)
-class DPMDConfig(weights.WeightsConfig):
-  """Everything that diffusion policy mirror descent can be told.
-
-  The actions that it weighs have target_action_noise, as the critics' target's
-  have.
-
-  Attributes:
-    num_policy_samples: K, actions of the policy for each next observation that
-      are weighed against each other. 1 takes the action of the critics' target,
-      which is there anyway, and weighs it against those of other observations:
-      for weights="normalized_exponential".
-    q_statistics_decay: of weights that are normalised, decay per update of the
-      running mean and variance of Q, in [0, 1).
-  """
-
-  sampler: diffusion.TransitionName = "posterior"
-  exploration_noise: float = configuration.non_negative(0.2)
-  target_action_noise: float = configuration.non_negative(0.2)
-  num_policy_samples: int = configuration.positive(4)
-  target_kl: float = configuration.positive(0.7)
-  q_statistics_decay: float = configuration.unit_interval(0.999, "[)")
-
-  def __post_init__(self):
-    super().__post_init__()
-    self.check_num_samples("num_policy_samples")
+from acme_qsm.core.training import Context
+from acme_qsm.core.training import PolicyLoss
+from acme_qsm.networks import DiffusionNetworks
 
 
 class DPMDState(NamedTuple):
@@ -101,16 +72,20 @@ def make_policy_loss(
     action = context.next_action[:, None]
     if config.num_policy_samples > 1:
       sample_key, noise_key = jax.random.split(keys[0])
-      action = policy_samples.draw(
-        sampler, params, sample_key, observation, config.num_policy_samples
+      action = actions.draw_several(
+        sampler,
+        jax.lax.stop_gradient(params),
+        sample_key,
+        observation,
+        config.num_policy_samples,
       )
       # As the target's: a policy that learned nothing but its own samples would
       # lose their spread, as the sampler draws narrower than it was taught.
-      noise = acting.scale_noise(
+      noise = actions.scale_noise(
         config.target_action_noise, noise_scale(config, method_state)
       )
-      action = acting.add_exploration_noise(noise_key, action, noise)
-    q_value = acting.lowest_q_value(
+      action = actions.add_exploration_noise(noise_key, action, noise)
+    q_value = critics.lowest_q_value(
       networks, context.critic_params, observation, action
     )
     q_value, method_state = standardize(
@@ -125,7 +100,7 @@ def make_policy_loss(
       normalized = weights.normalized_weights(
         config, q_value, temperature.value
       )
-    loss, steps = policy_samples.denoising_loss(
+    loss, steps = denoising.weighted_loss(
       networks, schedule, params, keys[1], observation, action, weight
     )
     metrics = {
@@ -174,6 +149,12 @@ def standardize(
   return standardized, method_state._replace(q_mean=mean, q_variance=variance)
 
 
+def init_state(config: DPMDConfig) -> DPMDState:
+  """The state before the first update."""
+  temperature = weights.init_temperature(config)
+  return DPMDState(temperature, jnp.zeros(()), jnp.zeros(()))
+
+
 def noise_scale(
   config: DPMDConfig, method_state: DPMDState
 ) -> jax.Array | None:
@@ -181,26 +162,24 @@ def noise_scale(
   return weights.noise_scale(config, method_state.temperature)
 
 
+def make_learner_core(
+  networks: DiffusionNetworks, config: DPMDConfig
+) -> LearnerCore:
+  """Makes the learner: an off-policy actor-critic."""
+  return actor_critic.make_learner_core(
+    networks,
+    config,
+    policy_loss=make_policy_loss(networks, config),
+    sampler=sampling.make_sampler(networks, config),
+    init_method_state=lambda: init_state(config),
+    noise_scale=lambda state: noise_scale(config, state),
+  )
+
+
 DPMD = Method(
   config=DPMDConfig,
-  make_policy_loss=make_policy_loss,
-  metrics=("denoiser_loss", *weights.METRICS),
-  init_method_state=lambda config: DPMDState(
-    weights.init_temperature(config), jnp.zeros(()), jnp.zeros(())
-  ),
-  noise_scale=noise_scale,
-  presets={
-    # Of the implementation of Ma et al. (2025), with the brackets that its
-    # standardisation lacks.
-    "reference": DPMDConfig(
-      **presets.REFERENCE,
-      **presets.DECAYING_TEMPERATURE,
-      exploration_noise=0.1,
-      target_action_noise=0.1,
-      num_policy_samples=1,
-      weights="normalized_exponential",
-      temperature_update_period=125,
-    ),
-  },
+  make_learner_core=make_learner_core,
+  make_policy=sampling.make_policy,
+  presets=PRESETS,
 )
 """Diffusion policy mirror descent."""

@@ -6,65 +6,25 @@ what a diffusion policy is to be compared with.
 
 from __future__ import annotations
 
-import dataclasses
-import math
-import typing
-from collections.abc import Callable
-from typing import Any
+import jax
+import jax.numpy as jnp
 
-from acme_qsm import configuration
 from acme_qsm import losses
-from acme_qsm import networks as networks_lib
 from acme_qsm import types
+from acme_qsm.configs.gaussian import GaussianConfig
+from acme_qsm.configs.gaussian import PRESETS
 from acme_qsm.core import acting
+from acme_qsm.core import actions
+from acme_qsm.core import actor_critic
+from acme_qsm.core import critics
 from acme_qsm.core import temperature as temperature_lib
-from acme_qsm.core.config import ActorCriticConfig
-from acme_qsm.core.method import Context
+from acme_qsm.core.learner_core import LearnerCore
 from acme_qsm.core.method import Method
-from acme_qsm.core.method import PolicyLoss
-from acme_qsm.deferred import jax
-from acme_qsm.deferred import jnp
-
-if typing.TYPE_CHECKING:
-  from acme_qsm.networks import GaussianNetworks
-
-
-@dataclasses.dataclass(frozen=True)
-class GaussianConfig(ActorCriticConfig):
-  """Everything that soft actor-critic can be told.
-
-  Attributes:
-    entropy_temperature: of the policy's entropy, where it starts; in units of
-      scaled reward.
-    entropy_temperature_learning_rate: Adam's, for its logarithm; 0 keeps it.
-    target_entropy: the entropy that it is moved towards, in nats per dimension
-      of the action; below log 2, which is the uniform policy's.
-    entropy_in_target: whether the critics' target has the entropy of the next
-      action, as in soft actor-critic; else it enters the policy's loss alone.
-      Returns have it then too, which a categorical critic's atoms must hold:
-      `critics.require_atoms_hold_returns`.
-    evaluate_mode: whether evaluation takes the most likely action before it is
-      squashed, not a random one.
-  """
-
-  entropy_temperature: float = configuration.positive(0.1)
-  entropy_temperature_learning_rate: float = configuration.non_negative(3e-4)
-  target_entropy: float = configuration.checked(
-    -0.5,
-    lambda value: value < math.log(2.0),
-    "below log 2 = 0.693, the entropy of the uniform policy",
-  )
-  entropy_in_target: bool = True
-  evaluate_mode: bool = True
-  # The policy's own noise explores.
-  exploration_noise: float = configuration.non_negative(0.0)
-  target_action_noise: float = configuration.non_negative(0.0)
-
-  def largest_bonus(self, action_size: int) -> float:
-    """See `ActorCriticConfig`: no policy has more entropy than the uniform."""
-    if not self.entropy_in_target:
-      return 0.0
-    return self.entropy_temperature * action_size * math.log(2.0)
+from acme_qsm.core.training import Context
+from acme_qsm.core.training import NextValueBonus
+from acme_qsm.core.training import PolicyLoss
+from acme_qsm.networks import GaussianNetworks
+from acme_qsm.networks import make_gaussian_networks
 
 
 def draw(
@@ -93,7 +53,7 @@ def draw(
 
 def make_sampler(
   networks: GaussianNetworks, config: GaussianConfig, evaluation: bool = False
-) -> acting.Sampler:
+) -> actions.Sampler:
   """Makes what draws actions, or in evaluation takes the mode's."""
 
   def sampler(
@@ -128,7 +88,7 @@ def make_policy_loss(
   ) -> tuple[jax.Array, tuple[temperature_lib.Temperature, types.Metrics]]:
     observation = transitions.observation
     action, log_prob = draw(networks, params, keys[0], observation)
-    q_value = acting.lowest_q_value(
+    q_value = critics.lowest_q_value(
       networks, context.critic_params, observation, action[:, None]
     )[:, 0]
     loss = jnp.mean(
@@ -156,7 +116,7 @@ def make_policy_loss(
 
 def make_next_value_bonus(
   networks: GaussianNetworks, config: GaussianConfig
-) -> Callable[..., jax.Array] | None:
+) -> NextValueBonus | None:
   """Makes what the entropy of the next action adds to its value.
 
   Args:
@@ -164,7 +124,7 @@ def make_next_value_bonus(
     config: whether it does.
 
   Returns:
-    See `Method.make_next_value_bonus`.
+    The bonus; None for nothing.
   """
   if not config.entropy_in_target:
     return None
@@ -182,28 +142,35 @@ def make_next_value_bonus(
   return bonus
 
 
-def _make_networks(*args: Any, **kwargs: Any) -> GaussianNetworks:
-  # They are loaded with Haiku, once they are made.
-  return networks_lib.make_gaussian_networks(*args, **kwargs)
+def make_learner_core(
+  networks: GaussianNetworks, config: GaussianConfig
+) -> LearnerCore:
+  """Makes the learner: an off-policy actor-critic."""
+  return actor_critic.make_learner_core(
+    networks,
+    config,
+    policy_loss=make_policy_loss(networks, config),
+    sampler=make_sampler(networks, config),
+    init_method_state=lambda: temperature_lib.start(
+      config.entropy_temperature, config.entropy_temperature_learning_rate
+    ),
+    next_value_bonus=make_next_value_bonus(networks, config),
+  )
+
+
+def make_policy(
+  networks: GaussianNetworks, config: GaussianConfig, evaluation: bool = False
+) -> acting.Policy:
+  """Makes the policy."""
+  sampler = make_sampler(networks, config, evaluation)
+  return acting.make_policy(sampler, networks, config, evaluation)
 
 
 GAUSSIAN = Method(
   config=GaussianConfig,
-  make_policy_loss=make_policy_loss,
-  metrics=("policy_loss", "entropy", "entropy_temperature"),
-  init_method_state=lambda config: temperature_lib.start(
-    config.entropy_temperature, config.entropy_temperature_learning_rate
-  ),
-  make_networks=_make_networks,
-  make_sampler=make_sampler,
-  make_next_value_bonus=make_next_value_bonus,
-  presets={
-    # Haarnoja et al. (2018), table 1.
-    "paper": GaussianConfig(
-      entropy_temperature=1.0,
-      target_entropy=-1.0,
-      n_step=1,
-    ),
-  },
+  make_learner_core=make_learner_core,
+  make_policy=make_policy,
+  make_networks=make_gaussian_networks,
+  presets=PRESETS,
 )
 """Soft actor-critic."""

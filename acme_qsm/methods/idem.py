@@ -8,55 +8,27 @@ gradient flows through the sampler.
 
 from __future__ import annotations
 
-import dataclasses
-import typing
 from collections.abc import Callable
-from typing import Literal
 
-from acme_qsm import configuration
+import jax
+import jax.numpy as jnp
+
 from acme_qsm import diffusion
 from acme_qsm import losses
 from acme_qsm import types
-from acme_qsm.core import acting
+from acme_qsm.configs.idem import IDEMConfig
+from acme_qsm.configs.idem import PRESETS
+from acme_qsm.core import actor_critic
+from acme_qsm.core import critics
 from acme_qsm.core import reverse_sampling
 from acme_qsm.core import sampling
 from acme_qsm.core import temperature as temperature_lib
 from acme_qsm.core import weights
-from acme_qsm.core.method import Context
+from acme_qsm.core.learner_core import LearnerCore
 from acme_qsm.core.method import Method
-from acme_qsm.core.method import PolicyLoss
-from acme_qsm.deferred import jax
-from acme_qsm.deferred import jnp
-from acme_qsm.methods import presets
-
-if typing.TYPE_CHECKING:
-  from acme_qsm.networks import DiffusionNetworks
-
-Estimator = Literal["least_variance", "gradient"]
-
-
-@dataclasses.dataclass(frozen=True)
-class IDEMConfig(reverse_sampling.ReverseSamplingConfig):
-  """Everything that iterated denoising energy matching can be told.
-
-  The reverse samples' gradient is that of the lowest of the critics, divided by
-  the temperature: E' of `losses.noised_energy_action`.
-
-  Attributes:
-    estimator: what the target is made of. "gradient": the gradients, as
-      published, but for the box: the mean clean action is then as noisy as they
-      are where there is much noise. "least_variance": mixed with the mean
-      noise, `sdac`'s target, in the shares of least variance.
-  """
-
-  estimator: Estimator = "least_variance"
-  num_reverse_samples: int = configuration.positive(8)
-  target_kl: float = configuration.positive(1.0)
-
-  def __post_init__(self):
-    if self.weights != "self_normalized":
-      self.fail("weights", "'self_normalized'")
-    super().__post_init__()
+from acme_qsm.core.training import Context
+from acme_qsm.core.training import PolicyLoss
+from acme_qsm.networks import DiffusionNetworks
 
 
 def make_policy_loss(
@@ -85,7 +57,7 @@ def make_policy_loss(
     samples = draw(params, method_state, transitions, keys, context)
 
     def energy(action: jax.Array) -> jax.Array:
-      q_value = acting.lowest_q_value(
+      q_value = critics.lowest_q_value(
         networks, context.critic_params, observation, action
       )
       return q_value / (config.reward_scale * method_state.value)
@@ -178,25 +150,24 @@ def noised_energy(
   return target, weight, gradient_share
 
 
+def make_learner_core(
+  networks: DiffusionNetworks, config: IDEMConfig
+) -> LearnerCore:
+  """Makes the learner: an off-policy actor-critic."""
+  return actor_critic.make_learner_core(
+    networks,
+    config,
+    policy_loss=make_policy_loss(networks, config),
+    sampler=sampling.make_sampler(networks, config),
+    init_method_state=lambda: weights.init_temperature(config),
+    noise_scale=lambda state: weights.noise_scale(config, state),
+  )
+
+
 IDEM = Method(
   config=IDEMConfig,
-  make_policy_loss=make_policy_loss,
-  metrics=("denoiser_loss", "target_size", "gradient_share", *weights.METRICS),
-  init_method_state=weights.init_temperature,
-  noise_scale=weights.noise_scale,
-  presets={
-    # Of the implementation of Ma et al. (2025), but for its noise, which there
-    # decays: it has no temperature.
-    "reference": IDEMConfig(
-      **presets.REFERENCE,
-      noisy_action_source="policy",
-      num_reverse_samples=64,
-      reverse_sampling="clipped",
-      estimator="gradient",
-      # Of the unscaled return: 1 of the scaled one.
-      boltzmann_temperature=5.0,
-      temperature_update="constant",
-    ),
-  },
+  make_learner_core=make_learner_core,
+  make_policy=sampling.make_policy,
+  presets=PRESETS,
 )
 """Iterated denoising energy matching."""

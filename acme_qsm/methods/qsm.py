@@ -10,71 +10,27 @@ With `langevin`, the policy is what the paper's theory is of: Langevin dynamics
 
 from __future__ import annotations
 
-import dataclasses
-import typing
-from typing import Any
-from typing import Literal
 from typing import NamedTuple
 
-from acme_qsm import configuration
+import jax
+import jax.numpy as jnp
+
 from acme_qsm import diffusion
 from acme_qsm import losses
 from acme_qsm import types
+from acme_qsm.configs.qsm import PRESETS
+from acme_qsm.configs.qsm import QSMConfig
 from acme_qsm.core import acting
+from acme_qsm.core import actions
+from acme_qsm.core import actor_critic
 from acme_qsm.core import critics
 from acme_qsm.core import sampling
-from acme_qsm.core.config import DiffusionConfig
-from acme_qsm.core.method import Context
+from acme_qsm.core.learner_core import LearnerCore
 from acme_qsm.core.method import Method
-from acme_qsm.core.method import PolicyLoss
+from acme_qsm.core.training import Context
+from acme_qsm.core.training import PolicyLoss
 from acme_qsm.core.updates import move_running_mean
-from acme_qsm.deferred import jax
-from acme_qsm.deferred import jnp
-from acme_qsm.methods import presets
-
-if typing.TYPE_CHECKING:
-  from acme_qsm.networks import DiffusionNetworks
-
-ScoreTarget = Literal["boltzmann", "action_gradient"]
-
-
-@dataclasses.dataclass(frozen=True)
-class QSMConfig(DiffusionConfig):
-  """Everything that Q-score matching can be told.
-
-  Attributes:
-    score_target: what the denoiser is matched to. "boltzmann": the critic's
-      gradient with the pull of a standard normal prior, see
-      `losses.boltzmann_score_matching_loss`. "action_gradient": the
-      critic's gradient alone, as published.
-    q_score_scale: scale of the critic's action gradient: alpha of the paper
-      (M_q in the official implementation), kappa of the Boltzmann policy. With
-      many steps, either sampler draws from a density proportional to
-      exp(2 kappa Q), times N(0, I) where score_target is "boltzmann".
-    normalize_action_gradient: whether to divide the action gradient by a
-      running root mean square of itself, which makes q_score_scale independent
-      of the rewards' scale, of the discount and of the task.
-    action_gradient_decay: decay per update of that running mean, in [0, 1).
-    action_gradient_critic: "mean" for the gradient of the critics' mean;
-      "lowest" for that of the lowest critic at each action.
-    action_gradient_clip: bound of each component of the scaled action gradient;
-      None for no bound. What is beyond takes the action to the end of its range
-      anyway, but would have most of the denoiser's loss.
-    langevin: whether actions are drawn by Langevin dynamics
-      (`sampling.make_langevin_sampler`), whose score is then matched at
-      replay's actions without noise; there is no noise schedule, and no choice
-      of `sampler`. The score is made of twice the scaled gradient, of which
-      Langevin steps take half: as in eq. 6 of the paper, and the same policy as
-      the reverse process'.
-  """
-
-  score_target: ScoreTarget = "boltzmann"
-  q_score_scale: float = configuration.positive(10.0)
-  normalize_action_gradient: bool = False
-  action_gradient_decay: float = configuration.unit_interval(0.999, "[)")
-  action_gradient_critic: critics.GradientCritic = "mean"
-  action_gradient_clip: float | None = configuration.positive(5.0)
-  langevin: bool = False
+from acme_qsm.networks import DiffusionNetworks
 
 
 class QSMState(NamedTuple):
@@ -200,7 +156,7 @@ def scale_action_gradient(
 
 def make_sampler(
   networks: DiffusionNetworks, config: QSMConfig, evaluation: bool = False
-) -> acting.Sampler:
+) -> actions.Sampler:
   """Makes what draws actions: the reverse process, or Langevin dynamics."""
   make = (
     sampling.make_langevin_sampler if config.langevin else sampling.make_sampler
@@ -208,50 +164,31 @@ def make_sampler(
   return make(networks, config, evaluation)
 
 
-_PUBLISHED: dict[str, Any] = {
-  "num_denoising_steps": 5,
-  "score_target": "action_gradient",
-  "q_score_scale": 50.0,
-  "action_gradient_clip": None,
-  "evaluate_target_denoiser": False,
-}
+def make_learner_core(
+  networks: DiffusionNetworks, config: QSMConfig
+) -> LearnerCore:
+  """Makes the learner: an off-policy actor-critic."""
+  return actor_critic.make_learner_core(
+    networks,
+    config,
+    policy_loss=make_policy_loss(networks, config),
+    sampler=make_sampler(networks, config),
+    init_method_state=lambda: QSMState(jnp.zeros(())),
+  )
+
+
+def make_policy(
+  networks: DiffusionNetworks, config: QSMConfig, evaluation: bool = False
+) -> acting.Policy:
+  """Makes the policy."""
+  sampler = make_sampler(networks, config, evaluation)
+  return acting.make_policy(sampler, networks, config, evaluation)
 
 
 QSM = Method(
   config=QSMConfig,
-  make_policy_loss=make_policy_loss,
-  make_sampler=make_sampler,
-  metrics=("denoiser_loss", "action_gradient_size"),
-  init_method_state=lambda config: QSMState(jnp.zeros(())),
-  presets={
-    # What the paper says, and where it is silent its implementation: the
-    # critic's gradient alone as target, the sampler's action as it is.
-    "paper": QSMConfig(**_PUBLISHED),
-    "official": QSMConfig(
-      **_PUBLISHED,
-      policy_hidden_sizes=(512, 512),
-      critic_hidden_sizes=(512, 512),
-      policy_learning_rate_schedule="cosine",
-      policy_learning_rate_steps=2_000_000,
-      n_step=1,
-    ),
-    # Of the implementation of Ma et al. (2025), which is Langevin dynamics.
-    "langevin": QSMConfig(
-      **presets.LEARNING,
-      langevin=True,
-      score_target="action_gradient",
-      # exp(Q): see q_score_scale.
-      q_score_scale=0.5,
-      action_gradient_critic="lowest",
-      action_gradient_clip=None,
-      reward_scale=0.2,
-      exploration_noise=0.0,
-      target_action_noise=0.0,
-      evaluate_target_denoiser=False,
-      num_action_candidates=32,
-      num_target_candidates=32,
-      num_evaluation_candidates=32,
-    ),
-  },
+  make_learner_core=make_learner_core,
+  make_policy=make_policy,
+  presets=PRESETS,
 )
 """Q-score matching."""

@@ -8,49 +8,22 @@ critics.
 
 from __future__ import annotations
 
-import dataclasses
-import typing
+import jax
+import jax.numpy as jnp
 
-from acme_qsm import configuration
-from acme_qsm import diffusion
 from acme_qsm import types
-from acme_qsm.core import acting
-from acme_qsm.core import policy_samples
+from acme_qsm.configs.qvpo import PRESETS
+from acme_qsm.configs.qvpo import QVPOConfig
+from acme_qsm.core import actions
+from acme_qsm.core import actor_critic
+from acme_qsm.core import critics
+from acme_qsm.core import denoising
 from acme_qsm.core import sampling
-from acme_qsm.core.config import DiffusionConfig
-from acme_qsm.core.method import Context
+from acme_qsm.core.learner_core import LearnerCore
 from acme_qsm.core.method import Method
-from acme_qsm.core.method import PolicyLoss
-from acme_qsm.deferred import jax
-from acme_qsm.deferred import jnp
-
-if typing.TYPE_CHECKING:
-  from acme_qsm.networks import DiffusionNetworks
-
-
-@dataclasses.dataclass(frozen=True)
-class QVPOConfig(DiffusionConfig):
-  """Everything that Q-weighted variational policy optimisation can be told.
-
-  Attributes:
-    num_policy_samples: K, actions of the policy for each observation, of which
-      the best is denoised; at least 2.
-    num_random_actions: uniformly random actions for each observation that are
-      denoised as well; 0 for none.
-    random_action_weight: their weight, as a share of the best action's, before
-      the first update.
-    random_action_weight_end: the same after `random_action_steps`.
-    random_action_steps: updates of the policy over which it changes, linearly.
-  """
-
-  sampler: diffusion.TransitionName = "posterior"
-  num_policy_samples: int = configuration.checked(
-    4, lambda value: value >= 2, "at least 2"
-  )
-  num_random_actions: int = configuration.non_negative(2)
-  random_action_weight: float = configuration.non_negative(0.1)
-  random_action_weight_end: float = configuration.non_negative(0.01)
-  random_action_steps: int = configuration.positive(100_000)
+from acme_qsm.core.training import Context
+from acme_qsm.core.training import PolicyLoss
+from acme_qsm.networks import DiffusionNetworks
 
 
 def make_policy_loss(
@@ -77,10 +50,14 @@ def make_policy_loss(
   ) -> tuple[jax.Array, tuple[tuple, types.Metrics]]:
     observation = transitions.observation
     sample_key, random_key = jax.random.split(keys[0])
-    action = policy_samples.draw(
-      sampler, params, sample_key, observation, config.num_policy_samples
+    action = actions.draw_several(
+      sampler,
+      jax.lax.stop_gradient(params),
+      sample_key,
+      observation,
+      config.num_policy_samples,
     )
-    q_value = acting.lowest_q_value(
+    q_value = critics.lowest_q_value(
       networks, context.critic_params, observation, action
     )
     best, advantage = take_best(action, q_value)
@@ -94,7 +71,7 @@ def make_policy_loss(
     weight = advantage[:, None] * jnp.array(
       [1.0] + [share] * config.num_random_actions
     )
-    loss, _ = policy_samples.denoising_loss(
+    loss, _ = denoising.weighted_loss(
       networks,
       schedule,
       params,
@@ -141,29 +118,22 @@ def random_action_weight(config: QVPOConfig, updates: jax.Array) -> jax.Array:
   return start + done * (end - start)
 
 
+def make_learner_core(
+  networks: DiffusionNetworks, config: QVPOConfig
+) -> LearnerCore:
+  """Makes the learner: an off-policy actor-critic."""
+  return actor_critic.make_learner_core(
+    networks,
+    config,
+    policy_loss=make_policy_loss(networks, config),
+    sampler=sampling.make_sampler(networks, config),
+  )
+
+
 QVPO = Method(
   config=QVPOConfig,
-  make_policy_loss=make_policy_loss,
-  metrics=("denoiser_loss", "advantage", "random_action_weight"),
-  presets={
-    # The official implementation's, as far as can be: see README.
-    "official": QVPOConfig(
-      policy_learning_rate=1e-4,
-      num_denoising_steps=20,
-      noise_schedule="cosine",
-      num_policy_samples=64,
-      num_random_actions=10,
-      random_action_weight=0.02,
-      random_action_weight_end=0.002,
-      random_action_steps=1_000_000,
-      num_action_candidates=4,
-      num_target_candidates=4,
-      num_evaluation_candidates=32,
-      evaluate_target_denoiser=False,
-      exploration_noise=0.0,
-      target_action_noise=0.0,
-      n_step=1,
-    ),
-  },
+  make_learner_core=make_learner_core,
+  make_policy=sampling.make_policy,
+  presets=PRESETS,
 )
 """Q-weighted variational policy optimisation."""

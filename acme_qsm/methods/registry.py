@@ -3,10 +3,10 @@
 from typing import Any
 
 from acme_qsm import types
+from acme_qsm.configs.actor_critic import ActorCriticConfig
 from acme_qsm.core import acting
-from acme_qsm.core import critics
-from acme_qsm.core import learner_core
-from acme_qsm.core.config import ActorCriticConfig
+from acme_qsm.core import atoms
+from acme_qsm.core.learner_core import LearnerCore
 from acme_qsm.core.method import Method
 from acme_qsm.methods.dipo import DIPO
 from acme_qsm.methods.dpmd import DPMD
@@ -28,21 +28,21 @@ METHODS: dict[str, Method] = {
 """Methods by name. Add your own under a name of its own."""
 
 
-def name_of(config: ActorCriticConfig) -> str:
-  """The name of the method that a configuration is for.
+def find(config: ActorCriticConfig) -> tuple[str, Method]:
+  """Finds the method that a configuration is for.
 
   Args:
     config: the configuration.
 
   Returns:
-    Its method's name in `METHODS`.
+    Its method's name in `METHODS`, and the method.
 
   Raises:
     ValueError: if no method has configurations of this type.
   """
   for name, method in METHODS.items():
     if type(config) is method.config:
-      return name
+      return name, method
   known = ", ".join(method.config.__name__ for method in METHODS.values())
   raise ValueError(
     f"No method is configured by {type(config).__name__}, but by {known}; one "
@@ -70,18 +70,16 @@ def make_networks(
   Raises:
     ValueError: if the spec is not one that this library can act in, if
       categorical critics cannot hold the returns of the rewards that it states
-      (`critics.require_atoms_hold_returns`), or if a network's output does not
-      have the shape that it must.
+      (`atoms.require_hold_returns`), or if a network's output does not have the
+      shape that it must.
   """
-  method = METHODS[name_of(config)]
-  critics.require_atoms_hold_returns(environment_spec, config)
+  _, method = find(config)
+  atoms.require_hold_returns(environment_spec, config)
   return method.make_networks(environment_spec, config, **own_networks)
 
 
-def make_learner_core(
-  networks: Any, config: ActorCriticConfig
-) -> learner_core.LearnerCore:
-  """Makes the training step of a configuration's method.
+def make_learner_core(networks: Any, config: ActorCriticConfig) -> LearnerCore:
+  """Makes the learner of a configuration's method.
 
   Args:
     networks: from `make_networks` with the same configuration, or your own.
@@ -93,8 +91,8 @@ def make_learner_core(
   Raises:
     ValueError: if the networks were made for another configuration.
   """
-  method = METHODS[name_of(config)]
-  return learner_core.make_learner_core(method, networks, config)
+  _, method = find(config)
+  return method.make_learner_core(networks, config)
 
 
 def make_policy(
@@ -119,8 +117,5 @@ def make_policy(
   Raises:
     ValueError: if the networks were made for another configuration.
   """
-  method = METHODS[name_of(config)]
-  if method.make_policy is not None:
-    return method.make_policy(networks, config, evaluation)
-  sampler = method.make_sampler(networks, config, evaluation)
-  return acting.make_policy(sampler, networks, config, evaluation)
+  _, method = find(config)
+  return method.make_policy(networks, config, evaluation)

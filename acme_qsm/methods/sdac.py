@@ -8,32 +8,24 @@ or the critics.
 
 from __future__ import annotations
 
-import dataclasses
-import typing
+import jax
+import jax.numpy as jnp
 
-from acme_qsm import configuration
 from acme_qsm import losses
 from acme_qsm import types
-from acme_qsm.core import acting
+from acme_qsm.configs.sdac import PRESETS
+from acme_qsm.configs.sdac import SDACConfig
+from acme_qsm.core import actor_critic
+from acme_qsm.core import critics
 from acme_qsm.core import reverse_sampling
+from acme_qsm.core import sampling
 from acme_qsm.core import temperature as temperature_lib
 from acme_qsm.core import weights
-from acme_qsm.core.method import Context
+from acme_qsm.core.learner_core import LearnerCore
 from acme_qsm.core.method import Method
-from acme_qsm.core.method import PolicyLoss
-from acme_qsm.deferred import jax
-from acme_qsm.deferred import jnp
-from acme_qsm.methods import presets
-
-if typing.TYPE_CHECKING:
-  from acme_qsm.networks import DiffusionNetworks
-
-
-@dataclasses.dataclass(frozen=True)
-class SDACConfig(reverse_sampling.ReverseSamplingConfig):
-  """Everything that soft diffusion actor-critic can be told."""
-
-  policy_update_period: int = configuration.positive(2)
+from acme_qsm.core.training import Context
+from acme_qsm.core.training import PolicyLoss
+from acme_qsm.networks import DiffusionNetworks
 
 
 def make_policy_loss(
@@ -59,7 +51,7 @@ def make_policy_loss(
   ) -> tuple[jax.Array, tuple[temperature_lib.Temperature, types.Metrics]]:
     observation = transitions.observation
     samples = draw(params, method_state, transitions, keys, context)
-    q_value = acting.lowest_q_value(
+    q_value = critics.lowest_q_value(
       networks, context.critic_params, observation, samples.clean_action
     )
     weight = weights.weigh(config, q_value, method_state.value)
@@ -90,31 +82,24 @@ def make_policy_loss(
   return policy_loss
 
 
+def make_learner_core(
+  networks: DiffusionNetworks, config: SDACConfig
+) -> LearnerCore:
+  """Makes the learner: an off-policy actor-critic."""
+  return actor_critic.make_learner_core(
+    networks,
+    config,
+    policy_loss=make_policy_loss(networks, config),
+    sampler=sampling.make_sampler(networks, config),
+    init_method_state=lambda: weights.init_temperature(config),
+    noise_scale=lambda state: weights.noise_scale(config, state),
+  )
+
+
 SDAC = Method(
   config=SDACConfig,
-  make_policy_loss=make_policy_loss,
-  metrics=("denoiser_loss", *weights.METRICS),
-  init_method_state=weights.init_temperature,
-  noise_scale=weights.noise_scale,
-  presets={
-    "paper": SDACConfig(
-      **presets.PAPER,
-      noisy_action_source="policy",
-      num_reverse_samples=1,
-      reverse_sampling="clipped",
-      weights="normalized_exponential",
-      policy_update_period=1,
-      temperature_update_period=250,
-    ),
-    "reference": SDACConfig(
-      **presets.REFERENCE,
-      **presets.DECAYING_TEMPERATURE,
-      noisy_action_source="policy",
-      num_reverse_samples=64,
-      reverse_sampling="clipped",
-      weights="self_normalized",
-      temperature_update_period=125,
-    ),
-  },
+  make_learner_core=make_learner_core,
+  make_policy=sampling.make_policy,
+  presets=PRESETS,
 )
 """Soft diffusion actor-critic."""

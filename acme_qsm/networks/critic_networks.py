@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from acme_qsm import types
-from acme_qsm.networks.config import CriticHead
-from acme_qsm.networks.config import NetworksConfig
+from acme_qsm.configs.networks import CriticHead
+from acme_qsm.configs.networks import NetworksConfig
 from acme_qsm.networks.critics import Critic
 from acme_qsm.networks.critics import expected_value
 from acme_qsm.networks.critics import output_size

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acme_qsm.networks.config import NetworksConfig
+from acme_qsm.configs.networks import NetworksConfig
 from acme_qsm.networks.layers import Perceptron
 from acme_qsm.networks.layers import ResidualPerceptron
 

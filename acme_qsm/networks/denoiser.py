@@ -4,7 +4,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from acme_qsm.networks.config import DenoiserConfig
+from acme_qsm.configs.networks import DenoiserConfig
 from acme_qsm.networks.layers import Lookup
 from acme_qsm.networks.layers import mish
 from acme_qsm.networks.layers import Perceptron

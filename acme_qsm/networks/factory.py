@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from acme_qsm import specs
 from acme_qsm import types
-from acme_qsm.networks.config import DenoiserConfig
+from acme_qsm.configs.networks import DenoiserConfig
 from acme_qsm.networks.critic_networks import check_output
 from acme_qsm.networks.critic_networks import CriticFn
 from acme_qsm.networks.critic_networks import CriticNetworks

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from acme_qsm import specs
 from acme_qsm import types
-from acme_qsm.networks.config import NetworksConfig
+from acme_qsm.configs.networks import NetworksConfig
 from acme_qsm.networks.critic_networks import check_output
 from acme_qsm.networks.critic_networks import CriticFn
 from acme_qsm.networks.critic_networks import CriticNetworks

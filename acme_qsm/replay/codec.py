@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from acme_qsm.deferred import jax
-from acme_qsm.deferred import jnp
 from acme_qsm.replay.validation import require_extras
 from acme_qsm.types import Transition
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import numpy as np
-
-from acme_qsm.deferred import jax
 
 
 def draw_of_items(

@@ -7,11 +7,11 @@ from typing import Any
 
 import acme_qsm.acme_compat  # noqa: F401  # isort: skip
 
+import jax
 import numpy as np
 import reverb
 import tensorflow as tf
 
-from acme_qsm.deferred import jax
 from acme_qsm.replay.codec import TransitionCodec
 from acme_qsm.replay.pacing import Pace
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import acme_qsm
-from acme_qsm.core import critics
+from acme_qsm.core import atoms as atoms_lib
 
 
 @pytest.fixture
@@ -147,23 +147,23 @@ def test_soft_returns_have_the_entropy(make_spec, size, fields, most):
   ) as raised:
     acme_qsm.make_networks(spec, config)
   assert f"at least {most:.5g}"[:-1] in str(raised.value)
-  critics.require_atoms_hold_returns(
+  atoms_lib.require_hold_returns(
     spec, gaussian_with_atoms(1.001 * most, **fields)
   )
   # Without the entropy, or with critics that have no atoms, nothing is new.
   plain = config.reward_scale / (1 - gamma)
-  critics.require_atoms_hold_returns(
+  atoms_lib.require_hold_returns(
     spec,
     gaussian_with_atoms(1.001 * plain, entropy_in_target=False, **fields),
   )
-  critics.require_atoms_hold_returns(
+  atoms_lib.require_hold_returns(
     spec, dataclasses.replace(config, critic_head="scalar")
   )
 
 
 def test_a_spec_without_rewards_is_not_checked(environment_spec, config):
   acme_qsm.make_networks(environment_spec, with_atoms(config, 0.0, 0.1))
-  critics.require_atoms_hold_returns(
+  atoms_lib.require_hold_returns(
     acme_qsm.EnvironmentSpec(
       environment_spec.observations, environment_spec.actions
     ),
@@ -176,7 +176,7 @@ def test_the_mass_beyond_the_atoms():
   probabilities = jnp.array([[[0.2, 0.3, 0.5], [1.0, 0.0, 0.0]]])
 
   def mass(rewards, discounts):
-    return critics.mass_beyond_atoms(
+    return atoms_lib.mass_beyond(
       jnp.log(probabilities), atoms, jnp.array(rewards), jnp.array(discounts)
     )
 
@@ -194,11 +194,11 @@ def test_rounding_of_n_step_targets_is_not_beyond_the_atoms():
   reward = np.float32(1) + discount + discount * discount
   args = (atoms, jnp.array([reward]), jnp.array([discount**3]))
   for target in ("projection", "hl_gauss"):
-    assert critics.mass_beyond_atoms(logits, *args, target) == 0.0
+    assert atoms_lib.mass_beyond(logits, *args, target) == 0.0
   # But what is more than that is.
   args = (atoms, jnp.array([reward + np.float32(0.01)]), args[2])
   for target in ("projection", "hl_gauss"):
-    assert critics.mass_beyond_atoms(logits, *args, target) == 1.0
+    assert atoms_lib.mass_beyond(logits, *args, target) == 1.0
 
 
 def test_the_mass_beyond_the_atoms_is_the_chosen_critics():
@@ -207,7 +207,7 @@ def test_the_mass_beyond_the_atoms_is_the_chosen_critics():
   probabilities = jnp.array([[[0.0, 0.0, 1.0]], [[0.6, 0.0, 0.4]]])
 
   def mass(reward, target):
-    return critics.mass_beyond_atoms(
+    return atoms_lib.mass_beyond(
       jnp.log(probabilities), atoms, jnp.array([reward]), jnp.ones(1), target
     )
 

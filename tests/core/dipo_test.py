@@ -53,7 +53,7 @@ def test_actions_find_the_maximum():
 
 
 def test_the_denoiser_learns_the_moved_actions(
-  make_constant_networks, first_gradient, make_flat_batch
+  make_constant_networks, make_step, make_flat_batch
 ):
   # Of constant predictions 0.3 per step: 2 (0.3 - noise), a third of the time
   # each; where actions are moved to is in the noisy action alone, so what is
@@ -66,14 +66,10 @@ def test_the_denoiser_learns_the_moved_actions(
     action_learning_rate=0.05,
   )
   networks = make_constant_networks([[2.0], [2.0]], [0.0, 1.0])
-  batch = make_flat_batch(size)
-  core = acme_qsm.make_learner_core(networks, config)
-  after, metrics = jax.jit(core.step)(core.init(jax.random.key(0)), batch)
+  gradient, metrics, _ = make_step(networks, config)(make_flat_batch(size))
   assert float(metrics["moved_distance"]) == pytest.approx(0.2, rel=1e-3)
   tolerance = 5 * 2 * np.sqrt((1 + 0.09) / 3 / size)
-  np.testing.assert_allclose(
-    first_gradient(after.policy_opt_state)[:, 0], 0.2, atol=tolerance
-  )
+  np.testing.assert_allclose(gradient[:, 0], 0.2, atol=tolerance)
 
 
 def test_moved_actions_go_on_from_where_they_are_kept(
@@ -157,19 +153,3 @@ def test_a_stateless_method_keeps_nothing(make_constant_networks):
   ):
     core = acme_qsm.make_learner_core(networks, config)
     assert core.update_extras is None
-    assert not config.keeps_extras
-
-
-@pytest.mark.parametrize(
-  ("field", "value"), [("num_action_moves", 0), ("action_learning_rate", 0.0)]
-)
-def test_invalid_values(field, value):
-  with pytest.raises(ValueError, match=rf"DIPOConfig\.{field} must"):
-    acme_qsm.DIPOConfig(**{field: value})
-
-
-def test_the_official_preset():
-  config = acme_qsm.methods.METHODS["dipo"].preset("official")
-  assert config.num_denoising_steps == 100
-  assert config.num_action_moves == 20
-  assert not config.acts_by_target(evaluation=True)

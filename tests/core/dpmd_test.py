@@ -122,21 +122,17 @@ CONFIG = acme_qsm.DPMDConfig(
 
 
 def test_the_gradient_is_that_of_weighted_denoising(
-  make_constant_networks, first_gradient, make_flat_batch
+  make_constant_networks, make_step, make_flat_batch
 ):
   # Of a constant prediction p per step, the gradient is 2 (p - E[w noise]): and
   # weights say nothing of the noises that are added after, so E[w noise] = 0,
   # while they sum to one.
   size = 4_000
   networks = make_constant_networks([[3.0], [3.0]])
-  core = acme_qsm.make_learner_core(networks, CONFIG)
-  after, metrics = jax.jit(core.step)(
-    core.init(jax.random.key(0)), make_flat_batch(size)
-  )
-  gradient = first_gradient(after.policy_opt_state)[:, 0]
+  gradient, metrics, _ = make_step(networks, CONFIG)(make_flat_batch(size))
   # Five standard errors of a third of the batch, of weights that count as few.
   tolerance = 5 * 2 * np.sqrt((1 + 0.09) / 3 / size)
-  np.testing.assert_allclose(gradient, 2 / 3 * 0.3, atol=tolerance)
+  np.testing.assert_allclose(gradient[:, 0], 2 / 3 * 0.3, atol=tolerance)
   assert 1.0 < float(metrics["effective_sample_size"]) < 8.0
 
 
@@ -180,7 +176,7 @@ def test_the_action_of_the_critics_target_is_taken(
   def fail(*unused):
     raise AssertionError("drawn")
 
-  monkeypatch.setattr(dpmd.policy_samples, "draw", fail)
+  monkeypatch.setattr(dpmd.actions, "draw_several", fail)
   config = dataclasses.replace(
     CONFIG, num_policy_samples=1, weights="normalized_exponential"
   )
@@ -194,18 +190,3 @@ def test_the_action_of_the_critics_target_is_taken(
   # The moments of 3 a of the policy's own actions, within the box.
   assert abs(state.method_state.q_mean) < 3.0
   assert 0.0 < state.method_state.q_variance <= 9.0
-
-
-def test_samples_and_weights_that_do_not_go_together():
-  with pytest.raises(ValueError, match=r"DPMDConfig\.num_policy_samples must"):
-    acme_qsm.DPMDConfig(num_policy_samples=1, temperature_update="constant")
-  with pytest.raises(ValueError, match=r"DPMDConfig\.target_kl must be below"):
-    acme_qsm.DPMDConfig(num_policy_samples=4, target_kl=1.5)
-
-
-def test_the_reference_s_preset():
-  config = acme_qsm.methods.METHODS["dpmd"].preset("reference")
-  assert config.num_policy_samples == 1
-  assert config.q_value_clip == 3.0
-  assert config.q_statistics_decay == 0.999
-  assert config.num_target_candidates == 32

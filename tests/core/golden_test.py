@@ -354,7 +354,7 @@ def compute_other(config_type, fields):
   found = {}
   for i in range(NUM_STEPS):
     batch = make_batch(i)
-    if config.keeps_extras:
+    if core.update_extras is not None:
       moved_action = jnp.flip(batch.action, axis=0)
       batch = batch._replace(extras={"moved_action": moved_action})
     state, (metrics, extras) = step(state, batch)

@@ -10,9 +10,8 @@ import pytest
 
 import acme_qsm
 from acme_qsm import diffusion
-from acme_qsm.core import learner_core
+from acme_qsm.core import actor_critic
 from acme_qsm.core import sampling
-from acme_qsm.methods import METHODS
 
 
 @pytest.fixture(scope="module")
@@ -112,20 +111,30 @@ def test_noise_saturates_no_actions(
   assert metrics["saturated_actions"] == saturated
 
 
+def recording(keys, function):
+  """The same, whose keys are noted: (params, key, observation) ->."""
+
+  def record(params, key, observation):
+    keys.append(key)
+    return function(params, key, observation)
+
+  return record
+
+
+def make_plain_core(networks, config, **choices):
+  """An actor-critic whose policy learns nothing."""
+  return actor_critic.make_learner_core(
+    networks,
+    config,
+    policy_loss=lambda params, method_state, *_: (0.0, (method_state, {})),
+    **{"sampler": sampling.make_sampler(networks, config), **choices},
+  )
+
+
 def test_diagnostics_draw_by_a_key_of_their_own(networks, config, make_batch):
   keys = []
-
-  def make_sampler(*args):
-    sampler = sampling.make_sampler(*args)
-
-    def record(params, key, observation):
-      keys.append(key)
-      return sampler(params, key, observation)
-
-    return record
-
-  method = dataclasses.replace(METHODS["qsm"], make_sampler=make_sampler)
-  core = learner_core.make_learner_core(method, networks, config)
+  sampler = recording(keys, sampling.make_sampler(networks, config))
+  core = make_plain_core(networks, config, sampler=sampler)
   state = core.init(jax.random.key(0))
   core.diagnostics(state, make_batch(0, 8))
   assert len(keys) == 1
@@ -139,15 +148,12 @@ def test_diagnostics_draw_by_a_key_of_their_own(networks, config, make_batch):
 
 def test_a_bonus_draws_by_a_key_of_its_own(networks, config, make_batch):
   keys = []
-
-  def bonus(params, method_state, key, observation):
-    keys.append(key)
-    return jnp.zeros(observation.shape[0])
-
-  method = dataclasses.replace(
-    METHODS["qsm"], make_next_value_bonus=lambda networks, config: bonus
+  bonus = recording(keys, lambda params, key, o: jnp.zeros(o.shape[0]))
+  core = make_plain_core(
+    networks,
+    config,
+    next_value_bonus=lambda params, method_state, *rest: bonus(params, *rest),
   )
-  core = learner_core.make_learner_core(method, networks, config)
   state = core.init(jax.random.key(0))
   # As JAX does by default from 0.5 on, where a small number folded in makes one
   # of the keys that are split off.
@@ -161,6 +167,26 @@ def test_a_bonus_draws_by_a_key_of_its_own(networks, config, make_batch):
     ]
     for key in others:
       assert not np.array_equal(*map(jax.random.key_data, (key, keys[0])))
+
+
+@pytest.mark.parametrize("target_policy", ["online", "target"])
+def test_who_draws_the_target_s_actions(
+  networks, config, make_batch, target_policy
+):
+  seen = []
+
+  def sampler(params, key, observation):
+    seen.append(params)
+    return jnp.zeros((observation.shape[0], 2))
+
+  core = make_plain_core(
+    networks, config, sampler=sampler, target_policy=target_policy
+  )
+  state = core.init(jax.random.key(0))
+  core.step(state, make_batch(0, 8))
+  online = target_policy == "online"
+  expected = state.policy_params if online else state.target_policy_params
+  assert seen == [expected]
 
 
 def test_policy_params(core):

@@ -9,7 +9,7 @@ import pytest
 
 import acme_qsm
 from acme_qsm import methods
-from acme_qsm.core.method import Context
+from acme_qsm.core import Context
 from acme_qsm.methods import qsm
 from tests.core import closed_forms
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import acme_qsm
-from acme_qsm.core import policy_samples
+from acme_qsm.core import denoising
 from acme_qsm.methods import qvpo
 
 
@@ -49,7 +49,7 @@ def test_denoising_of_several_actions():
   observation = rng.normal(size=(6, 2)).astype(np.float32)
   action = rng.normal(size=(6, 3, 2)).astype(np.float32)
   weight = rng.uniform(size=(6, 3)).astype(np.float32)
-  loss, steps = policy_samples.denoising_loss(
+  loss, steps = denoising.weighted_loss(
     Networks(),
     schedule,
     0.7,
@@ -74,7 +74,7 @@ def test_denoising_of_several_actions():
 
 @pytest.mark.parametrize("num_random_actions", [0, 3])
 def test_the_gradient_is_that_of_weighted_denoising(
-  make_constant_networks, first_gradient, num_random_actions, make_flat_batch
+  make_constant_networks, make_step, num_random_actions, make_flat_batch
 ):
   # Of constant predictions 0.3 per step: 2 (0.3 - noise) times the weights,
   # which say nothing of the noises that are added after.
@@ -88,51 +88,18 @@ def test_the_gradient_is_that_of_weighted_denoising(
     num_target_candidates=1,
   )
   size = 8_000
-  networks = make_constant_networks([[3.0], [3.0]])
-  core = acme_qsm.make_learner_core(networks, config)
-  after, metrics = jax.jit(core.step)(
-    core.init(jax.random.key(0)), make_flat_batch(size)
-  )
-  gradient = first_gradient(after.policy_opt_state)[:, 0]
+  step = make_step(make_constant_networks([[3.0], [3.0]]), config)
+  batch = make_flat_batch(size)
+  gradient, metrics, _ = step(batch)
   weight = float(metrics["advantage"]) * (1 + 0.5 * num_random_actions)
   # Of four actions in [-1, 1] with Q = 3 a, the best has at most 4.5 more.
   assert 0.0 < float(metrics["advantage"]) < 4.5
   # Five standard errors of a third of the batch, weights twice their mean.
   tolerance = 5 * 2 * 2 * weight * np.sqrt((1 + 0.09) / 3 / size)
-  np.testing.assert_allclose(gradient, 2 / 3 * 0.3 * weight, atol=tolerance)
-
-
-def test_flat_critics_teach_nothing(
-  make_constant_networks, first_gradient, make_flat_batch
-):
-  config = acme_qsm.QVPOConfig(num_denoising_steps=3)
-  core = acme_qsm.make_learner_core(
-    make_constant_networks([[0.0], [0.0]]), config
+  np.testing.assert_allclose(
+    gradient[:, 0], 2 / 3 * 0.3 * weight, atol=tolerance
   )
-  after, _ = jax.jit(core.step)(
-    core.init(jax.random.key(0)), make_flat_batch(64)
-  )
-  assert not np.any(first_gradient(after.policy_opt_state))
-
-
-@pytest.mark.parametrize(
-  ("field", "value"),
-  [
-    ("num_policy_samples", 1),
-    ("num_random_actions", -1),
-    ("random_action_weight", -0.1),
-    ("random_action_weight_end", -0.1),
-    ("random_action_steps", 0),
-  ],
-)
-def test_invalid_values(field, value):
-  with pytest.raises(ValueError, match=rf"QVPOConfig\.{field} must"):
-    acme_qsm.QVPOConfig(**{field: value})
-
-
-def test_the_official_preset():
-  config = acme_qsm.methods.METHODS["qvpo"].preset("official")
-  assert config.num_policy_samples == 64
-  assert config.num_random_actions == 10
-  assert config.policy_learning_rate == 1e-4
-  assert not config.acts_by_target(evaluation=True)
+  # Flat critics teach nothing.
+  flat = {"b": jnp.zeros(2), "c": jnp.zeros((2, 1))}
+  gradient, _, _ = step(batch, critic_params=flat)
+  assert np.abs(gradient).max() < 1e-9

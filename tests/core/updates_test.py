@@ -10,7 +10,12 @@ import pytest
 
 import acme_qsm
 from acme_qsm import methods
+from acme_qsm.core import actor_critic
+from acme_qsm.core import critics
+from acme_qsm.core import sampling
+from acme_qsm.core import training
 from acme_qsm.core import updates
+from acme_qsm.methods import qsm
 
 
 def learning_rates(config, num_updates):
@@ -173,74 +178,52 @@ def test_own_networks_take_any_number_of_denoising_steps(
   )
 
 
-def test_metrics_must_be_those_that_the_method_names(
-  networks, config, make_batch, monkeypatch
-):
-  qsm = methods.METHODS["qsm"]
-  monkeypatch.setitem(
-    methods.METHODS, "qsm", dataclasses.replace(qsm, metrics=("denoiser_loss",))
-  )
-  core = acme_qsm.make_learner_core(networks, config)
-  with pytest.raises(ValueError, match="action_gradient_size"):
-    jax.eval_shape(core.step, core.init(jax.random.key(0)), make_batch(0, 8))
+def make_core_with_metric(networks, config, period, of_critics, **metric):
+  """Q-score matching that reports one more metric: of either loss."""
+  config = dataclasses.replace(config, policy_update_period=period)
+  policy_loss = qsm.make_policy_loss(networks, config)
+  critic_loss = critics.make_critic_loss(networks, config)
+  sampler = sampling.make_sampler(networks, config)
 
+  def more_of_policy(*args):
+    loss, (method_state, metrics) = policy_loss(*args)
+    return loss, (method_state, {**metrics, **metric})
 
-def with_metric(monkeypatch, name, value, of_critics):
-  """Has Q-score matching report one more metric: of either loss."""
-  qsm = methods.METHODS["qsm"]
+  def more_of_critics(*args):
+    loss, metrics = critic_loss(*args)
+    return loss, {**metrics, **metric}
 
-  def add_to_policy_loss(networks, config):
-    policy_loss = qsm.make_policy_loss(networks, config)
-
-    def more(*args):
-      loss, (method_state, metrics) = policy_loss(*args)
-      return loss, (method_state, {**metrics, name: value})
-
-    return more
-
-  def add_to_critic_loss(networks, config):
-    critic_loss = qsm.make_critic_loss(networks, config)
-
-    def more(*args):
-      loss, metrics = critic_loss(*args)
-      return loss, {**metrics, name: value}
-
-    return more
-
-  changes = (
-    {"make_critic_loss": add_to_critic_loss}
-    if of_critics
-    else {
-      "make_policy_loss": add_to_policy_loss,
-      "metrics": (*qsm.metrics, name),
-    }
-  )
-  monkeypatch.setitem(
-    methods.METHODS, "qsm", dataclasses.replace(qsm, **changes)
+  return actor_critic.make_learner_core(
+    networks,
+    config,
+    policy_loss=policy_loss if of_critics else more_of_policy,
+    sampler=sampler,
+    init_method_state=lambda: qsm.QSMState(jnp.zeros(())),
+    update_critics=training.make_critic_update(
+      networks,
+      config,
+      sampler=sampler,
+      optimizer=optax.adam(1e-3),
+      critic_loss=more_of_critics if of_critics else None,
+    ),
   )
 
 
 @pytest.mark.parametrize("period", [1, 2])
 @pytest.mark.parametrize("of_critics", [False, True])
 def test_a_whole_number_is_a_metric(
-  networks, config, make_batch, monkeypatch, period, of_critics
+  networks, config, make_batch, period, of_critics
 ):
+  arguments = (networks, config, period, of_critics)
   for value in (3, jnp.int32(3), jnp.array(True), np.float64(0.5)):
-    with_metric(monkeypatch, "number", value, of_critics)
-    core = acme_qsm.make_learner_core(
-      networks, dataclasses.replace(config, policy_update_period=period)
-    )
+    core = make_core_with_metric(*arguments, number=value)
     _, metrics = jax.eval_shape(
       core.step, core.init(jax.random.key(0)), make_batch(0, 8)
     )
     for metric in metrics.values():
       assert (metric.shape, metric.dtype) == ((), np.float32)
-    monkeypatch.undo()
   # And it is the number.
-  with_metric(monkeypatch, "number", 3, of_critics)
-  core = acme_qsm.make_learner_core(
-    networks, dataclasses.replace(config, policy_update_period=period)
-  )
+  core = make_core_with_metric(*arguments, number=3)
   _, metrics = jax.jit(core.step)(
     core.init(jax.random.key(0)), make_batch(0, 8)
   )
@@ -250,14 +233,45 @@ def test_a_whole_number_is_a_metric(
 @pytest.mark.parametrize("period", [1, 2])
 @pytest.mark.parametrize("of_critics", [False, True])
 def test_a_metric_that_is_no_scalar_is_refused(
-  networks, config, make_batch, monkeypatch, period, of_critics
+  networks, config, make_batch, period, of_critics
 ):
-  with_metric(monkeypatch, "sizes", jnp.ones((8,)), of_critics)
-  core = acme_qsm.make_learner_core(
-    networks, dataclasses.replace(config, policy_update_period=period)
+  core = make_core_with_metric(
+    networks, config, period, of_critics, sizes=jnp.ones((8,))
   )
   with pytest.raises(ValueError, match=r"'sizes' of shape \(8,\).* scalar"):
     jax.eval_shape(core.step, core.init(jax.random.key(0)), make_batch(0, 8))
+
+
+def test_what_a_delayed_policy_measures_is_asked_of_it(networks, config):
+  # Of networks whose observations' shape is known.
+  config = dataclasses.replace(config, policy_update_period=2)
+  core = acme_qsm.make_learner_core(networks, config)
+  state = core.init(jax.random.key(0))
+  assert set(state.policy_metrics) == {"denoiser_loss", "action_gradient_size"}
+  unknown = dataclasses.replace(networks, observation_shape=None)
+  core = acme_qsm.make_learner_core(unknown, config)
+  with pytest.raises(ValueError, match=r"period above 1 needs .*_shape"):
+    core.init(jax.random.key(0))
+
+
+def test_weights_are_projected_after_each_step():
+  optimizer = updates.then_project(
+    optax.adam(0.1),
+    lambda params: jax.tree.map(lambda x: x / jnp.linalg.norm(x), params),
+  )
+  params = {"w": jnp.array([1.0, 0.0]), "v": jnp.array([0.0, 0.0, 1.0])}
+
+  def loss(params):
+    return jnp.sum(params["w"]) + jnp.sum(params["v"]), None
+
+  state = optimizer.init(params)
+  for _ in range(100):
+    params, state, _, _ = updates.gradient_step(loss, optimizer, params, state)
+    for leaf in jax.tree.leaves(params):
+      np.testing.assert_allclose(jnp.linalg.norm(leaf), 1.0, rtol=1e-5)
+  # The lowest sum on a sphere.
+  np.testing.assert_allclose(params["w"], -np.sqrt(1 / 2), atol=0.02)
+  np.testing.assert_allclose(params["v"], -np.sqrt(1 / 3), atol=0.02)
 
 
 def test_a_configuration_of_no_method_is_refused(networks, config):
@@ -266,7 +280,7 @@ def test_a_configuration_of_no_method_is_refused(networks, config):
 
   with pytest.raises(ValueError, match=r"by Other, but by QSMConfig"):
     acme_qsm.make_learner_core(networks, Other())
-  assert methods.name_of(config) == "qsm"
+  assert methods.find(config) == ("qsm", methods.METHODS["qsm"])
 
 
 def test_an_actor_is_told_only_what_it_reads(networks, config):

@@ -4,8 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.optimize
-import scipy.special
 import scipy.stats
 
 from acme_qsm import losses
@@ -23,46 +21,24 @@ def arrays():
   )
 
 
-def test_reverse_sampling_values(arrays):
-  e, noise, weight, _ = (np.asarray(x, np.float64) for x in arrays)
-  expected = [
-    sum(
-      weight[b, k] * sum((e[b, a] - noise[b, k, a]) ** 2 for a in range(3)) / 3
-      for k in range(5)
-    )
-    for b in range(4)
-  ]
-  got = losses.reverse_sampling_score_matching_loss(*arrays[:3])
-  assert got.shape == (4,)
-  np.testing.assert_allclose(got, expected, rtol=1e-5)
+def test_reverse_sampling(arrays):
+  def total(*args):
+    loss = losses.reverse_sampling_score_matching_loss(*args)
+    return jnp.sum(loss), loss
 
-
-def test_reverse_sampling_gradients(arrays):
-  gradients = jax.grad(
-    lambda *args: jnp.sum(losses.reverse_sampling_score_matching_loss(*args)),
-    argnums=(0, 1, 2),
+  (_, loss), gradients = jax.jit(
+    jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True)
   )(*arrays[:3])
   e, noise, weight, _ = (np.asarray(x, np.float64) for x in arrays)
-  expected = 2 / 3 * np.einsum("bk,bka->ba", weight, e[:, None] - noise)
+  error = e[:, None] - noise
+  np.testing.assert_allclose(
+    loss, np.sum(weight * np.mean(error**2, axis=2), axis=1), rtol=1e-5
+  )
+  expected = 2 / 3 * np.einsum("bk,bka->ba", weight, error)
   np.testing.assert_allclose(gradients[0], expected, rtol=1e-4, atol=1e-6)
+  # So that none flows into the critic that weighs.
   for gradient in gradients[1:]:
     np.testing.assert_array_equal(gradient, jnp.zeros_like(gradient))
-
-
-def test_no_gradient_into_the_critic(arrays):
-  e, noise, _, _ = arrays
-
-  def loss(critic_params):
-    weight = losses.self_normalized_weights(
-      jnp.tanh(noise @ critic_params), 0.1
-    )
-    return jnp.sum(
-      losses.reverse_sampling_score_matching_loss(e, noise, weight)
-    )
-
-  params = jnp.asarray([1.0, -0.5, 0.2])
-  assert loss(params) != loss(-params)
-  np.testing.assert_array_equal(jax.grad(loss)(params), jnp.zeros(3))
 
 
 def test_reverse_sampling_wants_matching_shapes(arrays):
@@ -156,11 +132,14 @@ def test_temperature_loss_has_the_gradient_of_mpos_dual(arrays):
     )
     return jnp.mean(loss)
 
-  for temperature in (0.1, 0.5, 3.0):
-    temperature = jnp.float32(temperature)
-    np.testing.assert_allclose(
-      jax.grad(ours)(temperature), jax.grad(theirs)(temperature), atol=1e-5
+  both = jax.jit(
+    lambda temperature: (
+      jax.grad(ours)(temperature),
+      jax.grad(theirs)(temperature),
     )
+  )
+  for temperature in (0.1, 0.5, 3.0):
+    np.testing.assert_allclose(*both(temperature), atol=1e-5)
 
 
 def test_temperature_loss_values_and_constants(arrays):
@@ -176,28 +155,6 @@ def test_temperature_loss_values_and_constants(arrays):
     lambda weight: jnp.sum(losses.temperature_loss(2.0, weight, 0.4))
   )(weight)
   np.testing.assert_array_equal(gradient, jnp.zeros_like(weight))
-
-
-def test_temperature_loss_settles_at_the_target(arrays):
-  # The temperature of the target divergence by scipy; ours must fall towards it
-  # from above and rise from below.
-  q_value, target_kl = np.asarray(arrays[3][:1], np.float64), 0.7
-
-  def excess(temperature):
-    weight = scipy.special.softmax(q_value / temperature, axis=1)[0]
-    return scipy.stats.entropy(weight, np.full(5, 0.2)) - target_kl
-
-  root = scipy.optimize.root_scalar(excess, bracket=(1e-2, 1e2)).root
-
-  def gradient(temperature):
-    weight = losses.self_normalized_weights(arrays[3][:1], temperature)
-    return jax.grad(lambda t: losses.temperature_loss(t, weight, target_kl)[0])(
-      temperature
-    )
-
-  np.testing.assert_allclose(gradient(root), 0.0, atol=1e-5)
-  assert gradient(1.5 * root) > 0.01
-  assert gradient(root / 1.5) < -0.01
 
 
 @pytest.mark.parametrize("target_kl", [np.log(4), 2.0, 0.0, -1.0])

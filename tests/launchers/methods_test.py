@@ -31,10 +31,28 @@ def parse(small_arguments):
   return parse
 
 
+_OF_WEIGHTS = (
+  "boltzmann_temperature",
+  "effective_sample_size",
+  "largest_weight",
+  "weight_kl",
+  *(f"weight_kl_{third}_noise" for third in ("low", "mid", "high")),
+)
+METRICS = {
+  "qsm": ("denoiser_loss", "action_gradient_size"),
+  "sdac": ("denoiser_loss", *_OF_WEIGHTS),
+  "idem": ("denoiser_loss", "target_size", "gradient_share", *_OF_WEIGHTS),
+  "dpmd": ("denoiser_loss", *_OF_WEIGHTS),
+  "qvpo": ("denoiser_loss", "advantage", "random_action_weight"),
+  "dipo": ("denoiser_loss", "moved_distance"),
+  "gaussian": ("policy_loss", "entropy", "entropy_temperature"),
+}
+
+
 def check_metrics(workdir, agent):
   """Raises AssertionError unless the log has what the method measures."""
   logged = read_csv(workdir / "logs" / "learner.csv")
-  names = (*methods.METHODS[agent].metrics, "action_spread", "q_value")
+  names = (*METRICS[agent], "action_spread", "q_value")
   for name in (*names, "saturated_actions", "critic_loss"):
     assert np.all(np.isfinite(logged[name])), name
 

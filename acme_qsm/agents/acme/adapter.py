@@ -6,7 +6,10 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
 
-import acme_qsm.acme_compat  # noqa: F401  # isort: skip
+from acme_qsm import needs  # isort: skip
+
+needs.load("acme_qsm.acme_compat", "acme_qsm.AcmeBuilder")
+needs.require("acme", "acme_qsm.AcmeBuilder")
 
 import jax
 import reverb

@@ -7,7 +7,7 @@ from typing import Any
 from typing import ClassVar
 
 from acme_qsm import configuration
-from acme_qsm import lazy
+from acme_qsm import needs
 from acme_qsm import specs
 from acme_qsm import types
 
@@ -65,7 +65,7 @@ class AcmeConfig(configuration.Configuration):
     Raises:
       ModuleNotFoundError: without the extra `acme`.
     """
-    lazy.load("acme_qsm.acme_compat", f"The agent {self.agent_name()}")
+    needs.load("acme_qsm.acme_compat", f"The agent {self.agent_name()}")
     return importlib.import_module(f"acme.agents.jax.{self.acme_name.lower()}")
 
   def make_policy(
@@ -108,7 +108,7 @@ class AcmeAgentBuilder:
     """
     self.config = config
     self.agent = config.agent_name()
-    lazy.require("acme", f"The agent {self.agent}")
+    needs.require("acme", f"The agent {self.agent}")
 
   @functools.cached_property
   def _builder(self) -> Any:

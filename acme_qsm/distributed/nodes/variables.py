@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
 
+import jax
+
 from acme_qsm.agents.actor import VariableSource
-from acme_qsm.deferred import jax
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.link import Link
 from acme_qsm.distributed.nodes.distributed_run import DistributedRun

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 from typing import Protocol
 
+import jax.numpy as jnp
 import numpy as np
 
 from acme_qsm.agents.seeds_actor import EnvironmentActor
 from acme_qsm.agents.seeds_learner import SeedRecords
-from acme_qsm.deferred import jnp
 from acme_qsm.experiments import evaluation
 from acme_qsm.experiments.config import ExperimentError
 from acme_qsm.experiments.counts import LEARNER_STEPS

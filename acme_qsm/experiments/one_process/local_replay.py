@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
 from typing import get_args
-from typing import Literal
 from typing import Protocol
 
-from acme_qsm import lazy
-from acme_qsm.deferred import jax
+import jax
+
+from acme_qsm import needs
+from acme_qsm.experiments.config import ReplayKind
 from acme_qsm.experiments.parts import AgentParts
 from acme_qsm.experiments.records import run_records
 from acme_qsm.experiments.records.checkpointing import Checkpoint
@@ -20,8 +21,6 @@ from acme_qsm.experiments.records.workdir import Workdir
 from acme_qsm.replay import embedded
 from acme_qsm.replay import memory_limit
 from acme_qsm.replay.embedded import EmbeddedReplay
-
-ReplayKind = Literal["auto", "embedded", "reverb"]
 
 
 class Replay(Protocol):
@@ -112,7 +111,7 @@ def prepare(kind: ReplayKind, parts: AgentParts, seed: int) -> Start:
 
 def _prepare_reverb(parts: AgentParts) -> Start:
   # Not everyone has Reverb.
-  local_reverb = lazy.load(
+  local_reverb = needs.load(
     "acme_qsm.experiments.one_process.local_reverb", "This run's replay"
   )
   return local_reverb.prepare(parts.tables())

@@ -9,6 +9,7 @@ from acme_qsm.experiments import run as run_lib
 from acme_qsm.experiments.config import as_experiment_error
 from acme_qsm.experiments.config import ExperimentConfig
 from acme_qsm.experiments.config import ExperimentError
+from acme_qsm.experiments.config import ReplayKind
 from acme_qsm.experiments.config import require_at_least
 from acme_qsm.experiments.counts import LEARNER_STEPS
 from acme_qsm.experiments.one_process import agent
@@ -29,7 +30,7 @@ def run_experiment(
   eval_every: int = 100,
   num_eval_episodes: int = 1,
   *,
-  replay: local_replay.ReplayKind = "auto",
+  replay: ReplayKind = "auto",
   num_envs: int = 1,
 ) -> None:
   """Runs an experiment in this process, from where it was left.

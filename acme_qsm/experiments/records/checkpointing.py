@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from acme_qsm.deferred import jax
 from acme_qsm.experiments.records import disk
 from acme_qsm.experiments.records import formats
-from acme_qsm.experiments.records import leaves
+from acme_qsm.experiments.records.disk import CheckpointError
 
 _METADATA = "metadata.json"
 _TEMPORARY_PREFIX = ".tmp_"
@@ -29,10 +28,6 @@ _NAME = re.compile(r"step_(\d{12,})(?:-(\d+))?")
 # What the file system says of what is not there. Whatever else it says, such as
 # that a disk or a server does not answer, may be over when it is asked again.
 _MISSING = (FileNotFoundError, NotADirectoryError)
-
-
-class CheckpointError(Exception):
-  """A checkpoint cannot be used."""
 
 
 class UnreadableError(CheckpointError):
@@ -103,6 +98,11 @@ class Checkpoint:
       CheckpointError: if the item is not in the checkpoint, or a leaf of it
         differs from the template's.
     """
+    # The coordinator of a run, which loads no trees, does without JAX.
+    import jax
+
+    from acme_qsm.experiments.records import leaves
+
     path = self.path / f"{item}.npz"
     wanted, structure = jax.tree_util.tree_flatten_with_path(template)
     name, what, restored = "", str(path), []
@@ -187,6 +187,8 @@ class Checkpointer:
       OSError: if writing fails. Here, as for all errors, earlier checkpoints
         stay as they were.
     """
+    from acme_qsm.experiments.records import leaves
+
     if step < 0:
       raise ValueError(f"step must be at least 0, got {step}.")
     arrays = {

@@ -8,6 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 
+class CheckpointError(Exception):
+  """A checkpoint cannot be used."""
+
+
 class SaveError(OSError):
   """What a run did last could not be saved."""
 

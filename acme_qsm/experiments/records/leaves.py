@@ -3,11 +3,11 @@
 import re
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from acme_qsm import types
-from acme_qsm.deferred import jax
-from acme_qsm.deferred import jnp
 
 _ITEM_NAME = re.compile(r"\w+", re.ASCII)
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import tree
 
-from acme_qsm.experiments import seeds
 from acme_qsm.experiments.config import CheckpointingConfig
 from acme_qsm.experiments.config import ExperimentConfig
 from acme_qsm.experiments.records import formats
@@ -203,6 +202,9 @@ def describe_run(
   experiment: ExperimentConfig, environment_spec: Any
 ) -> Description:
   """What identifies a run, as JSON can hold it."""
+  # The coordinator of a run, which is told this, does without JAX.
+  from acme_qsm.experiments import seeds
+
   builder = experiment.builder
   config = getattr(builder, "config", None)
   values = {

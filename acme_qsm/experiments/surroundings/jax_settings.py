@@ -10,14 +10,13 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from acme_qsm.deferred import jax
-
 
 def change(**values: Any) -> None:
   """Changes settings, by the names that they have in `jax.config`."""
   for name, value in values.items():
     os.environ[name.upper()] = str(value)
-    if "jax" in sys.modules:
+    jax: Any = sys.modules.get("jax")
+    if jax is not None:
       jax.config.update(name, value)
 
 
@@ -26,7 +25,8 @@ def changed(name: str, value: Any) -> Iterator[None]:
   """A context in which a setting has another value."""
   variable = os.environ.get(name.upper())
   configured = {}
-  if "jax" in sys.modules:
+  jax: Any = sys.modules.get("jax")
+  if jax is not None:
     configured[name] = getattr(jax.config, name)
   change(**{name: value})
   try:

@@ -8,8 +8,8 @@ import pytest
 
 from acme_qsm.experiments import counts
 from acme_qsm.experiments import run_experiment
+from acme_qsm.experiments.config import EvaluationSchedule
 from acme_qsm.experiments.records import metrics
-from acme_qsm.experiments.run import EvaluationSchedule
 from acme_qsm.experiments.surroundings import progress
 
 

@@ -1,47 +1,17 @@
-"""The policy's own actions, and denoising them.
-
-For methods whose denoiser learns what the policy itself draws.
-"""
+"""Denoising of several weighted actions for each observation."""
 
 from __future__ import annotations
 
-import typing
+import jax
+import jax.numpy as jnp
 
 from acme_qsm import diffusion
 from acme_qsm import losses
 from acme_qsm import types
-from acme_qsm.core import acting
-from acme_qsm.deferred import jax
-from acme_qsm.deferred import jnp
-
-if typing.TYPE_CHECKING:
-  from acme_qsm.networks import DiffusionNetworks
+from acme_qsm.networks import DiffusionNetworks
 
 
-def draw(
-  sampler: acting.Sampler,
-  params: types.Params,
-  key: jax.Array,
-  observation: jax.Array,
-  num_samples: int,
-) -> jax.Array:
-  """Draws several actions of the policy for each observation.
-
-  Args:
-    sampler: draws an action for each observation.
-    params: the policy's parameters.
-    key: a PRNG key, consumed.
-    observation: [B, ...] observations.
-    num_samples: K.
-
-  Returns:
-    Actions [B, K, A], held constant.
-  """
-  params = jax.tree.map(jax.lax.stop_gradient, params)
-  return acting.draw_several(sampler, params, key, observation, num_samples)
-
-
-def denoising_loss(
+def weighted_loss(
   networks: DiffusionNetworks,
   schedule: diffusion.NoiseSchedule,
   params: types.Params,
@@ -50,7 +20,7 @@ def denoising_loss(
   action: jax.Array,
   weight: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-  """Denoising of several weighted actions for each observation.
+  """The denoiser's loss at several weighted actions for each observation.
 
   The actions of one observation are noised to the same denoising step, each by
   a noise of its own.
@@ -80,7 +50,7 @@ def denoising_loss(
     diffusion.add_noise(schedule, flat, noise, repeated),
     repeated,
   )
-  loss = losses.weighted_denoising_loss(
+  per_action = losses.weighted_denoising_loss(
     noise_prediction, noise, weight.reshape(-1)
   )
-  return jnp.sum(loss) / batch_size, steps
+  return jnp.sum(per_action) / batch_size, steps

@@ -1,4 +1,4 @@
-"""The networks' part of a method's configuration."""
+"""What networks can be told: the part that all configurations extend."""
 
 import dataclasses
 from typing import Literal

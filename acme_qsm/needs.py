@@ -1,9 +1,7 @@
-"""Modules that are loaded when first needed."""
+"""Modules that not every installation has, and what to say without them."""
 
 import importlib
 import importlib.util
-from collections.abc import Callable
-from collections.abc import Mapping
 from typing import Any
 
 _OF_RUN = ("dm_env", "matplotlib", "mujoco", "rich", "tensorboard", "tyro")
@@ -60,32 +58,3 @@ def _remedy(package: str) -> str:
     "install the extra `acme` (in a clone, uv run launchers/with_acme.py runs "
     "a script where it is; or, on Python 3.10, uv pip install '.[acme]')"
   )
-
-
-def attach(
-  package: str, modules: Mapping[str, str]
-) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-  """Makes a package's `__getattr__` and `__dir__`.
-
-  So that who needs one part of a package does not wait for the others to load,
-  and needs none of what they need.
-
-  Args:
-    package: the package's name.
-    modules: by each name, the module that defines it, or that it names: which,
-      tells the last part of the module's own name.
-
-  Returns:
-    `__getattr__` and `__dir__`, to be assigned in the package; they load as
-    `load` does.
-  """
-
-  def get(name: str) -> Any:
-    if name not in modules:
-      raise AttributeError(f"module {package!r} has no attribute {name!r}")
-    module = load(modules[name], f"{package}.{name}")
-    if modules[name].rpartition(".")[2] == name:
-      return module
-    return getattr(module, name)
-
-  return get, lambda: sorted(modules)

@@ -1,14 +1,13 @@
-"""The configuration that methods share: a method's own extends it."""
+"""What every method can be told: a method's own configuration extends it."""
 
 import dataclasses
 from typing import Literal
 
 from acme_qsm import configuration
-from acme_qsm import diffusion
-from acme_qsm.networks.config import DenoiserConfig
-from acme_qsm.networks.config import NetworksConfig
+from acme_qsm.configs.networks import NetworksConfig
 
 CategoricalTarget = Literal["projection", "hl_gauss"]
+GradientCritic = Literal["mean", "lowest"]
 LearningRateSchedule = Literal["constant", "linear", "cosine"]
 
 
@@ -109,14 +108,6 @@ class ActorCriticConfig(NetworksConfig):
       return self.samples_per_insert
     return self.updates_per_step * self.batch_size
 
-  @property
-  def keeps_extras(self) -> bool:
-    """Whether an embedded replay holds `extras` of transitions.
-
-    Learning changes them, and what Reverb holds never changes.
-    """
-    return False
-
   def largest_bonus(self, action_size: int) -> float:
     """The most that the next value's bonus is worth as training starts.
 
@@ -134,60 +125,3 @@ class ActorCriticConfig(NetworksConfig):
     """Whether who acts takes the target policy, not the online one."""
     del evaluation
     return False
-
-
-@dataclasses.dataclass(frozen=True)
-class DiffusionConfig(ActorCriticConfig, DenoiserConfig):
-  """What every method can be told whose policy is a denoiser.
-
-  Attributes:
-    noise_schedule: "vp", "cosine" or "linear".
-    beta_start: bound of the schedule at the least noisy step; None for the
-      schedule's own, see `diffusion.make_schedule`.
-    beta_end: the same at the noisiest step.
-    sampler: the reverse process. "noise_mean": steps by the noise prediction,
-      samples on the way clipped (`diffusion.sample`). "posterior": steps by the
-      estimate of the clean action, which is clipped
-      (`diffusion.sample_posterior`).
-    posterior_variance: the variance of the steps of "posterior".
-      "fixed_small": the posterior's own given the estimated clean action, which
-      draws a policy narrower than the denoiser knows it, the more so the fewer
-      the steps. "fixed_large": beta_t, as always by "noise_mean"; wider.
-    sampling_start_scale: standard deviation of what the sampler starts from.
-    sampling_temperature: scale of the sampler's noise when acting and in the
-      critic's target.
-    act_with_target_denoiser: whether acting while collecting data samples from
-      the target denoiser rather than the online one.
-    evaluate_target_denoiser: whether evaluation samples from the target
-      denoiser rather than the online one.
-    evaluation_temperature: scale of the sampler's noise in evaluation.
-  """
-
-  noise_schedule: diffusion.ScheduleName = "vp"
-  beta_start: float | None = configuration.positive(None)
-  beta_end: float | None = configuration.positive(None)
-  sampler: diffusion.TransitionName = "noise_mean"
-  posterior_variance: diffusion.PosteriorVariance = "fixed_small"
-  sampling_start_scale: float = configuration.non_negative(1.0)
-  sampling_temperature: float = configuration.non_negative(1.0)
-  act_with_target_denoiser: bool = False
-  evaluate_target_denoiser: bool = True
-  evaluation_temperature: float = configuration.non_negative(1.0)
-
-  def __post_init__(self):
-    super().__post_init__()
-    try:
-      diffusion.make_betas(
-        self.noise_schedule,
-        self.num_denoising_steps,
-        beta_start=self.beta_start,
-        beta_end=self.beta_end,
-      )
-    except ValueError as error:
-      raise ValueError(f"{type(self).__name__}: {error}") from error
-
-  def acts_by_target(self, evaluation: bool) -> bool:
-    """See `ActorCriticConfig`."""
-    if evaluation:
-      return self.evaluate_target_denoiser
-    return self.act_with_target_denoiser
