@@ -48,7 +48,7 @@ if _IN_ONE_PIECE not in flags:
 
 # Tracing makes many objects that stay: looking for garbage among them as often
 # as by default takes a third of its time.
-gc.set_threshold(50_000, 50, 100)
+gc.set_threshold(50_000, 20, 10)
 
 # Python's. Where the environment has none written, as many containers' does,
 # each process would compile all that it imports: more than half of its start.

@@ -4,6 +4,7 @@ The core's tests, which do without this, have a conftest of their own.
 """
 
 import dataclasses
+import gc
 import importlib.util
 import signal
 import sys
@@ -45,6 +46,12 @@ __all__ = [
 
 # As in a terminal, where tests run under nohup, too: they send it.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_unconfigure():
+  """Spares pytest's last look for garbage, among all that tests have left."""
+  gc.freeze()
+
 
 EPISODE_LENGTH = 20
 SMALL_CONFIG = QSMConfig(
