@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from acme_qsm import types
+from acme_qsm.agents.seed_axis import SeedAxis
 from acme_qsm.core import Policy
 
 
@@ -25,7 +26,7 @@ class VariableSource(Protocol):
 
 
 class Adder(Protocol):
-  """Who records what happens."""
+  """Who records what happens, such as Acme's adders."""
 
   def add_first(self, timestep: dm_env.TimeStep) -> None:
     """Starts an episode."""
@@ -34,37 +35,20 @@ class Adder(Protocol):
   def add(
     self, action: np.ndarray, next_timestep: dm_env.TimeStep, extras: Any = ()
   ) -> None:
-    """Adds a step, with what the policy gave beside the action."""
+    """Adds a step, and what the policy gave beside the action by name."""
     ...
-
-
-def select_actions(
-  policy: Policy,
-  params: types.Params,
-  key: jax.Array,
-  observations: jax.Array,
-) -> tuple[jax.Array, types.Extras, jax.Array]:
-  """Acts once in each of E environments.
-
-  Args:
-    policy: gives the actions, and extras beside them.
-    params: the policy's parameters.
-    key: a PRNG key, consumed.
-    observations: [E, ...] observations.
-
-  Returns:
-    The actions [E, A], the policy's extras by name [E, ...], and the key of the
-    next actions.
-  """
-  action_key, next_key = jax.random.split(key)
-  actions, extras = policy.apply(params, action_key, observations)
-  return actions, extras, next_key
 
 
 class VariableClient:
   """Asks a source for parameters, and keeps the last that it was given."""
 
-  def __init__(self, source: VariableSource, name: str, update_period: int = 1):
+  def __init__(
+    self,
+    source: VariableSource,
+    name: str,
+    update_period: int = 1,
+    num_seeds: int = 1,
+  ):
     """Initialises the client; asks nothing yet.
 
     Args:
@@ -72,11 +56,14 @@ class VariableClient:
         same.
       name: of the parameters.
       update_period: calls of `update` per request, positive.
+      num_seeds: S, the seeds that the source has parameters of; each array
+        [S, ...] if several.
     """
     self._source = source
     self._name = name
     self._update_period = update_period
-    self._num_calls = 0
+    self._axis = SeedAxis(num_seeds)
+    self._num_calls = np.zeros(num_seeds, int)
     self._params: types.Params = None
     # Its thread starts with the first request that is not waited for.
     self._executor = futures.ThreadPoolExecutor(1, "variables")
@@ -88,40 +75,49 @@ class VariableClient:
     if self._params is None:
       self._finish_request()
     if self._params is None:
-      self._ask()
+      self._ask([True] * self._axis.size)
     return self._params
 
-  def update(self, wait: bool = False) -> None:
+  def update(
+    self, wait: bool = False, takes_part: Sequence[bool] = (True,)
+  ) -> None:
     """Asks for new parameters, at every `update_period`-th call.
 
     Args:
       wait: whether to wait for them; else they are taken over as soon as they
         come, and no other request is made before.
+      takes_part: [S] the seeds that it is called for; the others keep those
+        that they have.
 
     Raises:
       Exception: what the source raised, also at a request not waited for.
     """
     if self._request is not None and self._request.done():
       self._finish_request()
-    self._num_calls += 1
-    if self._num_calls < self._update_period:
+    self._num_calls += takes_part
+    due = takes_part & (self._num_calls >= self._update_period)
+    if not due.any():
       return
     if wait:
-      self._num_calls = 0
+      self._num_calls[due] = 0
       self._finish_request()
-      self._ask()
+      self._ask(due)
     elif self._request is None:
-      self._num_calls = 0
-      self._request = self._executor.submit(self._ask)
+      self._num_calls[due] = 0
+      self._request = self._executor.submit(self._ask, due)
 
   def _finish_request(self) -> None:
     request, self._request = self._request, None
     if request is not None:
       request.result()
 
-  def _ask(self) -> None:
+  def _ask(self, due: Sequence[bool]) -> None:
+    """Has the newest parameters of the seeds that are due."""
     (params,) = self._source.get_variables([self._name])
-    self._params = put_on_cpu(params)
+    params = put_on_cpu(params)
+    if self._params is not None:
+      params = self._axis.where(due, params, self._params)
+    self._params = params
 
 
 def put_on_cpu(params: types.Params) -> types.Params:
@@ -144,44 +140,61 @@ def acting_device() -> Any:
 
 
 class Actor:
-  """Acts in one environment; has the methods of Acme's actors."""
+  """Acts for S seeds, in E environments of each, all in one call.
+
+  With one seed and one environment it has the methods of Acme's actors. A
+  seed's random numbers are those that it has alone.
+
+  Attributes:
+    num_seeds: S.
+  """
 
   def __init__(
     self,
     policy: Policy,
-    random_key: jax.Array,
+    random_keys: Sequence[jax.Array],
     variable_client: VariableClient,
-    adder: Adder | None = None,
+    adders: Sequence[Sequence[Adder]] | None = None,
   ):
     """Initialises the actor.
 
     Args:
-      policy: gives the actions, and extras beside them.
-      random_key: PRNG key of its actions.
-      variable_client: has the policy's parameters.
-      adder: records what happens; None to record nothing.
+      policy: gives one seed's actions, and extras beside them.
+      random_keys: PRNG key of each seed's actions.
+      variable_client: has the policies' parameters, of all seeds.
+      adders: for each seed, what records each of its environments' steps; None
+        to record nothing.
     """
-    # What is computed there with it stays on the CPU.
-    self._random_key = jax.device_put(random_key, acting_device())
-    self._episode_key: jax.Array | None = None
+    self.num_seeds = len(random_keys)
+    self._axis = axis = SeedAxis(self.num_seeds)
+    # What is computed there with them stays on the CPU.
+    self._random_keys = self._episode_keys = axis.stack(
+      jax.device_put(list(random_keys), acting_device())
+    )
+    self._begins = [False] * axis.size
     self._variable_client = variable_client
-    self._adder = adder
+    self._adders = adders
     self._extras: dict[str, np.ndarray] = {}
-    self._select_actions = jax.jit(functools.partial(select_actions, policy))
+    self._split = jax.jit(axis.map(_split))
+    self._act = jax.jit(axis.map(functools.partial(_act, policy)))
 
   @property
   def params(self) -> types.Params:
     """The parameters that it acts by."""
     return self._variable_client.params
 
-  def observe_first(self, timestep: dm_env.TimeStep) -> None:
-    """Starts an episode."""
-    self._random_key, self._episode_key = jax.random.split(self._random_key)
-    if self._adder is not None:
-      self._adder.add_first(timestep)
+  def observe_first(
+    self, timestep: dm_env.TimeStep, seed: int = 0, environment: int = 0
+  ) -> None:
+    """Starts an episode, in one of a seed's environments."""
+    if environment == 0:
+      # It says for all of the seed's when a key begins, at the next action.
+      self._begins[seed] = True
+    if self._adders is not None:
+      self._adders[seed][environment].add_first(timestep)
 
   def select_action(self, observation: np.ndarray) -> np.ndarray:
-    """Acts.
+    """Acts, for one seed in one environment.
 
     Args:
       observation: [...] an observation; `observe_first` was called before.
@@ -189,32 +202,94 @@ class Actor:
     Returns:
       The action [A].
     """
-    return self.select_actions(np.asarray(observation)[np.newaxis])[0]
+    return self.select_actions([[observation]])[0][0]
 
-  def select_actions(self, observations: np.ndarray) -> np.ndarray:
-    """Acts in several environments at once.
+  def select_actions(
+    self, observations: Sequence[Sequence[np.ndarray]]
+  ) -> list[np.ndarray]:
+    """Acts for all seeds at once.
 
     Args:
-      observations: [E, ...] observations; `observe_first` was called before.
+      observations: for each seed those of its first environments; of none, if
+        the seed is not to act, which uses up none of its random numbers.
 
     Returns:
-      The actions [E, A].
+      For each seed the actions [E, A] for its observations.
     """
-    actions, extras, self._episode_key = self._select_actions(
-      self.params, self._episode_key, observations
+    axis = self._axis
+    acts = [len(each) > 0 for each in observations]
+    begins = [*map(all, zip(self._begins, acts, strict=True))]
+    if any(begins):
+      self._begins = [
+        later and not now
+        for later, now in zip(self._begins, begins, strict=True)
+      ]
+      keys = (self._random_keys, self._episode_keys)
+      keys = axis.where(begins, self._split(self._random_keys), keys)
+      self._random_keys, self._episode_keys = keys
+    actions, extras, next_keys = self._act(
+      self.params, self._episode_keys, _stack(axis, observations)
     )
-    self._extras = jax.device_get(extras)
-    return np.asarray(actions)
+    self._episode_keys = axis.where(acts, next_keys, self._episode_keys)
+    if self._adders is not None:
+      self._extras = {name: axis.rows(each) for name, each in extras.items()}
+    return [
+      each[: len(own)]
+      for each, own in zip(axis.rows(actions), observations, strict=True)
+    ]
 
-  def extras(self, index: int = 0) -> dict[str, np.ndarray]:
-    """What the policy gave beside an environment's last action, by name."""
-    return {name: extra[index] for name, extra in self._extras.items()}
+  def observe(
+    self,
+    action: np.ndarray,
+    next_timestep: dm_env.TimeStep,
+    seed: int = 0,
+    environment: int = 0,
+  ) -> None:
+    """Records a step, with what the policy gave beside the action."""
+    if self._adders is None:
+      return
+    adder = self._adders[seed][environment]
+    if not self._extras:
+      adder.add(action, next_timestep)
+      return
+    extras = {
+      name: each[seed, environment] for name, each in self._extras.items()
+    }
+    adder.add(action, next_timestep, extras)
 
-  def observe(self, action: np.ndarray, next_timestep: dm_env.TimeStep) -> None:
-    """Records a step, of the first environment where there are several."""
-    if self._adder is not None:
-      self._adder.add(action, next_timestep, self.extras())
-
-  def update(self, wait: bool = False) -> None:
+  def update(
+    self, wait: bool = False, takes_part: Sequence[bool] = (True,)
+  ) -> None:
     """Asks for new parameters if it is time: see `VariableClient.update`."""
-    self._variable_client.update(wait)
+    self._variable_client.update(wait, takes_part)
+
+
+def _stack(
+  axis: SeedAxis, observations: Sequence[Sequence[np.ndarray]]
+) -> np.ndarray:
+  """Observations [S, E, ...] of all seeds, zeros where there is none."""
+  # Made anew each time: JAX may read it where it is, when it gets there.
+  if axis.size == 1:
+    return np.stack(observations[0])
+  num_envs = max(map(len, observations))
+  shape = np.shape(next(each[0] for each in observations if len(each)))
+  stacked = np.zeros((axis.size, num_envs, *shape), np.float32)
+  for index, each in enumerate(observations):
+    if len(each):
+      stacked[index, : len(each)] = each
+  return stacked
+
+
+def _split(random_key: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """The next random key of a seed, and that of an episode."""
+  random_key, episode_key = jax.random.split(random_key)
+  return random_key, episode_key
+
+
+def _act(
+  policy: Policy, params: types.Params, key: jax.Array, observations: jax.Array
+) -> tuple[jax.Array, types.Extras, jax.Array]:
+  """One seed's actions [E, A], extras [E, ...], and the key of the next."""
+  action_key, next_key = jax.random.split(key)
+  actions, extras = policy.apply(params, action_key, observations)
+  return actions, extras, next_key

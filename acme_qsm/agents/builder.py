@@ -18,13 +18,8 @@ from acme_qsm.agents.actor import Actor
 from acme_qsm.agents.actor import Adder
 from acme_qsm.agents.actor import VariableClient
 from acme_qsm.agents.actor import VariableSource
-from acme_qsm.agents.learner import Counter
 from acme_qsm.agents.learner import DiffusionLearner
-from acme_qsm.agents.learner import Logger
-from acme_qsm.agents.learner import Sample
-from acme_qsm.agents.seeds_actor import SeedsActor
-from acme_qsm.agents.seeds_learner import SeedRecords
-from acme_qsm.agents.seeds_learner import SeedsLearner
+from acme_qsm.agents.learner import LearnerSeed
 from acme_qsm.configs.actor_critic import ActorCriticConfig
 from acme_qsm.configs.qsm import QSMConfig
 from acme_qsm.core import Policy
@@ -170,7 +165,7 @@ class DiffusionBuilder:
 
   def make_dataset_iterator(
     self, replay_client: EmbeddedReplay | reverb.Client
-  ) -> Iterator[Sample]:
+  ) -> Iterator[Any]:
     """Makes an iterator over batches from replay.
 
     Args:
@@ -259,25 +254,19 @@ class DiffusionBuilder:
     del environment_spec
     if variable_source is None:
       raise ValueError("An actor needs a variable_source for its parameters.")
-    variable_client = VariableClient(
-      variable_source,
-      _variables_name(policy),
-      # Who records nothing evaluates, and asks once per evaluation.
-      update_period=self.config.variable_update_period
-      if adder is not None
-      else 1,
+    return self.make_seeds_actor(
+      [random_key], policy, variable_source, adder and [[adder]]
     )
-    return Actor(policy, random_key, variable_client, adder)
 
   def make_learner(
     self,
     random_key: jax.Array,
     networks: Any,
-    dataset: Iterator[Sample],
-    logger_fn: Callable[..., Logger] | None = None,
+    dataset: Iterator[Any],
+    logger_fn: Callable[..., Any] | None = None,
     environment_spec: types.EnvironmentSpecLike | None = None,
     replay_client: Any = None,
-    counter: Counter | None = None,
+    counter: Any = None,
   ) -> DiffusionLearner:
     """Makes the learner.
 
@@ -299,66 +288,63 @@ class DiffusionBuilder:
     Raises:
       ValueError: without an environment_spec.
     """
-    replay = (
-      replay_client if isinstance(replay_client, EmbeddedReplay) else None
-    )
     codec = self._make_codec(
       _require_spec(environment_spec),
       self.make_policy(networks, environment_spec),
     )
-    return DiffusionLearner(
-      self._method.make_learner_core(networks, self.config),
+    embeds = isinstance(replay_client, EmbeddedReplay)
+    seed = LearnerSeed(
       random_key,
       draw_of_items(dataset, codec.size, random_key),
-      codec,
-      num_sgd_steps_per_step=self.config.num_sgd_steps_per_step,
-      counter=counter,
-      logger=logger_fn("learner", "learner_steps") if logger_fn else None,
-      replay=replay,
+      counter,
+      logger_fn("learner", "learner_steps") if logger_fn else None,
+      replay_client if embeds else None,
     )
+    return self.make_seeds_learner([seed], networks, environment_spec)
 
   def make_seeds_actor(
     self,
     random_keys: Sequence[jax.Array],
     policy: Policy,
     variable_source: VariableSource,
-  ) -> SeedsActor:
-    """Makes an actor for several seeds: what `make_actor` is to one.
+    adders: Sequence[Sequence[Adder]] | None = None,
+  ) -> Actor:
+    """Makes an actor for S seeds: of one, `make_actor`'s.
 
     Args:
       random_keys: PRNG key of each seed's actions.
       policy: from `make_policy`.
       variable_source: as for `make_actor`, with all seeds' parameters, stacked.
+      adders: for each seed, what records each of its environments' steps; None
+        to record nothing.
 
     Returns:
       The actor.
     """
-    return SeedsActor(
-      policy,
-      random_keys,
-      variable_source,
-      _variables_name(policy),
-      1 if policy.evaluation else self.config.variable_update_period,
-    )
+    # An actor that records nothing evaluates, and asks once per evaluation.
+    period = 1 if adders is None else self.config.variable_update_period
+    name = "evaluation_policy" if policy.evaluation else "acting_policy"
+    client = VariableClient(variable_source, name, period, len(random_keys))
+    return Actor(policy, random_keys, client, adders)
 
   def make_seeds_learner(
     self,
-    seeds: Sequence[SeedRecords],
+    seeds: Sequence[LearnerSeed],
     networks: Any,
     environment_spec: types.EnvironmentSpecLike,
-  ) -> SeedsLearner:
-    """Makes a learner of several seeds: what `make_learner` is to one.
+  ) -> DiffusionLearner:
+    """Makes a learner of S seeds: of one, `make_learner`'s.
 
     Args:
-      seeds: their batches, from `make_dataset_iterator` of an embedded replay,
-        and where their records go.
+      seeds: their batches, from `make_dataset_iterator`, and where their
+        records go.
       networks: the method's networks.
       environment_spec: the environment's spec.
 
     Returns:
       The learner.
     """
-    return SeedsLearner(
+    return DiffusionLearner(
       self._method.make_learner_core(networks, self.config),
       seeds,
       self._make_codec(environment_spec, self.make_policy(networks)),
@@ -399,11 +385,6 @@ class QSMBuilder(DiffusionBuilder):
 
 def _load_reverb_tables() -> Any:
   return needs.load("acme_qsm.replay.reverb_tables", "Replay in Reverb")
-
-
-def _variables_name(policy: Policy) -> str:
-  """What a learner calls the parameters that a policy reads."""
-  return "evaluation_policy" if policy.evaluation else "acting_policy"
 
 
 def _require_spec(

@@ -1,224 +1,130 @@
-"""The Acme learner: a thin shell around the pure training step."""
+"""The learner: training on what replay gives, for one seed or for several."""
 
 from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import itertools
 import time
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
-from typing import NamedTuple
-from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from acme_qsm import types
+from acme_qsm.agents.seed_axis import SeedAxis
+from acme_qsm.agents.training import Training
 from acme_qsm.core import LearnerCore
-from acme_qsm.core import TrainingState
 from acme_qsm.replay.codec import TransitionCodec
 
 
-class Sample(Protocol):
-  """What replay gives for a learner step, such as `reverb.ReplaySample`.
-
-  Attributes:
-    data: packed transitions.
-  """
-
-  @property
-  def data(self) -> Any: ...  # noqa: D102
-
-
-class ExtrasReplay(Protocol):
-  """Replay whose transitions' extras change: see `EmbeddedReplay`."""
-
-  def refresh(self, sample: Any) -> Any:
-    """The same transitions as they are by now."""
-    ...
-
-  def write_extras(self, indices: np.ndarray, extras: np.ndarray) -> None:
-    """Changes the packed extras [B, E] of transitions that were drawn."""
-    ...
-
-
-class Counter(Protocol):
-  """Who counts, such as Acme's counter."""
-
-  def increment(self, **counts: float) -> Mapping[str, float]:
-    """Adds to the counts; returns all of them."""
-    ...
-
-
-class Logger(Protocol):
-  """Who keeps rows of values, such as Acme's loggers."""
-
-  def write(self, data: Mapping[str, Any], /) -> None:
-    """Keeps a row."""
-    ...
-
-
-class Step(NamedTuple):
-  """What comes of a call of `Training.step`.
-
-  Attributes:
-    state: the next state.
-    metrics: means over the gradient steps.
-    finite: [] whether all of them are.
-    extras: [num_sgd_steps * batch_size, E] packed extras that replay is to hold
-      of the transitions from now on; () where they stay as they are.
-  """
-
-  state: TrainingState
-  metrics: types.Metrics
-  finite: jax.Array
-  extras: Any
-
-
 @dataclasses.dataclass(frozen=True)
-class Training:
-  """The pure functions of a learner whose batches are packed.
+class LearnerSeed:
+  """What is one seed's own: its key, its batches, and where its records go.
 
   Attributes:
-    core: the learner's functions.
-    codec: unpacks them, on the device.
-    num_sgd_steps: gradient steps per call of `step`.
+    random_key: PRNG key of the parameters and of all that follows.
+    dataset: an iterator over samples, such as `reverb.ReplaySample`, whose
+      `data` are num_sgd_steps_per_step batches of packed transitions.
+    counter: counts `steps` and `walltime`, as Acme's counters do; None to count
+      them here.
+    logger: gets each step's metrics and counts, as Acme's loggers do; None to
+      log nothing. Of several seeds, metrics are fetched when they are read.
+    replay: where the core has `update_extras`, the `EmbeddedReplay` that holds
+      the transitions; not used otherwise.
+    name: what the seed is called in errors; "" for the only one.
   """
 
-  core: LearnerCore
-  codec: TransitionCodec
-  num_sgd_steps: int
-
-  def step(self, state: TrainingState, data: jax.Array) -> Step:
-    """Makes num_sgd_steps gradient steps.
-
-    Args:
-      state: the state before.
-      data: [num_sgd_steps * batch_size, D] packed transitions.
-
-    Returns:
-      What comes of them.
-    """
-    transitions = self.codec.unpack(data)
-    if self.num_sgd_steps == 1:
-      state, (metrics, extras) = self.core.step_with_extras(state, transitions)
-    else:
-      batches = jax.tree.map(
-        lambda x: x.reshape(self.num_sgd_steps, -1, *x.shape[1:]), transitions
-      )
-      state, (metrics, extras) = jax.lax.scan(
-        self.core.step_with_extras, state, batches
-      )
-      # A mean keeps a NaN of any of the steps.
-      metrics = jax.tree.map(jnp.mean, metrics)
-      extras = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), extras)
-    if extras:
-      extras = self.codec.pack_extras(extras)
-    finite = jnp.isfinite(jnp.stack(jax.tree.leaves(metrics)))
-    return Step(state, metrics, jnp.all(finite), extras)
-
-  def diagnostics(self, state: TrainingState, data: jax.Array) -> types.Metrics:
-    """The core's diagnostics of the first batch."""
-    first = data[: data.shape[0] // self.num_sgd_steps]
-    return self.core.diagnostics(state, self.codec.unpack(first))
-
-
-def to_numpy(state: TrainingState) -> TrainingState:
-  """Fetches a state, or several stacked ones, as numpy arrays."""
-  # Typed keys are no numbers.
-  state = state._replace(key=jax.random.key_data(state.key))
-  return jax.device_get(state)
-
-
-def from_numpy(arrays: TrainingState, like: TrainingState) -> TrainingState:
-  """Turns what `to_numpy` returned into a state with keys like another's."""
-  state = jax.tree.map(jnp.array, arrays)
-  if jnp.issubdtype(like.key.dtype, jax.dtypes.prng_key):
-    impl = jax.random.key_impl(like.key)
-    state = state._replace(key=jax.random.wrap_key_data(state.key, impl=impl))
-  return state
-
-
-def describe_non_finite(metrics: Mapping[str, Any], steps: int) -> str:
-  """Says which metrics are not finite after how many learner steps."""
-  # All of them: what went wrong first is not the first by name.
-  found = ", ".join(
-    f"{name} is {value}"
-    for name, value in metrics.items()
-    if not np.isfinite(value)
-  )
-  return f"{found} after learner step {steps}"
-
-
-def require_variables(core: LearnerCore, names: Sequence[str]) -> None:
-  """Raises ValueError if the core has no variables of a name."""
-  unknown = set(names) - set(core.variables)
-  if unknown:
-    raise ValueError(
-      f"Unknown variables {sorted(unknown)}; there are "
-      f"{sorted(core.variables)}."
-    )
+  random_key: jax.Array
+  dataset: Iterator[Any]
+  counter: Any = None
+  logger: Any = None
+  replay: Any = None
+  name: str = ""
 
 
 class DiffusionLearner:
-  """Runs the training step on batches from replay.
+  """Runs the training steps of S seeds, all in one call, on what replay gives.
 
-  Has the methods of Acme's learners.
-  `save` and `restore` exchange the whole `TrainingState`, as numpy arrays.
+  With one seed it has the methods of Acme's learners. A seed of several makes
+  the steps that it makes alone with its key and its batches, but for rounding:
+  products of stacked matrices are summed in another order.
+
+  Attributes:
+    seeds: for each seed, what saves and restores its whole state, as numpy
+      arrays: the same, however many seeds there are.
+    metrics: of the last step by name, [S] each, NaN for seeds that took no
+      part; of one seed []. Empty before the first.
   """
 
   def __init__(
     self,
     learner_core: LearnerCore,
-    random_key: jax.Array,
-    dataset: Iterator[Sample],
+    seeds: Sequence[LearnerSeed],
     codec: TransitionCodec,
     *,
     num_sgd_steps_per_step: int = 1,
     diagnostics_period: int = 100,
-    counter: Counter | None = None,
-    logger: Logger | None = None,
-    replay: ExtrasReplay | None = None,
+    by_turns: bool | None = None,
   ):
     """Initialises the learner.
 
     Args:
       learner_core: the pure functions.
-      random_key: PRNG key of the parameters and of all that follows.
-      dataset: an iterator over samples, num_sgd_steps_per_step batches at
-        once.
+      seeds: S seeds, at least one.
       codec: unpacks a sample's `data`, on the device.
       num_sgd_steps_per_step: gradient steps per call of `step`.
-      diagnostics_period: calls of `step` per call of the core's `diagnostics`,
+      diagnostics_period: steps of a seed per call of the core's `diagnostics`,
         the first included; what it says is logged until it says more.
-      counter: counts `steps` and `walltime`; None to count them here.
-      logger: gets each step's metrics and counts.
-      replay: has the transitions, whose extras it takes where the core has
-        `update_extras`; not used otherwise.
+      by_turns: whether seeds make their steps one after another, within one
+        call, where not all take part or some have made more than others; None
+        for yes on a CPU, where side by side gains nothing.
     """
-    self._replay = None if learner_core.update_extras is None else replay
+    if by_turns is None:
+      by_turns = jax.default_backend() == "cpu"
     self._core = learner_core
-    self._dataset = dataset
+    self._seeds = seeds
+    self._counters = [seed.counter or _Counter() for seed in seeds]
+    self._axis = axis = SeedAxis(len(seeds))
     self._num_sgd_steps = num_sgd_steps_per_step
-    self._counter = counter or _Counter()
-    self._logger = logger
-    self._state = jax.jit(learner_core.init)(random_key)
+    self._writes_extras = learner_core.update_extras is not None and any(
+      seed.replay is not None for seed in seeds
+    )
+    # One after another: compiled already if a seed was ever trained alone.
+    init = jax.jit(learner_core.init)
+    self._state = axis.stack([init(seed.random_key) for seed in seeds])
     training = Training(learner_core, codec, num_sgd_steps_per_step)
     # Nothing is donated: on a CPU, a call that donates returns only when it is
     # done, and nobody could act or fetch the next batch beside it.
-    self._step = jax.jit(training.step)
-    self._diagnose = jax.jit(training.diagnostics)
+    self._step_together = jax.jit(
+      functools.partial(training.step_together, axis)
+    )
+    self._step_some = jax.jit(
+      functools.partial(training.step_some, axis, by_turns)
+    )
+    self._diagnose = jax.jit(axis.map(training.diagnostics))
+    self._variables = learner_core.variables
+    if axis.size > 1:
+      self._variables = {
+        name: jax.jit(axis.map(variable))
+        for name, variable in learner_core.variables.items()
+      }
     self._diagnostics_period = diagnostics_period
-    self._unwritten: tuple[np.ndarray, jax.Array] | None = None
-    self._num_calls = 0
-    self._diagnostics: types.Metrics = {}
-    self._metrics: types.Metrics = {}
-    self._metrics_are_finite: jax.Array | bool = True
+    # By seed: gradient steps in all, and calls since the last diagnostics.
+    self._num_steps = [0] * axis.size
+    self._num_calls = [0] * axis.size
+    self._diagnostics: list[Mapping[str, Any]] = [{}] * axis.size
     self._last_time: float | None = None
+    self._finite: jax.Array | bool = True
+    self._took_part: Sequence[bool] = ()
+    self._unwritten: tuple[Sequence[Any], jax.Array] | None = None
+    self.metrics: types.Metrics = {}
+    self.seeds = [SeedOfLearner(self, index) for index in range(axis.size)]
 
   def run(self, num_steps: int | None = None) -> None:
     """Calls `step` that often; None to go on until it raises."""
@@ -226,53 +132,117 @@ class DiffusionLearner:
     for _ in calls:
       self.step()
 
-  def step(self) -> None:
-    """Makes num_sgd_steps_per_step gradient steps.
+  def step(self, takes_part: Sequence[bool] | None = None) -> None:
+    """Makes num_sgd_steps_per_step gradient steps of each seed that takes part.
+
+    Args:
+      takes_part: [S] whether a seed does, at least one of them; None for all.
 
     Raises:
-      NonFiniteError: if a metric of the step before is not finite: looking one
-        step back lets the device work while the next batch is fetched.
+      NonFiniteError: if a metric of the step before is not finite; names the
+        seeds. Looking one step back lets the device work while the next batch
+        is fetched.
     """
-    sample: Any = next(self._dataset)
-    self._finish_step()
-    if self._replay is not None:
-      # It may have been drawn before the last step's extras were written.
-      sample = self._replay.refresh(sample)
-    data = sample.data
-    if self._num_calls % self._diagnostics_period == 0:
-      # Not waited for either.
-      self._diagnostics = self._diagnose(self._state, data)
-    self._num_calls += 1
-    self._state, self._metrics, self._metrics_are_finite, extras = self._step(
-      self._state, data
+    takes_part = takes_part or [True] * len(self._seeds)
+    samples: list[Any] = [
+      next(seed.dataset) if takes else None
+      for seed, takes in zip(self._seeds, takes_part, strict=True)
+    ]
+    self.finish_step()
+    if self._writes_extras:
+      # They may have been drawn before the last step's extras were written.
+      samples = [
+        sample and seed.replay.refresh(sample)
+        for seed, sample in zip(self._seeds, samples, strict=True)
+      ]
+    some = next(each.data for each in samples if each is not None)
+    data = self._axis.stack(
+      [np.zeros_like(some) if x is None else x.data for x in samples]
     )
-    if self._replay is not None:
-      self._unwritten = (sample.indices, extras)
+    self._diagnose_if_due(takes_part, data)
+    if all(takes_part) and len(set(self._num_steps)) == 1:
+      step = self._step_together(self._state, data)
+    else:
+      step = self._step_some(self._state, data, np.array(takes_part))
+    # Which the device may not have done yet.
+    self._state, self.metrics, self._finite, extras = step
+    if self._writes_extras:
+      self._unwritten = (samples, extras)
+    self._took_part = takes_part
+    self._log(takes_part)
 
+  def _diagnose_if_due(
+    self, takes_part: Sequence[bool], data: np.ndarray
+  ) -> None:
+    due = [
+      index
+      for index, takes in enumerate(takes_part)
+      if takes and self._num_calls[index] % self._diagnostics_period == 0
+    ]
+    if due:
+      # Not waited for either.
+      diagnostics = self._diagnose(self._state, data)
+      for index in due:
+        self._diagnostics[index] = self._axis.pick(diagnostics, index)
+
+  def _log(self, takes_part: Sequence[bool]) -> None:
+    """Counts the steps, and writes a row of each seed's that made any."""
     now = time.monotonic()
     elapsed = 0.0 if self._last_time is None else now - self._last_time
     self._last_time = now
-    counts = self._counter.increment(
-      steps=self._num_sgd_steps, walltime=elapsed
-    )
-    if self._logger is not None:
-      self._logger.write({**self._metrics, **self._diagnostics, **counts})
+    for index, seed in enumerate(self._seeds):
+      if not takes_part[index]:
+        continue
+      self._num_calls[index] += 1
+      self._num_steps[index] += self._num_sgd_steps
+      counts = self._counters[index].increment(
+        steps=self._num_sgd_steps, walltime=elapsed
+      )
+      if seed.logger is None:
+        continue
+      metrics = self._axis.pick(self.metrics, index)
+      diagnostics = self._diagnostics[index]
+      # Of several seeds, nothing is fetched before it is read.
+      seed.logger.write(
+        {**metrics, **diagnostics, **counts}
+        if self._axis.size == 1
+        else collections.ChainMap(dict(counts), diagnostics, metrics)  # pyright: ignore[reportArgumentType]
+      )
 
-  def _finish_step(self) -> None:
+  def finish_step(self) -> None:
     """Waits for the last step, and has replay take what it says.
 
     Raises:
       NonFiniteError: if a metric is not finite; nothing is written then.
     """
     # One value to fetch, where all of them would take a fifth of a millisecond.
-    if not self._metrics_are_finite:
-      raise types.NonFiniteError(
-        f"{describe_non_finite(self._metrics, int(self._state.steps))}."
+    if not self._finite:
+      raise types.NonFiniteError(self._describe_non_finite())
+    if self._unwritten is None:
+      return
+    samples, extras = self._unwritten
+    for seed, sample, each in zip(
+      self._seeds, samples, self._axis.rows(extras), strict=True
+    ):
+      if sample is not None:
+        seed.replay.write_extras(sample.indices, each)
+    self._unwritten = None
+
+  def _describe_non_finite(self) -> str:
+    """Says which metrics of which seeds are not finite, after which step."""
+    all_steps = self._axis.rows(self._state.steps)
+    found = []
+    for index, seed in enumerate(self._seeds):
+      # All of them: what went wrong first is not the first by name.
+      values = ", ".join(
+        f"{name} is {value}"
+        for name, value in self._axis.pick(self.metrics, index).items()
+        if self._took_part[index] and not np.isfinite(value)
       )
-    if self._replay is not None and self._unwritten is not None:
-      indices, extras = self._unwritten
-      self._replay.write_extras(indices, np.asarray(extras))
-      self._unwritten = None
+      if values:
+        where = f"{seed.name}: " if seed.name else ""
+        found.append(f"{where}{values} after learner step {all_steps[index]}")
+    return "; ".join(found) + "."
 
   def get_variables(self, names: Sequence[str]) -> list[Any]:
     """Returns parameters by name.
@@ -281,30 +251,82 @@ class DiffusionLearner:
       names: of those in `LearnerCore.variables`.
 
     Returns:
-      The parameters, a list as long as names.
+      The parameters, a list as long as names; of several seeds, each array
+      [S, ...].
 
     Raises:
       ValueError: if a name is unknown.
     """
-    require_variables(self._core, names)
+    unknown = set(names) - set(self._variables)
+    if unknown:
+      raise ValueError(
+        f"Unknown variables {sorted(unknown)}; there are "
+        f"{sorted(self._variables)}."
+      )
     state = self._state
-    return [self._core.variables[name](state) for name in names]
+    return [self._variables[name](state) for name in names]
 
-  def save(self) -> TrainingState:
-    """Returns the whole training state, as numpy arrays.
+  def save(self, index: int = 0) -> Any:
+    """Returns a seed's whole training state, as numpy arrays.
 
     Raises:
       NonFiniteError: if the last step's metrics are not finite.
     """
-    self._finish_step()
-    return to_numpy(self._state)
+    self.finish_step()
+    return to_numpy(self._axis.take(self._state, index))
 
-  def restore(self, state: TrainingState) -> None:
-    """Goes on from a state that `save` returned."""
-    self._state = from_numpy(state, self._state)
-    self._num_calls = 0  # The last diagnostics are of another state.
-    self._metrics_are_finite = True
+  def restore(self, state: Any, index: int = 0) -> None:
+    """Has a seed go on from a state that `save` returned."""
+    one = from_numpy(state, self._state)
+    self._state = self._axis.put(self._state, index, one)
+    self._num_steps[index] = int(state.steps)
+    self._num_calls[index] = 0  # The last diagnostics are of another state.
+    self._finite = True
     self._unwritten = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedOfLearner:
+  """One seed of a learner, with what Acme's learners save and restore by.
+
+  Attributes:
+    learner: all seeds.
+    index: which one it is.
+  """
+
+  learner: DiffusionLearner
+  index: int
+
+  def save(self) -> Any:
+    """Returns its training state: see `DiffusionLearner.save`."""
+    return self.learner.save(self.index)
+
+  def restore(self, state: Any) -> None:
+    """Goes on from a state that `save` returned."""
+    self.learner.restore(state, self.index)
+
+
+def to_numpy(state: Any) -> Any:
+  """Fetches a state as numpy arrays; of a typed key, its data."""
+  return jax.device_get(
+    jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, state)
+  )
+
+
+def from_numpy(arrays: Any, like: Any) -> Any:
+  """Turns what `to_numpy` returned into a state with keys like another's."""
+
+  def convert(array: np.ndarray, like: jax.Array) -> jax.Array:
+    if not _is_key(like):
+      return jnp.array(array)
+    impl = jax.random.key_impl(like)
+    return jax.random.wrap_key_data(jnp.array(array), impl=impl)
+
+  return jax.tree.map(convert, arrays, like)
+
+
+def _is_key(array: jax.Array) -> bool:
+  return jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
 
 
 class _Counter:

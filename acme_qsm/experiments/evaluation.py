@@ -3,23 +3,20 @@
 import contextlib
 from collections.abc import Callable
 from collections.abc import Mapping
-from collections.abc import Sequence
 from typing import Any
 
 import dm_env
 import numpy as np
 
-from acme_qsm.agents.seeds_actor import SeedsActor
 from acme_qsm.experiments import environment_groups
 from acme_qsm.experiments.counts import ACTOR_STEPS
 from acme_qsm.experiments.records.run_records import RunRecords
 
 
 class Evaluations:
-  """A run's evaluations: in which environments, and what they gave.
+  """A seed's evaluations: in which environments, and what they gave.
 
   Attributes:
-    num_episodes: episodes of each evaluation.
     evaluated_at: the environment step of the last evaluation, -1 for none.
     last: what the last evaluation of this process gave; empty for none.
   """
@@ -27,7 +24,6 @@ class Evaluations:
   def __init__(
     self,
     make_environment: Callable[[int], dm_env.Environment],
-    num_episodes: int,
     records: RunRecords,
     evaluated_at: int = -1,
   ):
@@ -35,13 +31,11 @@ class Evaluations:
 
     Args:
       make_environment: environment steps made -> an evaluation's environment.
-      num_episodes: episodes of each evaluation.
       records: where results are kept.
       evaluated_at: the environment step of the last evaluation before.
     """
     self._make_environment = make_environment
     self._logger = records.logger("evaluator", ACTOR_STEPS)
-    self.num_episodes = num_episodes
     self.evaluated_at = evaluated_at
     self.last: dict[str, float] = {}
 
@@ -66,69 +60,86 @@ class Evaluations:
     self._logger.close()
 
 
-class Evaluator(Evaluations):
-  """Evaluates a run and records the results."""
+def evaluate(
+  actor: Any,
+  evaluations: Mapping[int, Evaluations],
+  num_episodes: int,
+  get_counts: Callable[[int], Mapping[str, float]],
+  should_stop: Callable[[], bool],
+) -> dict[int, dict[str, float]] | None:
+  """Evaluates the newest parameters of some seeds, and records the results.
 
-  def __init__(
-    self,
-    actor: Any,
-    make_environment: Callable[[int], dm_env.Environment],
-    num_episodes: int,
-    records: RunRecords,
-    title: str,
-    note: Callable[[str], Any],
-    evaluated_at: int = -1,
-  ):
-    """Initialises the evaluator.
+  Args:
+    actor: an `agents.Actor` or `OneActor` that does not explore.
+    evaluations: of the seeds that are evaluated, by the actor's numbers of
+      them; at least one.
+    num_episodes: episodes of each seed, at least 1.
+    get_counts: tells what a seed had counted when its parameters were fetched;
+      called after that.
+    should_stop: asked after every step; where it says so, evaluation ends
+      without a result.
 
-    Args:
-      actor: acts without exploring.
-      make_environment: environment steps made -> an evaluation's environment.
-      num_episodes: episodes of each evaluation.
-      records: where results are kept.
-      title: what the run is called.
-      note: is told each result, in a line.
-      evaluated_at: the environment step of the last evaluation before.
-    """
-    super().__init__(make_environment, num_episodes, records, evaluated_at)
-    self._actor = actor
-    self._records = records
-    self._title = title
-    self._note = note
+  Returns:
+    By the same numbers what `run_episodes` returns; None if stopped.
+  """
+  actor.update(wait=True)
+  counted = {index: dict(get_counts(index)) for index in evaluations}
+  with contextlib.ExitStack() as stack:
+    environments = {
+      index: stack.enter_context(each.opened(int(counted[index][ACTOR_STEPS])))
+      for index, each in evaluations.items()
+    }
+    results = run_episodes(actor, environments, num_episodes, should_stop)
+  for index, result in (results or {}).items():
+    evaluations[index].record(counted[index], result)
+  return results
 
-  def evaluate(
-    self,
-    counts: Callable[[], Mapping[str, float]],
-    should_stop: Callable[[], bool],
-  ) -> bool:
-    """Evaluates the newest parameters.
 
-    Args:
-      counts: tells what was counted when the parameters were fetched; called
-        after that.
-      should_stop: asked after every step; where it says so, evaluation ends
-        without a result.
+def run_episodes(
+  actor: Any,
+  environments: Mapping[int, dm_env.Environment],
+  num_episodes: int,
+  should_stop: Callable[[], bool] = lambda: False,
+) -> dict[int, dict[str, float]] | None:
+  """Runs whole episodes of some seeds, and sums their rewards.
 
-    Returns:
-      Whether there is a result.
-    """
-    self._actor.update(wait=True)
-    counted = dict(counts())
-    steps = int(counted[ACTOR_STEPS])
-    with self.opened(steps) as environment:
-      result = evaluate(
-        environment, self._actor, self.num_episodes, should_stop
-      )
-    if result is None:
-      return False
-    self.record(counted, result)
-    self._note(f"{steps:>9,} environment steps: {describe(result)}")
-    self._records.draw_curve(self._title)
-    return True
+  Args:
+    actor: acts for all S seeds; its parameters are left as they are.
+    environments: the environment of each seed that is evaluated, by the actor's
+      number of it; at least one.
+    num_episodes: episodes of each seed to run, at least 1.
+    should_stop: asked after every step of all; where it says so, evaluation
+      ends without a result.
+
+  Returns:
+    By the same numbers, over a seed's episodes, the mean, standard deviation,
+    lowest and highest of the undiscounted return, their mean length and number;
+    None if stopped.
+  """
+  episodes = {
+    seed: _Episodes(environment, num_episodes)
+    for seed, environment in environments.items()
+  }
+  while any(not each.are_over for each in episodes.values()):
+    observations = [[] for _ in range(actor.num_seeds)]
+    for seed, each in episodes.items():
+      if each.are_over:
+        continue
+      if each.timestep.first():
+        actor.observe_first(each.timestep, seed)
+      observations[seed] = [each.timestep.observation]
+    actions = actor.select_actions(observations)
+    for seed, each in episodes.items():
+      if observations[seed]:
+        (action,) = actions[seed]
+        actor.observe(action, each.step(action), seed)
+    if should_stop():
+      return None
+  return {seed: each.result() for seed, each in episodes.items()}
 
 
 def describe(result: Mapping[str, float]) -> str:
-  """Says in a phrase what `evaluate` returned."""
+  """Says in a phrase what an evaluation of one seed gave."""
   return (
     f"evaluation return {result['episode_return']:.1f} ± "
     f"{result['episode_return_std']:.1f} "
@@ -136,103 +147,6 @@ def describe(result: Mapping[str, float]) -> str:
     f"{result['episode_return_min']:.1f} to "
     f"{result['episode_return_max']:.1f})"
   )
-
-
-def evaluate(
-  environment: dm_env.Environment,
-  actor: Any,
-  num_episodes: int,
-  should_stop: Callable[[], bool] = lambda: False,
-) -> dict[str, float] | None:
-  """Runs whole episodes and sums their rewards.
-
-  Args:
-    environment: the environment, evaluation's own.
-    actor: acts; its parameters are left as they are.
-    num_episodes: episodes to run, at least 1.
-    should_stop: asked after every step; where it says so, evaluation ends
-      without a result.
-
-  Returns:
-    Over the episodes, the mean, standard deviation, lowest and highest of the
-    undiscounted return, their mean length and number; None if stopped.
-  """
-  episodes = _Episodes(environment, num_episodes)
-  while not episodes.are_over:
-    if episodes.timestep.first():
-      actor.observe_first(episodes.timestep)
-    action = actor.select_action(episodes.timestep.observation)
-    actor.observe(action, episodes.step(action))
-    if should_stop():
-      return None
-  return episodes.result()
-
-
-def evaluate_seeds(
-  environments_by_seed: Mapping[int, dm_env.Environment],
-  num_seeds: int,
-  actor: SeedsActor,
-  num_episodes: int,
-  should_stop: Callable[[], bool] = lambda: False,
-) -> dict[int, dict[str, float]] | None:
-  """Does what `evaluate` does, for several seeds at once.
-
-  Args:
-    environments_by_seed: the environment of each seed that is evaluated, by the
-      actor's number of it; at least one.
-    num_seeds: S, the actor's seeds.
-    actor: acts for all of them.
-    num_episodes: episodes of each seed to run, at least 1.
-    should_stop: asked after every step of all; where it says so, evaluation
-      ends without a result.
-
-  Returns:
-    By the same numbers what `evaluate` returns; None if stopped.
-  """
-  episodes = {
-    index: _Episodes(environment, num_episodes)
-    for index, environment in environments_by_seed.items()
-  }
-  while going := {
-    index: each for index, each in episodes.items() if not each.are_over
-  }:
-    observations = {}
-    for index, each in going.items():
-      if each.timestep.first():
-        actor.begin(index)
-      observations[index] = [each.timestep.observation]
-    actions = actor.select_actions(
-      stack_seeds(observations, num_seeds),
-      [i in going for i in range(num_seeds)],
-    )
-    for index, each in going.items():
-      each.step(actions[index, 0])
-    if should_stop():
-      return None
-  return {index: each.result() for index, each in episodes.items()}
-
-
-def stack_seeds(
-  observations_by_seed: Mapping[int, Sequence[np.ndarray]], num_seeds: int
-) -> np.ndarray:
-  """Stacks the observations of some seeds as a `SeedsActor` takes them.
-
-  Args:
-    observations_by_seed: up to E observations of each seed that acts, by its
-      number, at least one of each; at least one such seed.
-    num_seeds: S, all seeds.
-
-  Returns:
-    [S, E, ...] float32 observations, zeros where there is none.
-  """
-  num_envs = max(len(each) for each in observations_by_seed.values())
-  shape = np.shape(next(iter(observations_by_seed.values()))[0])
-  # Made anew each time: JAX may read it where it is, when it gets there.
-  stacked = np.zeros((num_seeds, num_envs, *shape), np.float32)
-  for index, observations in observations_by_seed.items():
-    for number, observation in enumerate(observations):
-      stacked[index, number] = observation
-  return stacked
 
 
 class _Episodes:
@@ -271,7 +185,7 @@ class _Episodes:
     return timestep
 
   def result(self) -> dict[str, float]:
-    """What `evaluate` returns."""
+    """What `run_episodes` says of a seed."""
     return {
       "episode_return": float(np.mean(self._returns)),
       "episode_return_std": float(np.std(self._returns)),

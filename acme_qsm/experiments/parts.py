@@ -69,24 +69,29 @@ class AgentParts:
       self.tables()
 
   def makes_embedded_replay(self) -> bool:
-    """Whether the builder makes replay in this process's memory.
-
-    One that makes other tables than the builder that it extends, and nothing
-    else, is for Reverb.
-    """
-    makers = [
-      name
-      for owner in type(self._builder).__mro__
-      for name in ("make_embedded_replay", "make_replay_tables")
-      if name in vars(owner)
-    ]
-    return makers[:1] == ["make_embedded_replay"]
+    """Whether the builder makes replay in this process's memory."""
+    return self._is_last_made("make_embedded_replay", "make_replay_tables")
 
   def trains_seeds(self) -> bool:
     """Whether the builder makes what trains several seeds at once."""
-    return self.makes_embedded_replay() and hasattr(
-      self._builder, "make_seeds_learner"
+    return self.makes_embedded_replay() and self._is_last_made(
+      "make_seeds_learner", "make_learner"
     )
+
+  def acts_in_several(self) -> bool:
+    """Whether the builder makes an actor for several environments or seeds."""
+    return self._is_last_made("make_seeds_actor", "make_actor")
+
+  def _is_last_made(self, name: str, other: str) -> bool:
+    """Whether no class that extends the one with a method has the other alone.
+
+    A builder that makes something of its own, such as other tables than the
+    builder that it extends, and nothing else, is for that.
+    """
+    for owner in type(self._builder).__mro__:
+      if name in vars(owner) or other in vars(owner):
+        return name in vars(owner)
+    return False
 
   def embedded_replay(self, seed: int) -> Any:
     """Makes replay in this process's memory."""
@@ -151,8 +156,15 @@ class AgentParts:
     )
 
   def seeds_actor(
-    self, keys: Sequence[Any], variables: Any, evaluation: bool = False
+    self, keys: Sequence[Any], variables: Any, adders: Any = None
   ) -> Any:
-    """Makes an actor for several seeds: see `DiffusionBuilder`."""
-    policy = self._evaluation_policy if evaluation else self.policy
-    return self._builder.make_seeds_actor(keys, policy, variables)
+    """Makes an actor for several seeds: see `DiffusionBuilder`.
+
+    Args:
+      keys: PRNG key of each seed.
+      variables: has all seeds' parameters.
+      adders: for each seed, what records each of its environments' steps; None
+        for an actor that does not explore, and records nothing.
+    """
+    policy = self._evaluation_policy if adders is None else self.policy
+    return self._builder.make_seeds_actor(keys, policy, variables, adders)

@@ -224,15 +224,15 @@ class _TimedBuilder(acme_qsm.QSMBuilder):
 
   Attributes:
     clock: what times them.
-    turns: of each measurement of the loop, its environment steps per second,
-      the learner's steps per second alone, right after, and milliseconds that
-      each part takes of an environment step.
+    turns: of each measurement of the loop, its environment steps, the seconds
+      of each part, which are all of them together, and the learner's steps per
+      second alone, right after.
   """
 
   def __init__(self, config: Any, steps_per_turn: int):
     super().__init__(config)
     self.clock = Clock()
-    self.turns: list[dict[str, float]] = []
+    self.turns: list[tuple[int, dict[str, float], float]] = []
     self._steps_per_turn = steps_per_turn
     self._repeats_batch = False
 
@@ -293,12 +293,11 @@ class _TimedBuilder(acme_qsm.QSMBuilder):
       ):
         wait()
         if steps > _WARM_UP_STEPS:
-          ms = 1e3 / self.clock.calls["environment"]
-          parts = {part: ms * s for part, s in self.clock.seconds.items()}
-          whole = ms * (time.perf_counter() - start)
-          parts["rest"] = whole - sum(parts.values())
-          turn = {"rate": 1e3 / whole, "alone": make_steps(), **parts}
-          self.turns.append(turn)
+          elapsed = time.perf_counter() - start
+          parts = dict(self.clock.seconds)
+          parts["rest"] = elapsed - sum(parts.values())
+          steps_made = self.clock.calls["environment"]
+          self.turns.append((steps_made, parts, make_steps()))
         self.clock.seconds.clear()
         self.clock.calls.clear()
         start = time.perf_counter()
@@ -350,14 +349,13 @@ def measure_loop(
       folder,
       replay=replay,
     )
-  # Each rate with its neighbour in time, so that both had the same machine.
-  rates, alone = (
-    [turn.pop(name) for turn in builder.turns] for name in ("rate", "alone")
-  )
+  steps, seconds, alone = zip(*builder.turns, strict=True)
+  rates = np.divide(steps, [sum(parts.values()) for parts in seconds])
+  # Each with its neighbour in time, so that both had the same machine.
   share = timing.summarize([*np.divide(rates, alone)])
   alone_rate = timing.summarize(alone).median
   return {
-    "environment_steps_per_second": timing.summarize(rates).median,
+    "environment_steps_per_second": timing.summarize([*rates]).median,
     "learner_only_steps_per_second": alone_rate,
     "share_of_learner_rate": share.median,
     "share_low": share.low,
@@ -365,8 +363,8 @@ def measure_loop(
     "peak_memory_mb": replay_benchmark.read_memory()[1] / 1e6,
     "parts": {
       **{
-        name: float(np.mean([turn[name] for turn in builder.turns]))
-        for name in builder.turns[0]
+        name: 1e3 * sum(parts.get(name, 0.0) for parts in seconds) / sum(steps)
+        for name in seconds[0]
       },
       "update alone": 1e3 / alone_rate,
     },

@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 
 import acme_qsm
-from acme_qsm import types
 from acme_qsm.agents.actor import Actor
-from acme_qsm.agents.actor import select_actions
 from acme_qsm.agents.actor import VariableClient
 from acme_qsm.core import Policy
 
@@ -71,7 +69,8 @@ def test_actions_are_those_of_acmes_actor(
       return [params for _ in names]
 
   policy = acme_qsm.make_policy(networks, config, evaluation)
-  ours = Actor(policy, make_key(7), VariableClient(Learner(), "policy"))
+  client = VariableClient(Learner(), "policy")
+  ours = Actor(policy, [make_key(7)], client)
   acmes = actors.GenericActor(
     actor_core.batched_feed_forward_to_actor_core(policy),
     make_key(7),
@@ -91,23 +90,75 @@ def test_actions_are_those_of_acmes_actor(
       np.testing.assert_array_equal(found, expected)
 
 
-def test_a_batch_of_environments_is_acted_for_at_once(make_spec, make_config):
+@pytest.fixture(scope="module")
+def policy_and_params(make_spec, make_config):
   config = make_config()
   networks = acme_qsm.make_networks(make_spec(), config)
-  learner_core = acme_qsm.make_learner_core(networks, config)
-  params = learner_core.policy_params(learner_core.init(jax.random.key(3)))
-  policy = acme_qsm.make_policy(networks, config)
-  actions, extras, key = select_actions(
-    policy, params, jax.random.key(0), np.zeros((5, 2), np.float32)
+  core = acme_qsm.make_learner_core(networks, config)
+  params = core.policy_params(core.init(jax.random.key(3)))
+  return acme_qsm.make_policy(networks, config), params
+
+
+class Answer:
+  """Has the same parameters at all times."""
+
+  def __init__(self, params):
+    self._params = params
+
+  def get_variables(self, names):
+    return [self._params for _ in names]
+
+
+def test_a_batch_of_environments_is_acted_for_at_once(policy_and_params):
+  policy, params = policy_and_params
+  actor = Actor(
+    policy,
+    [jax.random.key(0)],
+    VariableClient(Answer(params), "policy"),
   )
+  actor.observe_first(dm_env.restart(np.zeros(2, np.float32)))
+  (actions,) = actor.select_actions([np.zeros((5, 2), np.float32)])
   assert actions.shape == (5, 1)
-  assert extras == {}
   # Each its own, and other ones with the next key.
   assert len(np.unique(actions)) == 5
-  others, _, _ = select_actions(
-    policy, params, key, np.zeros((5, 2), np.float32)
-  )
+  (others,) = actor.select_actions([np.zeros((5, 2), np.float32)])
   assert not np.intersect1d(actions, others).size
+
+
+def test_each_of_several_seeds_acts_as_it_does_alone(policy_and_params):
+  policy, params = policy_and_params
+  # As if something was learnt: the first actions are random ones.
+  params = params._replace(steps=params.steps + 1)
+  all_params = [params, jax.tree.map(lambda x: 2 * x, params)]
+  stacked = jax.tree.map(lambda *x: np.stack(x), *all_params)
+  keys = [jax.random.key(seed) for seed in range(2)]
+  together = Actor(
+    policy, keys, VariableClient(Answer(stacked), "policy", num_seeds=2)
+  )
+  alone = [
+    Actor(policy, [key], VariableClient(Answer(each), "policy"))
+    for key, each in zip(keys, all_params, strict=True)
+  ]
+  rng = np.random.default_rng(0)
+  first = dm_env.restart(np.zeros(2, np.float32))
+  # Not always both, nor in as many environments; episodes begin in between.
+  for nums, begins in (
+    *(((2, 1), (0, 1)), ((0, 2), ()), ((1, 0), ()), ((2, 2), (1,))),
+    *(((1, 0), ()), ((0, 1), (1,)), ((2, 2), (0,))),
+  ):
+    observations = [rng.normal(size=(n, 2)).astype(np.float32) for n in nums]
+    # Integers and others alike.
+    observations[1] = np.rint(3 * observations[1]).astype(int)
+    for seed in begins:
+      together.observe_first(first, seed)
+      alone[seed].observe_first(first)
+    found = together.select_actions(observations)
+    for actor, own, actions in zip(alone, observations, found, strict=True):
+      assert actions.shape == (len(own), 1)
+      if len(own):
+        np.testing.assert_allclose(
+          actions, actor.select_actions([own])[0], atol=1e-5
+        )
 
 
 def test_what_happens_is_recorded():
@@ -117,17 +168,14 @@ def test_what_happens_is_recorded():
     def add_first(self, timestep):
       calls.append(timestep)
 
-    def add(self, action, next_timestep, extras):
-      calls.append((action, next_timestep, extras))
-
-  def apply(params, key, observations):
-    return observations * params, {"sum": observations.sum(axis=1)}
+    def add(self, action, next_timestep):
+      calls.append((action, next_timestep))
 
   actor = Actor(
-    Policy(apply, False, {"sum": types.ArraySpec(())}),
-    jax.random.key(0),
+    Policy(lambda params, key, x: (x * params, {}), False),
+    [jax.random.key(0)],
     VariableClient(Source(), "policy"),
-    Recorder(),
+    [[Recorder()]],
   )
   first = dm_env.restart(np.ones(2, np.float32))
   then = dm_env.transition(1.0, np.zeros(2, np.float32))
@@ -137,10 +185,56 @@ def test_what_happens_is_recorded():
   assert calls[0] is first
   assert calls[1][0] is action
   assert calls[1][1] is then
-  assert calls[1][2] == {"sum": 2.0}
-  # Of several environments, each has its own.
-  actor.select_actions(np.float32([[0, 1], [2, 3]]))
-  assert [actor.extras(i) for i in range(2)] == [{"sum": 1.0}, {"sum": 5.0}]
+
+
+@pytest.mark.parametrize("num_seeds", [1, 2])
+def test_what_a_policy_gives_beside_its_action_is_recorded_with_it(num_seeds):
+  calls = {}
+
+  class Recorder:
+    def __init__(self, *where):
+      self._where = where
+
+    def add_first(self, timestep):
+      pass
+
+    def add(self, action, next_timestep, extras=()):
+      calls[self._where] = (action, extras)
+
+  def act(params, key, observations):
+    extras = {
+      "sum": observations.sum(axis=-1),
+      "number": (100 * observations).astype(np.int32),
+    }
+    return observations + params.sum(), extras
+
+  class Zeros:
+    def get_variables(self, names):
+      return [np.zeros((num_seeds, 2)[num_seeds == 1 :], np.float32)]
+
+  actor = Actor(
+    Policy(act, False),
+    [jax.random.key(seed) for seed in range(num_seeds)],
+    VariableClient(Zeros(), "policy", num_seeds=num_seeds),
+    [[Recorder(seed, i) for i in range(3)] for seed in range(num_seeds)],
+  )
+  observations = np.random.default_rng(0).normal(size=(num_seeds, 3, 2))
+  for seed in range(num_seeds):
+    actor.observe_first(dm_env.restart(observations[seed, 0]), seed)
+  actions = actor.select_actions(list(observations))
+  then = dm_env.transition(1.0, observations[0, 0])
+  for seed in range(num_seeds):
+    for i in range(3):
+      actor.observe(actions[seed][i], then, seed, i)
+      action, extras = calls[seed, i]
+      observation = observations[seed, i].astype(np.float32)
+      np.testing.assert_allclose(action, observation)
+      assert set(extras) == {"sum", "number"}
+      np.testing.assert_allclose(extras["sum"], observation.sum(), rtol=1e-5)
+      assert extras["number"].dtype == np.int32
+      np.testing.assert_array_equal(
+        extras["number"], (100 * observation).astype(np.int32)
+      )
 
 
 def test_who_waits_has_the_newest_at_every_period():
@@ -235,7 +329,7 @@ def test_without_a_cpu_parameters_are_where_jax_puts_them(monkeypatch):
   client = VariableClient(Source(), "policy")
   assert client.params.devices() == {devices()[0]}
   policy = Policy(lambda params, key, x: (params + x, {}), False)
-  actor = Actor(policy, jax.random.PRNGKey(0), client)
+  actor = Actor(policy, [jax.random.PRNGKey(0)], client)
   actor.observe_first(dm_env.restart(np.zeros(2, np.float32)))
   action = actor.select_action(np.full(2, 5.0, np.float32))
   np.testing.assert_array_equal(action, [6.0, 6.0])

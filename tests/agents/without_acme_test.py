@@ -35,6 +35,7 @@ from acme_qsm import types
 from acme_qsm.experiments import evaluation
 from acme_qsm.experiments import parts
 from acme_qsm.experiments import run
+from acme_qsm.experiments.one_seed import OneActor
 from acme_qsm.replay.adder import TransitionAdder
 from acme_qsm.replay.codec import TransitionCodec
 
@@ -88,16 +89,15 @@ for step in range(20):
     actor.update(wait=True)
 assert int(learner.save().steps) == 10
 assert int(actor.params.steps) == 10
-result = evaluation.evaluate(
-  environments.make("cartpole:swingup", 1),
-  builder.make_actor(
-    jax.random.key(2),
-    builder.make_policy(networks, spec, evaluation=True),
-    spec,
-    learner,
-  ),
-  1,
+evaluator = builder.make_actor(
+  jax.random.key(2),
+  builder.make_policy(networks, spec, evaluation=True),
+  spec,
+  learner,
 )
+(result,) = evaluation.run_episodes(
+  OneActor(evaluator), {{0: environments.make("cartpole:swingup", 1)}}, 1
+).values()
 assert result["episode_length"] == 1000
 """
 

@@ -8,7 +8,6 @@ import pytest
 from dm_env import specs
 
 from acme_qsm import environments
-from acme_qsm.experiments import evaluation
 from acme_qsm.experiments import ExperimentError
 from acme_qsm.experiments import run_experiment
 from acme_qsm.experiments import run_seeds
@@ -153,14 +152,6 @@ def test_rewards_of_shape_one_make_the_same_returns(make_odd):
   first, second = sum(range(1, 21)), sum(range(21, 41))
   assert sorted(returns[0]) == [first, first, first, second]
   assert returns[0] == returns[1] == returns[2]
-
-
-def test_seeds_are_shown_integers_and_others_alike():
-  stacked = evaluation.stack_seeds(
-    {0: [np.array([3, 4])], 2: [np.array([0.5, 0.25])]}, 3
-  )
-  expected = [[[3.0, 4.0]], [[0.0, 0.0]], [[0.5, 0.25]]]
-  np.testing.assert_array_equal(stacked, expected)
 
 
 def test_the_launcher_says_it_in_one_line(

@@ -513,7 +513,7 @@ def test_reverb_of_both_kinds(transitions_per_item, tmp_path):
   "how", [(), pytest.param(("reverb", 4), marks=pytest.mark.acme)]
 )
 def test_the_loop_in_a_process_of_its_own(how):
-  found = timing.isolate(runs.measure_loop, "cartpole:balance", 80, *how)
+  found = timing.isolate(runs.measure_loop, "cartpole:balance", 160, *how)
   share = found["share_of_learner_rate"]
   assert 0 < found["share_low"] <= share <= found["share_high"]
   parts = found["parts"]

@@ -10,10 +10,11 @@ from acme_qsm.distributed.nodes.run import POLL_SECONDS
 from acme_qsm.distributed.nodes.run import Run
 from acme_qsm.distributed.nodes.run import RunIsOverError
 from acme_qsm.distributed.nodes.variables import RemoteVariables
+from acme_qsm.experiments import evaluation
 from acme_qsm.experiments import time_steps
 from acme_qsm.experiments.counts import ACTOR_STEPS
 from acme_qsm.experiments.counts import LEARNER_STEPS
-from acme_qsm.experiments.evaluation import Evaluator
+from acme_qsm.experiments.one_seed import OneActor
 
 
 def run_evaluator(run: Run, link: Link) -> None:
@@ -22,19 +23,24 @@ def run_evaluator(run: Run, link: Link) -> None:
   variables = RemoteVariables(run, link, wait=True)
   link.state = "waiting"
   with contextlib.suppress(RunIsOverError):
-    evaluator = _make_evaluator(run, link, variables)
+    actor, evaluations = _make_evaluations(run, link, variables)
 
-    def counts() -> dict[str, float]:
+    def get_counts(seed: int) -> dict[str, float]:
+      del seed
       return {**link.orders.counts, LEARNER_STEPS: variables.learner_steps}
 
     while not link.ending:
-      if _is_due(run, link, evaluator.evaluated_at):
+      if _is_due(run, link, evaluations.evaluated_at):
         link.state = "evaluating"
-        if evaluator.evaluate(counts, lambda: link.ending):
-          link.metrics = {
-            key: evaluator.last[key]
-            for key in ("episode_return", "episode_return_std")
-          }
+        results = evaluation.evaluate(
+          actor,
+          {0: evaluations},
+          run.schedule.num_episodes,
+          get_counts,
+          lambda: link.ending,
+        )
+        if results is not None:
+          _show(run, link, evaluations.evaluated_at, results[0])
         link.state = "waiting"
       elif _learning_is_done(link):
         link.call("done", "evaluator")
@@ -43,30 +49,32 @@ def run_evaluator(run: Run, link: Link) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def _make_evaluator(
+def _make_evaluations(
   run: Run, link: Link, variables: RemoteVariables
-) -> Evaluator:
-  def note(text: str) -> None:
-    with contextlib.suppress(ConnectionError):
-      link.call("note", text)
-
+) -> tuple[OneActor, evaluation.Evaluations]:
   orders = link.orders
   steps = int(orders.counts.get(ACTOR_STEPS, 0))
-  return Evaluator(
-    run.parts.evaluator(
-      run.seeds.evaluator_key(steps, orders.incarnation), variables
-    ),
+  key = run.seeds.evaluator_key(steps, orders.incarnation)
+  return OneActor(run.parts.evaluator(key, variables)), evaluation.Evaluations(
     lambda steps: time_steps.Checked(
       Environment(run, link, run.seeds.evaluation_environment(steps)),
       run.environment_spec.observations,
       "Evaluation",
     ),
-    run.schedule.num_episodes,
     run.records,
-    run.experiment.title,
-    note,
     run.records.last_evaluation(),
   )
+
+
+def _show(run: Run, link: Link, steps: int, result: dict[str, float]) -> None:
+  """Says, shows and draws what an evaluation gave."""
+  with contextlib.suppress(ConnectionError):
+    said = evaluation.describe(result)
+    link.call("note", f"{steps:>9,} environment steps: {said}")
+  run.records.draw_curve(run.experiment.title)
+  link.metrics = {
+    key: result[key] for key in ("episode_return", "episode_return_std")
+  }
 
 
 def _is_due(run: Run, link: Link, evaluated_at: int) -> bool:

@@ -35,49 +35,35 @@ class Episodes:
   """Episodes of one or more environments, each beside the others.
 
   All environments make a step at a time, with actions that are chosen in one
-  call. Each has an actor of its own that records what it sees; the first of
-  them chooses for all.
+  call.
   """
 
   def __init__(
     self,
     group: Group,
-    actors: Sequence[Any],
+    actor: Any,
+    seed: int,
     observers: Sequence[Any],
     counts: Counts,
     logger: Any,
   ):
-    """Initialises it; episodes begin when actions are to be chosen.
+    """Initialises it; episodes begin when they are looked at.
 
     Args:
       group: E environments.
-      actors: E actors; with more than one, the first has `select_actions`.
+      actor: observes what happens in each.
+      seed: the actor's number of the seed that they belong to.
       observers: Acme's observers, which see every environment.
       counts: counts `actor_steps` and `actor_episodes`.
       logger: gets a row, with all counts, for each episode that ends.
     """
     self._group = group
-    self._actors = actors
+    self._actor = actor
+    self._seed = seed
     self._observers = observers
     self._counts = counts
     self._logger = logger
-    self._episodes: list[_Episode | None] = [None] * len(actors)
-
-  def select_actions(self, num_environments: int) -> Sequence[np.ndarray]:
-    """Chooses actions; begins an episode where none goes on.
-
-    Args:
-      num_environments: how many of the environments, the first ones, to choose
-        for.
-
-    Returns:
-      Their actions, each [A].
-    """
-    observations = self.observations(num_environments)
-    if len(self._actors) == 1:
-      # As every agent of Acme's can.
-      return [self._actors[0].select_action(observations[0])]
-    return self._actors[0].select_actions(np.stack(observations))
+    self._episodes: list[_Episode | None] = [None] * len(group.environments)
 
   def observations(self, num_environments: int) -> list[Any]:
     """Looks at environments; begins an episode where none goes on.
@@ -97,7 +83,7 @@ class Episodes:
     """Makes a step in as many environments as there are actions.
 
     Args:
-      actions: what `select_actions` returned, or others for those observations.
+      actions: for what `observations` returned.
     """
     timesteps = self._group.step(actions)
     for index, seen in enumerate(zip(actions, timesteps, strict=True)):
@@ -110,7 +96,7 @@ class Episodes:
       return episode
     start = time.monotonic()
     episode = _Episode(self._group.reset(index), start)
-    self._actors[index].observe_first(episode.timestep)
+    self._actor.observe_first(episode.timestep, self._seed, index)
     for observer in self._observers:
       observer.observe_first(self._group.environments[index], episode.timestep)
     self._episodes[index] = episode
@@ -125,7 +111,7 @@ class Episodes:
     reward = validation.take_number(
       "reward", timestep.reward, episode.length + 1
     )
-    self._actors[index].observe(action, timestep)
+    self._actor.observe(action, timestep, self._seed, index)
     self._counts.increment(**{ACTOR_STEPS: 1})
     for observer in self._observers:
       observer.observe(self._group.environments[index], timestep, action)

@@ -64,22 +64,25 @@ Start = Callable[[Workdir | None, Checkpoint | None], Replay]
 """Starts replay, from a checkpoint if there is one."""
 
 
-def prepare(kind: ReplayKind, parts: AgentParts, seed: int) -> Start:
-  """Makes replay ready to start, which nothing is wrong with then.
+def prepare(
+  kind: ReplayKind, parts: AgentParts, seeds: Sequence[int]
+) -> list[Start]:
+  """Makes replays ready to start, which nothing is wrong with then.
 
   Args:
     kind: which replay; "auto" for the one that the run had before, for a new
       run the embedded one if the builder makes it, or else Reverb.
     parts: the agent's parts.
-    seed: of an embedded replay's draws.
+    seeds: of the draws of an embedded replay for each of the run's seeds; one,
+      unless the kind is "embedded".
 
   Returns:
-    (the run's work directory, the checkpoint to go on from) -> the replay,
-    started; raises CheckpointError if it cannot go on from there.
+    For each (the run's work directory, the checkpoint to go on from) -> the
+    replay, started; raises CheckpointError if it cannot go on from there.
 
   Raises:
     ValueError: if the agent cannot have that replay, or memory does not hold
-      it.
+      them all.
   """
   if kind not in get_args(ReplayKind):
     raise ValueError(
@@ -92,21 +95,28 @@ def prepare(kind: ReplayKind, parts: AgentParts, seed: int) -> Start:
       "and no embedded replay."
     )
   if kind == "reverb" or not embeds:
-    return _prepare_reverb(parts)
-  start_embedded = functools.partial(
-    _start_embedded, parts.embedded_replay(seed)
+    return [_prepare_reverb(parts)]
+  replays = [parts.embedded_replay(seeds[0])]
+  memory_limit.require_memory(
+    replays[0].max_size,
+    replays[0].bytes_per_transition,
+    memory_limit.available_memory(),
+    num_replays=len(seeds),
   )
+  replays += [parts.embedded_replay(seed) for seed in seeds[1:]]
+  starts = [functools.partial(_start_embedded, each) for each in replays]
   if kind == "embedded":
-    return start_embedded
+    return starts
 
   def start_as_before(
     workdir: Workdir | None, checkpoint: Checkpoint | None
   ) -> Replay:
+    (start_embedded,) = starts
     if checkpoint is None or not _is_of_reverb(checkpoint):
       return start_embedded(workdir, checkpoint)
     return _prepare_reverb(parts)(workdir, checkpoint)
 
-  return start_as_before
+  return [start_as_before]
 
 
 def _prepare_reverb(parts: AgentParts) -> Start:
@@ -120,30 +130,6 @@ def _prepare_reverb(parts: AgentParts) -> Start:
 def _is_of_reverb(checkpoint: Checkpoint) -> bool:
   folder = checkpoint.path / "replay"
   return folder.is_dir() and not embedded.wrote(folder)
-
-
-def prepare_seeds(parts: AgentParts, seeds: Sequence[int]) -> list[Start]:
-  """Makes embedded replays ready to start, one for each of several seeds.
-
-  Args:
-    parts: the agent's parts, which make embedded replay.
-    seeds: of the replays' draws.
-
-  Returns:
-    What `prepare` returns, for each.
-
-  Raises:
-    ValueError: if memory does not hold them all.
-  """
-  replays = [parts.embedded_replay(seeds[0])]
-  memory_limit.require_memory(
-    replays[0].max_size,
-    replays[0].bytes_per_transition,
-    memory_limit.available_memory(),
-    num_replays=len(seeds),
-  )
-  replays += [parts.embedded_replay(seed) for seed in seeds[1:]]
-  return [functools.partial(_start_embedded, replay) for replay in replays]
 
 
 def _start_embedded(

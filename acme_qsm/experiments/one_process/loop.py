@@ -1,7 +1,7 @@
 """Acting, learning and evaluating in turn, in one process."""
 
 import contextlib
-from collections.abc import Callable
+import pathlib
 from collections.abc import Sequence
 
 from acme_qsm.experiments import no_learning
@@ -12,8 +12,9 @@ from acme_qsm.experiments.config import ExperimentError
 from acme_qsm.experiments.config import ReplayKind
 from acme_qsm.experiments.config import require_at_least
 from acme_qsm.experiments.counts import LEARNER_STEPS
-from acme_qsm.experiments.one_process import agent
 from acme_qsm.experiments.one_process import local_replay
+from acme_qsm.experiments.one_process import reports
+from acme_qsm.experiments.one_process.agent import Agent
 from acme_qsm.experiments.one_process.seed_run import SeedRun
 from acme_qsm.experiments.records.disk import Disk
 from acme_qsm.experiments.records.disk import SaveError
@@ -68,19 +69,8 @@ def run_experiment(
     SystemExit: after SIGTERM, SIGHUP or SIGUSR1, likewise.
   """
   require_at_least(1, num_envs=num_envs)
-  prepared = run_lib.prepare(experiment, eval_every, num_eval_episodes)
-  with as_experiment_error():
-    start_replay = local_replay.prepare(
-      replay, prepared.parts, prepared.seeds.replay()
-    )
-  with contextlib.ExitStack() as stack:
-    run = SeedRun(prepared, Disk(), stack)
-
-    def make_agent(note: Callable[[str], None]) -> agent.LocalAgent:
-      run.start(start_replay)
-      return agent.OneSeed(run, num_envs, note, stack)
-
-    _Loop([run], num_envs, make_agent, stack).run()
+  run = run_lib.prepare(experiment, eval_every, num_eval_episodes)
+  _run([run], replay, num_envs, run.folder)
 
 
 def run_seeds(
@@ -132,28 +122,31 @@ def run_seeds(
     SystemExit: after SIGTERM, SIGHUP or SIGUSR1, likewise.
   """
   require_at_least(1, num_seeds=num_seeds, num_envs=num_envs)
-  common = run_lib.prepare(experiment, eval_every, num_eval_episodes)
-  if not common.parts.trains_seeds():
+  run = run_lib.prepare(experiment, eval_every, num_eval_episodes)
+  if not run.parts.trains_seeds():
     raise ExperimentError(
       "num_seeds must be 1: this agent's builder makes no learner of several "
       "seeds on an embedded replay."
     )
-  prepared = common.of_seeds(num_seeds)
+  _run(run.of_seeds(num_seeds), "embedded", num_envs, run.folder)
+
+
+def _run(
+  runs: Sequence[run_lib.Run],
+  replay: local_replay.ReplayKind,
+  num_envs: int,
+  folder: pathlib.Path | None,
+) -> None:
+  """Runs S seeds, whose files are in a folder."""
   with as_experiment_error():
-    start_replays = local_replay.prepare_seeds(
-      common.parts, [each.seeds.replay() for each in prepared]
+    start_replays = local_replay.prepare(
+      replay, runs[0].parts, [run.seeds.replay() for run in runs]
     )
   with contextlib.ExitStack() as stack:
     # One for all seeds, so that they say it once.
     disk = Disk()
-    runs = [SeedRun(each, disk, stack) for each in prepared]
-
-    def make_agent(note: Callable[[str], None]) -> agent.LocalAgent:
-      for run, start_replay in zip(runs, start_replays, strict=True):
-        run.start(start_replay)
-      return agent.ManySeeds(runs, num_envs, common.folder, note, stack)
-
-    _Loop(runs, num_envs, make_agent, stack).run()
+    seeds = [SeedRun(run, disk, stack) for run in runs]
+    _Loop(seeds, num_envs, folder, start_replays, stack).run()
 
 
 class _Loop:
@@ -163,7 +156,8 @@ class _Loop:
     self,
     runs: Sequence[SeedRun],
     num_envs: int,
-    make_agent: Callable[[Callable[[str], None]], agent.LocalAgent],
+    folder: pathlib.Path | None,
+    start_replays: Sequence[local_replay.Start],
     stack: contextlib.ExitStack,
   ):
     """Makes the parts, each of which the stack ends.
@@ -171,7 +165,8 @@ class _Loop:
     Args:
       runs: each seed's part of the run.
       num_envs: environments of each that make their steps together.
-      make_agent: what is told of events, in lines -> the agent; starts runs.
+      folder: where the run's files are; None for a run that keeps none.
+      start_replays: start each seed's replay.
       stack: ends what is made.
     """
     experiment = runs[0].experiment
@@ -179,10 +174,7 @@ class _Loop:
     self._num_envs = num_envs
     self._total_steps = experiment.max_num_actor_steps
     records = runs[0].records
-    self._where = ""
-    if records.path is not None:
-      path = records.path if len(runs) == 1 else records.path.parent
-      self._where = f" in {path}"
+    self._where = f" in {folder}" if folder else ""
     stack.enter_context(native_output.redirected(records.native_log))
     self._interruption = stack.enter_context(Interruption())
     self._save_timer = records.save_timer()
@@ -192,9 +184,11 @@ class _Loop:
     self._progress = Progress(self._total_steps, title, self._steps)
     self._disk = records.disk
     self._disk.say = self._progress.note
-    self._agent = make_agent(self._progress.note)
+    for run, start_replay in zip(runs, start_replays, strict=True):
+      run.start(start_replay)
+    self._agent = Agent(runs, num_envs, folder, self._progress.note)
     stack.enter_context(self._progress)
-    start = self._agent.describe_start()
+    start = reports.describe_start(runs)
     if start is not None:
       self._progress.note(start)
     warning = no_learning.warn_of_no_learning(experiment)

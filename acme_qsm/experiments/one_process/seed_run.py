@@ -12,10 +12,10 @@ import numpy as np
 from acme_qsm.experiments import environment_groups
 from acme_qsm.experiments import time_steps
 from acme_qsm.experiments.config import ExperimentError
-from acme_qsm.experiments.config import Group
 from acme_qsm.experiments.counts import ACTOR_STEPS
 from acme_qsm.experiments.counts import Counter
 from acme_qsm.experiments.counts import Counts
+from acme_qsm.experiments.evaluation import Evaluations
 from acme_qsm.experiments.one_process.episodes import Episodes
 from acme_qsm.experiments.one_process.local_replay import Batches
 from acme_qsm.experiments.one_process.local_replay import Replay
@@ -76,7 +76,7 @@ class SeedRun:
   replay: Replay
   batches: Batches
   # Made by `make_environments`.
-  adders: Sequence[Any]
+  evaluations: Evaluations
 
   def __init__(
     self,
@@ -155,50 +155,47 @@ class SeedRun:
     self._stack.callback(self.learner_log.close)
     return self.learner_log
 
-  def make_environments(
-    self,
-    num_envs: int,
-    make_actor: Callable[[int, Any], Any],
-  ) -> Episodes:
-    """Makes environments that make their steps together.
-
-    Args:
-      num_envs: how many.
-      make_actor: (number of an environment, its adder) -> its actor.
-
-    Returns:
-      Their episodes.
-    """
-    group = self._make_group(
-      [self.seeds.environment(self.steps, index) for index in range(num_envs)]
-    )
-    self.adders = [
+  def make_adders(self, num_envs: int) -> Sequence[Any]:
+    """Makes what records the steps of each environment."""
+    self._adders = [
       self.parts.adder(self.replay.client) for _ in range(num_envs)
     ]
-    for adder in self.adders:
+    for adder in self._adders:
       # What is on its way then arrives before replay stops: Acme's adders would
       # wait for that in vain when they are deleted.
       if adder is not None:
         self._stack.callback(adder.reset)
-    actors = [make_actor(*numbered) for numbered in enumerate(self.adders)]
-    logger = self.records.logger("actor", ACTOR_STEPS)
-    self._stack.callback(logger.close)
-    self._episodes = Episodes(
-      group, actors, self.experiment.observers, self.counts, logger
-    )
-    return self._episodes
+    return self._adders
 
-  def _make_group(self, seeds: Sequence[int]) -> Group:
-    """Makes environments of these seeds, which are closed in the end."""
+  def make_environments(self, actor: Any, index: int) -> None:
+    """Makes as many environments as adders, which make their steps together.
+
+    Args:
+      actor: observes their steps.
+      index: the actor's number of this seed.
+    """
     make_group = self.experiment.environment_group_factory
     if make_group is None:
       make = self.experiment.environment_factory
       make_group = functools.partial(environment_groups.make_one_by_one, make)
-    return self._stack.enter_context(
+    seeds = [
+      self.seeds.environment(self.steps, number)
+      for number in range(len(self._adders))
+    ]
+    group = self._stack.enter_context(
       environment_groups.opened(lambda: make_group(seeds))
     )
+    logger = self.records.logger("actor", ACTOR_STEPS)
+    self._stack.callback(logger.close)
+    self._episodes = Episodes(
+      group, actor, index, self.experiment.observers, self.counts, logger
+    )
+    self.evaluations = Evaluations(
+      self._make_evaluation_environment, self.records, self.state.evaluated_at
+    )
+    self._stack.callback(self.evaluations.close)
 
-  def make_evaluation_environment(self, actor_steps: int) -> Any:
+  def _make_evaluation_environment(self, actor_steps: int) -> Any:
     """Makes the environment of an evaluation at an environment step."""
     environment = self.experiment.environment_factory(
       self.seeds.evaluation_environment(actor_steps)
@@ -209,27 +206,29 @@ class SeedRun:
       f"{self.name}, evaluation" if self.name else "Evaluation",
     )
 
-  def at_this_step(self) -> contextlib.AbstractContextManager[None]:
+  def observations(self, num_environments: int) -> Sequence[Any]:
+    """Looks at the first environments; begins an episode where none goes on."""
+    with self._at_this_step():
+      return self._episodes.observations(num_environments)
+
+  def _at_this_step(self) -> contextlib.AbstractContextManager[None]:
     """Says at which environment step a value turned up: see `at_step_of`."""
     return at_step_of([self], self.name)
 
   def step(self, actions: Sequence[np.ndarray]) -> None:
     """Makes a step in as many environments as there are actions."""
-    with self.at_this_step():
+    with self._at_this_step():
       self._episodes.step(actions)
       self.batches.prepare()
 
-  def save(self, learner: Any, evaluated_at: int) -> None:
-    """Writes a checkpoint, if the run keeps any and there is room.
-
-    Args:
-      learner: its state is saved.
-      evaluated_at: the environment step of the last evaluation, -1 for none.
-    """
-    for adder in self.adders:
+  def save(self, learner: Any) -> None:
+    """Writes a checkpoint with a learner, if the run keeps any and can."""
+    for adder in self._adders:
       if hasattr(adder, "flush"):
         adder.flush()
-    state = RunState(self.steps, evaluated_at, self.counts.get_counts())
+    state = RunState(
+      self.steps, self.evaluations.evaluated_at, self.counts.get_counts()
+    )
     if self.records.disk.attempt(
       f"a checkpoint in {self.records.path}",
       lambda: self.records.save(learner, state, self.replay.save),
