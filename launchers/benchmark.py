@@ -30,7 +30,7 @@ PARTS = {
   "acting": ("learner", "measure_acting"),
   "methods": ("methods", "measure"),
   "replay": ("replay", "measure"),
-  "loop": ("runs", "measure_loops"),
+  "loop": ("loop", "measure"),
   "environments": ("runs", "measure_environments"),
   "sac": ("runs", "measure_sac"),
   "official": ("runs", "measure_official"),

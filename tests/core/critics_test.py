@@ -12,7 +12,7 @@ import scipy.stats
 import acme_qsm
 from acme_qsm import losses
 from acme_qsm.core import normalization
-from acme_qsm.networks import critics
+from acme_qsm.networks import heads
 
 
 def with_critics(config, **fields):
@@ -197,18 +197,18 @@ def test_no_gradient_flows_into_categorical_targets(loss):
 
 def test_q_is_the_mean_of_the_distribution(config):
   config = with_critics(config, critic_head="categorical")
-  atoms = critics.make_atoms(config)
+  atoms = heads.make_atoms(config)
   assert (len(atoms), atoms[0], atoms[-1]) == (41, -2.0, 8.0)
   logits = np.full((1, 41), -30.0, np.float32)
   logits[0, 10] = logits[0, 30] = 3.0
   np.testing.assert_allclose(
-    critics.expected_value(config, jnp.asarray(logits)),
+    heads.expected_value(config, jnp.asarray(logits)),
     [(atoms[10] + atoms[30]) / 2],
     rtol=1e-5,
   )
   config = with_critics(config, critic_head="quantile")
   np.testing.assert_allclose(
-    critics.expected_value(config, jnp.array([[1.0, 2.0, 6.0]])), [3.0]
+    heads.expected_value(config, jnp.array([[1.0, 2.0, 6.0]])), [3.0]
   )
 
 

@@ -172,11 +172,14 @@ def test_the_actions_weighed_have_the_target_s_noise(
 def test_the_action_of_the_critics_target_is_taken(
   make_constant_networks, monkeypatch, make_flat_batch
 ):
-  # With one sample, no other is drawn.
-  def fail(*unused):
-    raise AssertionError("drawn")
+  # With one sample, no other is drawn than that of the critics' target.
+  drawn, draw_several = [], dpmd.actions.draw_several
 
-  monkeypatch.setattr(dpmd.actions, "draw_several", fail)
+  def note(*args):
+    drawn.append(args[-1])
+    return draw_several(*args)
+
+  monkeypatch.setattr(dpmd.actions, "draw_several", note)
   config = dataclasses.replace(
     CONFIG, num_policy_samples=1, weights="normalized_exponential"
   )
@@ -186,6 +189,7 @@ def test_the_action_of_the_critics_target_is_taken(
   state, metrics = jax.jit(core.step)(
     core.init(jax.random.key(0)), make_flat_batch(512)
   )
+  assert drawn == [1]
   assert np.isfinite(metrics["denoiser_loss"])
   # The moments of 3 a of the policy's own actions, within the box.
   assert abs(state.method_state.q_mean) < 3.0
