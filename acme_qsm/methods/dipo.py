@@ -36,15 +36,7 @@ MOVED_ACTION = "moved_action"
 def make_policy_loss(
   networks: DiffusionNetworks, config: DIPOConfig
 ) -> PolicyLoss:
-  """Makes the denoiser's loss.
-
-  Args:
-    networks: the denoiser and the critics.
-    config: how actions are moved.
-
-  Returns:
-    The loss, a mean over the batch and the action's dimensions.
-  """
+  """Makes the denoiser's loss: a mean over batch and action dimensions."""
   schedule = sampling.make_schedule(networks, config)
   move = _make_move(networks, config)
 

@@ -47,15 +47,7 @@ class DPMDState(NamedTuple):
 def make_policy_loss(
   networks: DiffusionNetworks, config: DPMDConfig
 ) -> PolicyLoss:
-  """Makes the denoiser's loss.
-
-  Args:
-    networks: the denoiser and the critics.
-    config: how many actions are weighed, and how.
-
-  Returns:
-    The loss, a mean over the batch and the action's dimensions.
-  """
+  """Makes the denoiser's loss: a mean over batch and action dimensions."""
   schedule = sampling.make_schedule(networks, config)
   sampler = sampling.make_sampler(networks, config)
 

@@ -67,15 +67,7 @@ def make_sampler(
 def make_policy_loss(
   networks: GaussianNetworks, config: GaussianConfig
 ) -> PolicyLoss:
-  """Makes the policy's loss.
-
-  Args:
-    networks: the policy and the critics.
-    config: the temperature's target.
-
-  Returns:
-    The loss, a mean over the batch.
-  """
+  """Makes the policy's loss: a mean over the batch."""
 
   def policy_loss(
     params: types.Params,

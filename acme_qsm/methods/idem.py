@@ -32,15 +32,7 @@ from acme_qsm.networks import DiffusionNetworks
 def make_policy_loss(
   networks: DiffusionNetworks, config: IDEMConfig
 ) -> PolicyLoss:
-  """Makes the denoiser's loss.
-
-  Args:
-    networks: the denoiser and the critics.
-    config: the noisy actions, the reverse samples and their temperature.
-
-  Returns:
-    The loss, a mean over the batch and the action's dimensions.
-  """
+  """Makes the denoiser's loss: a mean over batch and action dimensions."""
   schedule = sampling.make_schedule(networks, config)
   draw = reverse_sampling.make_clean_action_sampler(networks, config)
 

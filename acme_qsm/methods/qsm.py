@@ -45,15 +45,7 @@ class QSMState(NamedTuple):
 def make_policy_loss(
   networks: DiffusionNetworks, config: QSMConfig
 ) -> PolicyLoss:
-  """Makes the denoiser's loss.
-
-  Args:
-    networks: the denoiser and the critics.
-    config: the target, its scale and its clip.
-
-  Returns:
-    The loss, a mean over the batch and the action's dimensions.
-  """
+  """Makes the denoiser's loss: a mean over batch and action dimensions."""
   schedule = sampling.make_schedule(networks, config)
 
   def policy_loss(

@@ -27,15 +27,7 @@ from acme_qsm.networks import DiffusionNetworks
 def make_policy_loss(
   networks: DiffusionNetworks, config: QVPOConfig
 ) -> PolicyLoss:
-  """Makes the denoiser's loss.
-
-  Args:
-    networks: the denoiser and the critics.
-    config: how many actions are drawn, and how the random ones count.
-
-  Returns:
-    The loss, a mean over the batch and the action's dimensions.
-  """
+  """Makes the denoiser's loss: a mean over batch and action dimensions."""
   schedule = sampling.make_schedule(networks, config)
   sampler = sampling.make_sampler(networks, config)
 

@@ -29,15 +29,7 @@ from acme_qsm.networks import DiffusionNetworks
 def make_policy_loss(
   networks: DiffusionNetworks, config: SDACConfig
 ) -> PolicyLoss:
-  """Makes the denoiser's loss.
-
-  Args:
-    networks: the denoiser and the critics.
-    config: the noisy actions, the reverse samples and their weights.
-
-  Returns:
-    The loss, a mean over the batch and the action's dimensions.
-  """
+  """Makes the denoiser's loss: a mean over batch and action dimensions."""
   draw = reverse_sampling.make_clean_action_sampler(networks, config)
 
   def policy_loss(
