@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 
-# Almost all the time of tests in this process is the compiler's: this halves it.
+# Almost all the time of tests in this process is the compiler's: halve it.
 # Not of processes that they start, where networks may be of their usual sizes:
 # a step of those takes eight times as long then.
 jax.config.update("jax_disable_most_optimizations", True)
