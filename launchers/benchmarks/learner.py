@@ -79,7 +79,6 @@ def measure(effort: timing.Effort) -> Iterator[Row]:
     )
     limit, limit_flops = make_limit(case["batch_size"], case["width"])
     found = timing.measure({"limit": limit, "step": step}, **effort.turns())
-    # Of all that one call does.
     steps_per_call = num_fused * num_seeds
     flops = steps_per_call * step.flops
     # Each pair of neighbours in time, so that both had the same machine.

@@ -217,7 +217,7 @@ def test_q_is_the_mean_of_the_distribution(config):
 @pytest.mark.parametrize(
   ("body", "head", "target"),
   [
-    ("mlp", "scalar", "projection"),
+    # Of a scalar head on a perceptron see learner_core_test.
     ("mlp", "categorical", "hl_gauss"),
     ("mlp", "quantile", "projection"),
     ("layer_norm", "scalar", "projection"),
@@ -261,24 +261,14 @@ def test_layer_normalised_hidden_units_are_normal(environment_spec, config):
   # normalisation takes any factor out where there is no block.
   config = with_critics(config, critic_body="layer_norm")
   networks = acme_qsm.make_networks(environment_spec, config)
-  params = networks.init_critics(jax.random.key(0))
-  observation = jnp.array([[0.3, -0.2, 0.9]])
-  action = jnp.array([[0.1, 0.5]])
+  params = jax.jit(networks.init_critics)(jax.random.key(0))
+  inputs = np.array([[0.3, -0.2, 0.9]]), np.array([[0.1, 0.5]])
+  q_values = jax.jit(networks.q_values)
   np.testing.assert_allclose(
-    networks.q_values(params, 10 * observation, 10 * action),
-    networks.q_values(params, observation, action),
+    q_values(params, *(10 * x for x in inputs)),
+    q_values(params, *inputs),
     rtol=1e-3,
   )
-
-
-def test_simba_wants_one_width(config):
-  with pytest.raises(
-    ValueError,
-    match=r"QSMConfig\.critic_hidden_sizes .* of one width .*\(16, 8\)",
-  ):
-    dataclasses.replace(
-      config, critic_body="simba", critic_hidden_sizes=(16, 8)
-    )
 
 
 def test_own_critics_have_the_heads_outputs(environment_spec, config):
