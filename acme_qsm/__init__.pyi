@@ -25,3 +25,5 @@ from .networks import QSMNetworks as QSMNetworks
 from .types import ArraySpec as ArraySpec
 from .types import EnvironmentSpec as EnvironmentSpec
 from .types import Transition as Transition
+
+__version__: str

@@ -149,7 +149,7 @@ def _mismatch(kind: Any, value: Any) -> str | None:
   if kind is type(None):
     return None if value is None else "None"
   if get_origin(kind) is Literal:
-    # 1 is True, but no literal of it.
+    # 1 == True, but Literal[1] has no True.
     known = [(type(each), each) for each in get_args(kind)]
     is_known = (type(value), value) in known
     return None if is_known else f"in {get_args(kind)}"

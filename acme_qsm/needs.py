@@ -12,7 +12,7 @@ def load(module: str, what: str) -> Any:
 
   Args:
     module: its name.
-    what: what needs it, to be told to who cannot have it.
+    what: what needs it, for the error's message.
 
   Returns:
     The module.

@@ -19,6 +19,7 @@ import os
 import signal
 import time
 import typing
+from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
 from typing import Literal
@@ -26,7 +27,7 @@ from typing import Literal
 from absl import flags
 
 from acme_qsm import needs
-from acme_qsm.distributed.coordination import rpc
+from acme_qsm.distributed.coordination import liveness
 from acme_qsm.distributed.coordination.messages import Phase
 from acme_qsm.distributed.display import Display
 from acme_qsm.experiments import no_learning
@@ -102,22 +103,46 @@ def main(argv: list[str] | None = None) -> int:
   except (ValueError, ModuleNotFoundError) as error:
     return installation.fail(error, argv)
   flags.FLAGS([sys.argv[0], *launchpad_flags], known_only=False)
+
+  def work(interrupted: interruption.Interruption) -> int:
+    try:
+      with interruption.deferred():
+        run = start(plan, arguments)
+    except ValueError as error:
+      return installation.fail(error, argv)
+    if not addresses.parse_address(run.host).is_loopback:
+      print(
+        f"Servers listen on {run.host} and its like. Reverb has no "
+        "authentication: whoever can reach that address can read, fill and "
+        "empty replay; and nothing is encrypted."
+      )
+    print(f"Launched in {arguments.directory}; logs of each process in logs/.")
+    warning = no_learning.warn_of_no_learning(experiment)
+    if warning is not None:
+      print(warning)
+    return watch(run, arguments, interrupted)
+
+  return interruptibly(work)
+
+
+def interruptibly(work: Callable[[interruption.Interruption], int]) -> int:
+  """Does work that a signal ends soon, and a second one at once.
+
+  Args:
+    work: is told of the signal, and returns an exit code.
+
+  Returns:
+    That, or the exit code of Ctrl-C.
+  """
   try:
-    with interruption.deferred():
-      run = start(plan, arguments)
-  except ValueError as error:
-    return installation.fail(error, argv)
-  if not addresses.parse_address(run.host).is_loopback:
+    with interruption.Interruption() as interrupted:
+      return work(interrupted)
+  except KeyboardInterrupt:  # For the second time.
     print(
-      f"Servers listen on {run.host} and its like. Reverb has no "
-      "authentication: whoever can reach that address can read, fill and empty "
-      "replay; and nothing is encrypted."
+      "Stopped at once; the same command goes on from the last checkpoint.",
+      file=sys.stderr,
     )
-  print(f"Launched in {arguments.directory}; logs of each process in logs/.")
-  warning = no_learning.warn_of_no_learning(experiment)
-  if warning is not None:
-    print(warning)
-  return watch(run, arguments)
+    return 128 + signal.SIGINT
 
 
 def start(plan: "Plan", arguments: Arguments) -> "LaunchpadRun | RayRun":
@@ -131,35 +156,32 @@ def start(plan: "Plan", arguments: Arguments) -> "LaunchpadRun | RayRun":
   return RayRun(plan, arguments.ray_address)
 
 
-def watch(run: "LaunchpadRun | RayRun", arguments: Arguments) -> int:
+def watch(
+  run: "LaunchpadRun | RayRun",
+  arguments: Arguments,
+  interrupted: interruption.Interruption,
+) -> int:
   """Shows how a run does until it is over; returns the exit code."""
-  try:
-    bar = Progress(arguments.num_steps, arguments.task)
-    with interruption.Interruption() as interrupted, bar as progress:
-      status = _follow(run, interrupted, progress)
-      phase = Phase(status["phase"])
-      if phase is Phase.FINISHED:
+  with Progress(arguments.num_steps, arguments.task) as progress:
+    status = _follow(run, interrupted, progress)
+    phase = Phase(status["phase"])
+    if phase is Phase.FINISHED:
+      counts = status["counts"]
+      progress.note(
+        f"Done: {int(counts[ACTOR_STEPS]):,} environment steps in "
+        f"{arguments.directory}."
+      )
+      if not counts.get(LEARNER_STEPS):
         progress.note(
-          f"Done: {arguments.num_steps:,} environment steps in "
-          f"{arguments.directory}."
+          "Nothing was learned: replay did not come to hold "
+          "min_replay_size transitions."
         )
-        if not status["counts"].get(LEARNER_STEPS):
-          progress.note(
-            "Nothing was learned: replay did not come to hold "
-            "min_replay_size transitions."
-          )
-    if phase is Phase.FAILED:
-      print(f"Stopped: {status['reason']}.", file=sys.stderr)
-    elif phase is Phase.INTERRUPTED:
-      print("Interrupted; the same command goes on from here.", file=sys.stderr)
-    run.wait()
-    return _exit_code(phase, interrupted.received)
-  except KeyboardInterrupt:  # For the second time.
-    print(
-      "Stopped at once; the same command goes on from the last checkpoint.",
-      file=sys.stderr,
-    )
-    return 128 + signal.SIGINT
+  if phase is Phase.FAILED:
+    print(f"Stopped: {status['reason']}.", file=sys.stderr)
+  elif phase is Phase.INTERRUPTED:
+    print("Interrupted; the same command goes on from here.", file=sys.stderr)
+  run.wait()
+  return _exit_code(phase, interrupted.received)
 
 
 def _follow(
@@ -169,7 +191,7 @@ def _follow(
 ) -> Mapping[str, Any]:
   """Shows how a run does until it is over; returns its last status."""
   client, display = run.client, Display()
-  lifeline = rpc.Lifeline(gone_seconds=_END_SECONDS, cut_seconds=180.0)
+  lifeline = liveness.Lifeline(gone_seconds=_END_SECONDS, cut_seconds=180.0)
   told_at: float | None = None
   num_shown = 0
   while True:

@@ -122,6 +122,6 @@ class ActorCriticConfig(NetworksConfig):
     return 0.0
 
   def acts_by_target(self, evaluation: bool) -> bool:
-    """Whether who acts takes the target policy, not the online one."""
+    """Whether actions are the target policy's, not the online policy's."""
     del evaluation
     return False

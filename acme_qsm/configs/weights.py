@@ -12,8 +12,8 @@ Weights = Literal["self_normalized", "exponential", "normalized_exponential"]
 
 REFERENCE_ENTROPY = -0.9
 """Of the reference's decay, per action dimension."""
-# Adam squares a gradient of exp of this, which is as large as float32 holds
-# with room for what it is multiplied by.
+# Adam squares gradients. The square of exp of this leaves room in float32 for
+# what it is multiplied by.
 _LARGEST_EXPONENT = 40.0
 
 

@@ -1,7 +1,5 @@
 """Acting: from the learner's parameters and observations to actions."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -124,6 +122,25 @@ def make_policy(
     return jnp.where(params.steps == 0, random_action, action), {}
 
   return Policy(act, evaluation)
+
+
+def policy_of(
+  make_sampler: Callable[..., actions.Sampler],
+) -> Callable[..., Policy]:
+  """Makes a method's `make_policy` of what makes its sampler.
+
+  Args:
+    make_sampler: (networks, config, evaluation) -> what draws actions.
+
+  Returns:
+    (networks, config, evaluation=False) -> the policy by `make_policy`.
+  """
+
+  def make(networks: Any, config: Any, evaluation: bool = False) -> Policy:
+    sampler = make_sampler(networks, config, evaluation)
+    return make_policy(sampler, networks, config, evaluation)
+
+  return make
 
 
 def keep_needed(

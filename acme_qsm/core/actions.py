@@ -1,7 +1,5 @@
 """Actions of a policy: several, the critics' favourite, and with noise."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -37,7 +35,7 @@ def draw_several(
   Returns:
     Actions [B, K, A] in [-1, 1].
   """
-  # Those of an observation stand next to each other.
+  # The K rows of one observation are next to each other.
   repeated = jnp.repeat(observation, num_samples, axis=0)
   action = sampler(policy_params, key, repeated)
   return action.reshape(observation.shape[0], num_samples, -1)

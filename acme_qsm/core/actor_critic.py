@@ -6,8 +6,6 @@ and with it the target networks. A method whose step is another one puts the
 pieces together otherwise.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 from typing import Literal

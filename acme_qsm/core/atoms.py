@@ -1,7 +1,5 @@
 """Whether the atoms of categorical critics can hold the returns."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

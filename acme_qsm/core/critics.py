@@ -1,7 +1,5 @@
 """The critics: their values, their gradient and their loss."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -46,8 +44,9 @@ def lowest_q_value(
   q_values = jax.vmap(networks.q_values, in_axes=(None, None, 1), out_axes=2)(
     critic_params, observation, action
   )
-  # Not their minimum, whose gradient asks which of them is equal to it: where
-  # XLA computes them twice, as it does with JAX 0.12, none need be.
+  # The lowest is picked by its number. The gradient of a minimum goes to the
+  # values that are equal to it: XLA may compute values twice and round them
+  # differently, as it does with JAX 0.12, and then none of them is equal.
   numbers = jnp.arange(q_values.shape[0])[:, None, None]
   is_lowest = numbers == jnp.argmin(q_values, axis=0)
   return jnp.sum(jnp.where(is_lowest, q_values, 0.0), axis=0)

@@ -1,7 +1,5 @@
 """Denoising of several weighted actions for each observation."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 

@@ -1,7 +1,5 @@
 """What a learner is: the pure functions that every method makes of networks."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """What a method is: how it is told, what it makes, what its batches are."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Running statistics, of observations above all, in the training state."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import jax
@@ -9,11 +7,11 @@ import jax.numpy as jnp
 
 from acme_qsm import types
 
-# A standard deviation below this is taken for it: a constant stays small.
+# Lower variances count as this: a feature that never changes stays small.
 _LEAST_VARIANCE = 1e-6
-# A feature that hardly ever changed may do so by any number of its deviations:
-# no network is to see more than so many. Stable-Baselines3's `VecNormalize` has
-# the same bound.
+# A feature that hardly ever changed may later be any number of its deviations
+# away from its mean: networks see it clipped to this many. Stable-Baselines3's
+# `VecNormalize` has the same bound.
 LARGEST_NORMALIZED = 10.0
 
 
@@ -50,7 +48,7 @@ def update_statistics(
   """
   batch_count = observation.shape[0]
   count = statistics.num_seen + batch_count
-  # One stands for the variance of none, and has no weight.
+  # The variance before the first batch is 1; its weight is 0.
   mean, variance = mix_moments(
     statistics.mean, statistics.variance, observation, batch_count / count
   )

@@ -3,8 +3,6 @@
 For methods whose denoiser learns what reverse samples say.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Denoisers as policies: the reverse process given observations."""
 
-from __future__ import annotations
-
 import functools
 
 import jax
@@ -99,12 +97,8 @@ def make_sampler(
   return sampler
 
 
-def make_policy(
-  networks: DiffusionNetworks, config: DiffusionConfig, evaluation: bool = False
-) -> acting.Policy:
-  """Makes the policy of a method whose actions `make_sampler` draws."""
-  sampler = make_sampler(networks, config, evaluation)
-  return acting.make_policy(sampler, networks, config, evaluation)
+make_policy = acting.policy_of(make_sampler)
+"""Makes the policy of a method whose actions `make_sampler` draws."""
 
 
 def make_langevin_sampler(

@@ -1,7 +1,5 @@
 """A temperature that is learnt: of weights by the critics, or of an entropy."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """The state of off-policy actor-critics, and the updates of its two halves."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 from typing import Literal
@@ -20,8 +18,8 @@ from acme_qsm.core import normalization
 from acme_qsm.core import updates
 from acme_qsm.networks import CriticNetworks
 
-# Folded into a key, it makes a draw of its own: a small number's key may be one
-# of those that the same key is split into.
+# What is folded into a key for one more draw. A small number folded in may give
+# one of the keys that the same key is split into.
 BESIDE = 2**31 - 1
 
 

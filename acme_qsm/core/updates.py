@@ -1,7 +1,5 @@
 """Updates of parameters: gradient steps, their schedules, targets."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any
@@ -72,11 +70,11 @@ def then_project(
   """
 
   def update(
-    gradients: optax.Updates,
+    updates: optax.Updates,
     state: optax.OptState,
-    params: types.Params | None = None,
+    params: types.Params = None,
   ) -> tuple[optax.Updates, optax.OptState]:
-    changes, state = optimizer.update(gradients, state, params)
+    changes, state = optimizer.update(updates, state, params)
     projected = project(optax.apply_updates(params, changes))
     return jax.tree.map(jnp.subtract, projected, params), state
 
@@ -122,7 +120,8 @@ def move_running_mean(
     The new mean [], which is biased towards its start at 0, and the same
     without that bias, as Adam's moments are freed of theirs.
   """
-  # In single precision, a decay near 1 is not what it was, but 1 less it is.
+  # 1 - decay is Python's, in double precision: of a decay near 1 in single
+  # precision, it would have few digits.
   mean = mean + (1.0 - decay) * (value - mean)
   return mean, mean / _seen_share(decay, updates)
 
@@ -137,7 +136,7 @@ def newest_share(decay: float, updates: jax.Array) -> jax.Array:
   Returns:
     (1 - decay) / (1 - decay^(updates + 1)) []: 1 of the first value.
   """
-  # No more than all, which rounding may make it.
+  # Rounding could make it more than 1.
   return jnp.minimum((1.0 - decay) / _seen_share(decay, updates), 1.0)
 
 

@@ -3,8 +3,6 @@
 For methods whose denoiser learns samples weighted by exp(Q / temperature).
 """
 
-from __future__ import annotations
-
 import math
 
 import jax
@@ -92,15 +90,15 @@ def update_temperature(
 
   def loss(log_value: jax.Array) -> jax.Array:
     if config.temperature_update == "target_kl":
-      # Of the logarithm in the temperature's place: the dual's own gradient has
-      # the temperature for a factor, and Adam, which remembers the gradients of
-      # a high one, takes three times as long down from there.
+      # The dual, with the logarithm in the temperature's place. The dual's own
+      # gradient has the temperature as a factor: Adam remembers the large
+      # gradients of a high temperature, and lowers it three times as slowly.
       per_example = losses.temperature_loss(
         log_value, normalized, config.target_kl
       )
       return jnp.mean(per_example)
-    # The entropy of the exploration noise is driven to a target; per action
-    # dimension, which is all the same to Adam.
+    # The entropy of the exploration noise is driven to a target. It is that of
+    # one action dimension: Adam makes the same steps for that of all.
     deviation = config.exploration_noise * temperature.value
     entropy = 0.5 * jnp.log(2.0 * jnp.pi * jnp.e * jnp.square(deviation))
     return log_value * (entropy - REFERENCE_ENTROPY)

@@ -11,8 +11,6 @@ A denoiser's output is the noise prediction eps; the score it stands for is
 -eps / sqrt(1 - alpha_bar_t).
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import chex

@@ -3,8 +3,6 @@
 Samplers, their chains and the chains' log-probabilities share this.
 """
 
-from __future__ import annotations
-
 from typing import get_args
 from typing import NamedTuple
 

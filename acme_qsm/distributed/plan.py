@@ -12,8 +12,8 @@ class Plan:
 
   Attributes:
     coordinator: what its coordinator is told.
-    run: the pickled `nodes.Run` that the other processes are told. Opaque here:
-      who only starts or watches processes loads nothing of what they need.
+    run: the pickled `DistributedRun` that the other processes are told; opaque
+      here: who starts or watches processes loads nothing of what they need.
     log_folder: where each process's output goes, as `<name>.log`; None for
       nowhere in particular.
   """

@@ -7,7 +7,7 @@ import cloudpickle
 
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.run_coordinator import CoordinatorConfig
-from acme_qsm.distributed.nodes.run import Run
+from acme_qsm.distributed.nodes.distributed_run import DistributedRun
 from acme_qsm.distributed.plan import Plan
 from acme_qsm.experiments import run as run_lib
 from acme_qsm.experiments.config import as_experiment_error
@@ -117,13 +117,12 @@ def plan_experiment(
     run_id = claimed.run_id
     claimed.close()
   key = secrets.token_bytes(32)
-  run = Run(
-    experiment=prepared.experiment,
-    environment_spec=prepared.environment_spec,
-    schedule=prepared.schedule,
+  run = DistributedRun(
+    prepared.experiment,
+    prepared.parts,
+    prepared.schedule,
     key=key,
     host=host,
-    path=prepared.folder,
     run_id=run_id,
     hang_seconds=hang_seconds,
   )

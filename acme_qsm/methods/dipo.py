@@ -9,8 +9,6 @@ where they are whenever they are sampled. What Reverb holds never changes:
 there, each update moves the executed actions anew.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import jax

@@ -5,8 +5,6 @@ own actions are denoised, weighted by the critics. No gradient flows through the
 sampler or the critics.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import jax
@@ -79,8 +77,9 @@ def make_policy_loss(
         observation,
         config.num_policy_samples,
       )
-      # As the target's: a policy that learned nothing but its own samples would
-      # lose their spread, as the sampler draws narrower than it was taught.
+      # The noise of the target's actions. Without it, the policy would lose its
+      # spread: it learns its own samples, and the sampler draws them narrower
+      # than what the denoiser has learned.
       noise = actions.scale_noise(
         config.target_action_noise, noise_scale(config, method_state)
       )

@@ -4,8 +4,6 @@ A Gaussian policy, squashed into the box, on the critics that all methods have:
 what a diffusion policy is to be compared with.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 
@@ -135,7 +133,8 @@ def make_next_value_bonus(
     key: jax.Array,
     observation: jax.Array,
   ) -> jax.Array:
-    # Of an action of its own: as good on average, and exact at the box's ends.
+    # Of a fresh action, which has the same mean: of the target's own, which is
+    # squashed already, the log-density would be inexact at the box's ends.
     _, log_prob = draw(networks, params, key, observation)
     return -method_state.value * log_prob
 
@@ -158,18 +157,10 @@ def make_learner_core(
   )
 
 
-def make_policy(
-  networks: GaussianNetworks, config: GaussianConfig, evaluation: bool = False
-) -> acting.Policy:
-  """Makes the policy."""
-  sampler = make_sampler(networks, config, evaluation)
-  return acting.make_policy(sampler, networks, config, evaluation)
-
-
 GAUSSIAN = Method(
   config=GaussianConfig,
   make_learner_core=make_learner_core,
-  make_policy=make_policy,
+  make_policy=acting.policy_of(make_sampler),
   make_networks=make_gaussian_networks,
   presets=PRESETS,
 )

@@ -6,8 +6,6 @@ gradients give at clean actions that a noisy action may have come from. No
 gradient flows through the sampler.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import jax
@@ -114,7 +112,7 @@ def noised_energy(
   weight = losses.self_normalized_weights(log_density, 1.0)
   noisy_action = samples.noisy_action
   if config.reverse_sampling == "clipped":
-    # Beyond the box, the density is flat, and does not end.
+    # Beyond the box, critics are asked at its edge: the density is flat there.
     gradient *= jnp.abs(clean_action) < 1.0
     clean_action = diffusion.remove_noise(
       schedule,

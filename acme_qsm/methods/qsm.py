@@ -8,8 +8,6 @@ With `langevin`, the policy is what the paper's theory is of: Langevin dynamics
 (eq. 6) of one score for all steps, matched at replay's actions as they are.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import jax
@@ -69,9 +67,9 @@ def make_policy_loss(
     observation, action = transitions.observation, transitions.action
     scale = 1.0
     if config.langevin:
-      # Half of it is in a Langevin step, all of it in a denoising step.
+      # A Langevin step moves by half the score, a denoising step by all of it.
       scale = 2.0
-      # The score of clean actions, as if it were of pure noise: not shrunk.
+      # Replay's actions as they are. With alpha_bar 0, the target is unscaled.
       noisy_action = action
       steps = jnp.zeros(action.shape[:1], jnp.int32)
       alpha_bar = jnp.zeros(action.shape[:1])
@@ -144,7 +142,7 @@ def scale_action_gradient(
   size = jnp.sqrt(mean_square)
   scale = jnp.float32(config.q_score_scale)
   if config.normalize_action_gradient:
-    # A critic that is flat everywhere says nothing: leave it at that.
+    # The gradient of a critic that is flat everywhere stays 0.
     scale /= jnp.maximum(size, 1e-8)
   scaled = scale * gradient
   if config.action_gradient_clip is not None:
@@ -177,18 +175,10 @@ def make_learner_core(
   )
 
 
-def make_policy(
-  networks: DiffusionNetworks, config: QSMConfig, evaluation: bool = False
-) -> acting.Policy:
-  """Makes the policy."""
-  sampler = make_sampler(networks, config, evaluation)
-  return acting.make_policy(sampler, networks, config, evaluation)
-
-
 QSM = Method(
   config=QSMConfig,
   make_learner_core=make_learner_core,
-  make_policy=make_policy,
+  make_policy=acting.policy_of(make_sampler),
   presets=PRESETS,
 )
 """Q-score matching."""

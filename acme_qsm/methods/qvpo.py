@@ -6,8 +6,6 @@ keep the policy from collapsing. No gradient flows through the sampler or the
 critics.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 
@@ -106,7 +104,7 @@ def take_best(
   highest = jnp.max(q_value, axis=1)
   return (
     action[jnp.arange(action.shape[0]), best],
-    # Rounding of the mean apart, it is not negative.
+    # Only the mean's rounding could make it negative.
     jnp.maximum(highest - jnp.mean(q_value, axis=1), 0.0),
   )
 

@@ -6,8 +6,6 @@ exp(Q / temperature) of the clean actions. No gradient flows through the sampler
 or the critics.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 

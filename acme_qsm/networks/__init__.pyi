@@ -1,7 +1,5 @@
 from .critic_networks import CriticFn as CriticFn
 from .critic_networks import CriticNetworks as CriticNetworks
-from .critics import expected_value as expected_value
-from .critics import make_atoms as make_atoms
 from .factory import DenoiserFn as DenoiserFn
 from .factory import DiffusionNetworks as DiffusionNetworks
 from .factory import make_networks as make_networks
@@ -9,3 +7,5 @@ from .factory import QSMNetworks as QSMNetworks
 from .gaussian import Gaussian as Gaussian
 from .gaussian import GaussianNetworks as GaussianNetworks
 from .gaussian import make_gaussian_networks as make_gaussian_networks
+from .heads import expected_value as expected_value
+from .heads import make_atoms as make_atoms

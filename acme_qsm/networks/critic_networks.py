@@ -11,16 +11,16 @@ import jax.numpy as jnp
 from acme_qsm import types
 from acme_qsm.configs.networks import CriticHead
 from acme_qsm.configs.networks import NetworksConfig
-from acme_qsm.networks.critics import Critic
-from acme_qsm.networks.critics import expected_value
-from acme_qsm.networks.critics import output_size
+from acme_qsm.networks.heads import expected_value
+from acme_qsm.networks.heads import output_size
+from acme_qsm.networks.modules import Critic
 
 CriticFn = Callable[[jax.Array, jax.Array], jax.Array]
 """Haiku code: (observation [B, ...], action [B, A]) -> Q-values [B]; or what
 the head is made of [B, H] where `critic_head` is not "scalar"."""
 
 
-# Protocols: type checkers take a Callable that is inherited for a method.
+# Not Callables: type checkers take an inherited Callable for a method.
 class _Init(Protocol):
   def __call__(self, key: jax.Array, /) -> types.Params: ...
 

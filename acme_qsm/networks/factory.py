@@ -15,7 +15,7 @@ from acme_qsm.networks.critic_networks import CriticFn
 from acme_qsm.networks.critic_networks import CriticNetworks
 from acme_qsm.networks.critic_networks import examples
 from acme_qsm.networks.critic_networks import make_critics
-from acme_qsm.networks.denoiser import Denoiser
+from acme_qsm.networks.modules import Denoiser
 
 DenoiserFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 """Haiku code: (observation [B, ...], noisy_action [B, A], step [B] or [])
@@ -45,7 +45,7 @@ class DiffusionNetworks(CriticNetworks):
 
 
 QSMNetworks = DiffusionNetworks
-"""Their name while there was one method."""
+"""The former name of `DiffusionNetworks`."""
 
 
 def make_networks(

@@ -18,7 +18,7 @@ from acme_qsm.networks.critic_networks import examples
 from acme_qsm.networks.critic_networks import make_critics
 from acme_qsm.networks.layers import Perceptron
 
-# Of log_std, before squashing.
+# Bounds of log_std.
 _LOWEST, _HIGHEST = -5.0, 2.0
 
 
@@ -85,7 +85,7 @@ def make_gaussian_networks(
 
   def propose(params: types.Params, observation: jax.Array) -> Gaussian:
     mean, log_std = jnp.split(net.apply(params, observation), 2, axis=-1)
-    # Within its bounds by tanh, so that the gradient never ends.
+    # Bounded by tanh: outside of its bounds, a clip would have no gradient.
     share = 0.5 * (1.0 + jnp.tanh(log_std))
     return Gaussian(mean, _LOWEST + share * (_HIGHEST - _LOWEST))
 

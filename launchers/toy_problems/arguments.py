@@ -22,19 +22,6 @@ def _alphas(default: tuple[float, ...], most: float = math.inf) -> tuple:
   )
 
 
-def _seed() -> int:
-  return configuration.checked(
-    0, lambda value: 0 <= value < 2**32, "in [0, 2^32)"
-  )
-
-
-def _num_samples(default: int) -> int:
-  # With fewer, shares and histograms would say nothing.
-  return configuration.checked(
-    default, lambda value: value >= 1_000, "at least 1000"
-  )
-
-
 @dataclasses.dataclass(frozen=True)
 class Arguments(configuration.Configuration):
   """What can be said of every toy.
@@ -59,37 +46,58 @@ class Arguments(configuration.Configuration):
 
 
 @dataclasses.dataclass(frozen=True)
-class Mixture(Arguments):
-  """The arguments of `mixture`.
+class Sampled(Arguments):
+  """What can be said of a toy that draws samples.
 
   Attributes:
     seed: seed of networks, training and samples.
-    num_steps: gradient steps of each denoiser.
-    num_samples: samples drawn by each method.
+    num_samples: samples drawn of each method.
   """
 
-  seed: int = _seed()
-  num_steps: int = configuration.positive(10_000)
-  num_samples: int = _num_samples(20_000)
+  seed: int = configuration.checked(
+    0, lambda value: 0 <= value < 2**32, "in [0, 2^32)"
+  )
+  # With fewer, shares and histograms would say nothing.
+  num_samples: int = configuration.checked(
+    20_000, lambda value: value >= 1_000, "at least 1000"
+  )
 
 
 @dataclasses.dataclass(frozen=True)
-class Boltzmann(Arguments):
+class Mixture(Sampled):
+  """The arguments of `mixture`.
+
+  Attributes:
+    num_steps: gradient steps of each denoiser.
+  """
+
+  num_steps: int = configuration.positive(10_000)
+
+
+@dataclasses.dataclass(frozen=True)
+class Modes(Sampled):
+  """The arguments of `modes`.
+
+  Attributes:
+    num_steps: gradient steps of each denoiser.
+  """
+
+  num_steps: int = configuration.positive(3_000)
+
+
+@dataclasses.dataclass(frozen=True)
+class Boltzmann(Sampled):
   """The arguments of `boltzmann`.
 
   Attributes:
     alphas: scales of the gradient, from 0 to 50.
-    seed: seed of the samples.
     num_steps: Langevin steps.
-    num_samples: samples for each alpha.
   """
 
   alphas: tuple[float, ...] = _alphas(
     (0.0, 1.0, 2.0, 5.0, 10.0, 20.0), MAX_LANGEVIN_ALPHA
   )
-  seed: int = _seed()
   num_steps: int = configuration.positive(2_000)
-  num_samples: int = _num_samples(20_000)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,18 +113,3 @@ class Gridworld(Arguments):
     (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
   )
   num_updates: int = configuration.positive(200)
-
-
-@dataclasses.dataclass(frozen=True)
-class Modes(Arguments):
-  """The arguments of `modes`.
-
-  Attributes:
-    seed: seed of networks, training and samples.
-    num_steps: gradient steps of each denoiser.
-    num_samples: actions drawn of each policy.
-  """
-
-  seed: int = _seed()
-  num_steps: int = configuration.positive(3_000)
-  num_samples: int = _num_samples(20_000)

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from acme_qsm import diffusion
 from acme_qsm.experiments.records import plotting
 from launchers.toy_problems import arguments
-from launchers.toy_problems import outcome
+from launchers.toy_problems import results
 
 STEP_SIZE = 0.002
 """h of a + h alpha grad Q + sqrt(2 h) z."""
@@ -111,15 +111,8 @@ def total_variation(first: Density, second: Density) -> float:
   return float(np.sum(np.abs(first.masses - second.masses)) / 2)
 
 
-def run(args: arguments.Boltzmann) -> outcome.Outcome:
-  """Draws by Langevin steps for each alpha, and compares with exp(alpha Q).
-
-  Args:
-    args: what was asked for.
-
-  Returns:
-    By alpha, the total variation, and entropies and masses beside exact ones.
-  """
+def run(args: arguments.Boltzmann) -> results.Outcome:
+  """Draws by Langevin steps for each alpha, and compares with exp(alpha Q)."""
   draw_actions = jax.jit(sample, static_argnums=(2, 3))
   key = jax.random.key(args.seed)
   sampled, exact = {}, {}
@@ -139,29 +132,15 @@ def run(args: arguments.Boltzmann) -> outcome.Outcome:
     }
     for alpha, each in sampled.items()
   ]
-  numbers = {
-    name: {str(row["alpha"]): row[name] for row in rows}
-    for name in rows[0]
-    if name != "alpha"
-  }
-  alphas = list(sampled)
-  picture = draw(alphas, [*sampled.values()], [*exact.values()])
-  return outcome.Outcome(numbers, rows, picture)
+  _, *names = rows[0]
+  picture = draw([*sampled], [*sampled.values()], [*exact.values()])
+  return results.Outcome(results.by_alpha(rows, *names), rows, picture)
 
 
 def draw(
   alphas: Sequence[float], sampled: Sequence[Density], exact: Sequence[Density]
 ) -> Figure:
-  """Draws each density beside the exact one, and entropy against alpha.
-
-  Args:
-    alphas: the scales.
-    sampled: what was drawn with each.
-    exact: the densities proportional to exp(alpha Q).
-
-  Returns:
-    The figure.
-  """
+  """Draws each alpha's density beside the exact one, and their entropies."""
   shown = min(len(alphas), _MAX_PANELS)
   num_columns = min(shown + 1, 4)
   num_rows = -(-(shown + 1) // num_columns)
@@ -176,23 +155,16 @@ def draw(
     if number == 0:
       panel.legend(frameon=False, fontsize=8.5, loc="lower center")
   panel = figure.add_subplot(num_rows, num_columns, shown + 1)
-  order = np.argsort(alphas)
-  ordered = np.asarray(alphas)[order]
-  for densities, color, marker, label in (
+  for densities, color, marker, name in (
     (sampled, plotting.COLORS[0], "o", "Langevin"),
     (exact, plotting.COLORS[1], "", "exact"),
   ):
-    entropies = np.asarray([each.entropy for each in densities])[order]
-    panel.plot(
-      *(ordered, entropies),
-      color=color,
-      marker=marker,
-      linewidth=2,
-      label=label,
+    entropies = [each.entropy for each in densities]
+    results.draw_sorted(
+      *(panel, alphas, entropies), color=color, marker=marker, label=name
     )
-  panel.set_xlabel(r"$\alpha$")
+  results.label(panel, r"$\alpha$")
   panel.set_title("entropy (nats)", fontsize=11)
-  panel.spines[["top", "right"]].set_visible(False)
   panel.legend(frameon=False, fontsize=8.5)
   if shown < len(alphas):
     figure.supxlabel(
@@ -208,12 +180,7 @@ def _draw_density(panel: Axes, sampled: Density, exact: Density) -> None:
   edges = np.linspace(-1.0, 1.0, NUM_BINS + 1)
   width = edges[1] - edges[0]
   panel.stairs(
-    sampled.masses / width,
-    edges,
-    fill=True,
-    color=plotting.COLORS[5],
-    alpha=0.8,
-    label="Langevin",
+    sampled.masses / width, edges, label="Langevin", **results.LEARNT
   )
   panel.plot(
     (edges[:-1] + edges[1:]) / 2,
@@ -222,7 +189,5 @@ def _draw_density(panel: Axes, sampled: Density, exact: Density) -> None:
     linewidth=2,
     label=r"exp($\alpha$Q) / Z",
   )
-  panel.set_xlabel("action")
-  panel.set_ylabel("density")
+  results.label(panel, "action", "density")
   panel.set_ylim(bottom=0.0)
-  panel.spines[["top", "right"]].set_visible(False)

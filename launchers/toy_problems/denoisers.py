@@ -51,18 +51,20 @@ def _embed(step: jax.Array) -> jax.Array:
 
 
 def train(
+  denoiser: hk.Transformed,
+  action_size: int,
   loss_fn: Loss,
-  params: Params,
-  key: jax.Array,
+  seed: int,
   num_steps: int,
   learning_rate: optax.ScalarOrSchedule,
 ) -> Params:
-  """Minimises a loss by Adam, with a fresh key at each step.
+  """Minimises a denoiser's loss by Adam, with a fresh key at each step.
 
   Args:
+    denoiser: from `make_denoiser`.
+    action_size: A.
     loss_fn: what is minimised.
-    params: where it starts.
-    key: a PRNG key, consumed.
+    seed: of the first parameters and of the keys.
     num_steps: gradient steps.
     learning_rate: Adam's, or its schedule.
 
@@ -70,6 +72,10 @@ def train(
     The parameters after the last step.
   """
   optimizer = optax.adam(learning_rate)
+  init_key, key = jax.random.split(jax.random.key(seed))
+  params = denoiser.init(
+    init_key, jnp.zeros((1, action_size)), jnp.zeros((1,), int)
+  )
 
   def step(carry, step_key):
     params, opt_state = carry
@@ -83,3 +89,11 @@ def train(
     return jax.lax.scan(step, carry, jax.random.split(key, num_steps))[0][0]
 
   return run(params, key)
+
+
+def split_key(seed: int, num: int) -> jax.Array:
+  """Keys [num] of samples, none of which `train` has of the same seed."""
+  # Not by the seed's own key: a small number's may be one that is split off.
+  return jax.random.split(
+    jax.random.fold_in(jax.random.key(seed), 2**31 - 1), num
+  )

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from acme_qsm.experiments.records import plotting
 from launchers.toy_problems import arguments
-from launchers.toy_problems import outcome
+from launchers.toy_problems import results
 
 SIZE = 5
 GOAL = (SIZE - 1, SIZE - 1)
@@ -127,45 +127,33 @@ def greedy_limit() -> Iterate:
     best = better
 
 
-def run(args: arguments.Gridworld) -> outcome.Outcome:
-  """Iterates policies for each alpha.
-
-  Args:
-    args: what was asked for.
-
-  Returns:
-    Entropies and mean values of the last policies, by alpha, beside those of
-    the greedy limit.
-  """
+def run(args: arguments.Gridworld) -> results.Outcome:
+  """Iterates policies for each alpha, and compares with the greedy limit."""
   alphas = list(dict.fromkeys(float(alpha) for alpha in args.alphas))
-  runs = {alpha: iterate(alpha, args.num_updates) for alpha in alphas}
+  runs = [iterate(alpha, args.num_updates) for alpha in alphas]
   limit = greedy_limit()
-  numbers = {
-    "entropy": {str(a): entropy(run[-1].policy) for a, run in runs.items()},
-    "entropy_floor": entropy(limit.policy),
-    "value": {str(a): float(run[-1].values.mean()) for a, run in runs.items()},
-    "value_after_one_update": {
-      str(a): float(run[1].values.mean()) for a, run in runs.items()
-    },
-    "value_uniform": float(runs[alphas[0]][0].values.mean()),
-    "value_greedy": float(limit.values.mean()),
-    "updates": {str(a): len(run) - 1 for a, run in runs.items()},
-  }
-  columns = ("entropy", "value_after_one_update", "value", "updates")
   rows = [
-    {"alpha": a, **{name: numbers[name][str(a)] for name in columns}}
-    for a in alphas
+    {
+      "alpha": alpha,
+      "entropy": entropy(run[-1].policy),
+      "value_after_one_update": float(run[1].values.mean()),
+      "value": float(run[-1].values.mean()),
+      "updates": len(run) - 1,
+    }
+    for alpha, run in zip(alphas, runs, strict=True)
   ]
-  return outcome.Outcome(
-    numbers,
-    rows,
-    draw(
-      iterate(ALPHA_SHOWN, 2)[:3],
-      alphas,
-      list(numbers["entropy"].values()),
-      numbers["entropy_floor"],
-    ),
-  )
+  floor = entropy(limit.policy)
+  numbers = {
+    **results.by_alpha(rows, "entropy"),
+    "entropy_floor": floor,
+    **results.by_alpha(rows, "value", "value_after_one_update"),
+    "value_uniform": float(runs[0][0].values.mean()),
+    "value_greedy": float(limit.values.mean()),
+    **results.by_alpha(rows, "updates"),
+  }
+  entropies = [row["entropy"] for row in rows]
+  picture = draw(iterate(ALPHA_SHOWN, 2)[:3], alphas, entropies, floor)
+  return results.Outcome(numbers, rows, picture)
 
 
 def draw(
@@ -181,9 +169,6 @@ def draw(
     alphas: the scales.
     entropies: the converged policies' entropies.
     floor: the entropy that they go down to.
-
-  Returns:
-    The figure.
   """
   figure = Figure(figsize=(11, 8), layout="constrained")
   grid = figure.add_gridspec(2, len(iterates), height_ratios=(1.25, 1.0))
@@ -252,13 +237,9 @@ def _draw_arrow(panel, cell, move, shift: float, color: str) -> None:
     "",
     (column + 0.45 * move[1], row + 0.45 * move[0]),
     (column + 0.16 * move[1], row + 0.16 * move[0]),
-    arrowprops={
-      "arrowstyle": "-|>",
-      "color": color,
-      "linewidth": 1.8,
-      "shrinkA": 0,
-      "shrinkB": 0,
-    },
+    arrowprops=dict(
+      arrowstyle="-|>", color=color, linewidth=1.8, shrinkA=0, shrinkB=0
+    ),
   )
 
 
@@ -269,25 +250,14 @@ def _draw_entropies(
   floor: float,
 ) -> None:
   """Draws entropy against alpha."""
-  order = np.argsort(alphas)
-  panel.axhline(
-    np.log(len(MOVES)),
-    color=plotting.GREY,
-    linestyle=":",
-    label=f"uniform: log 4 = {np.log(len(MOVES)):.3f}",
-  )
-  panel.axhline(
-    floor,
-    color=plotting.GREY,
-    linestyle="--",
-    label=rf"limit of large $\alpha$: {floor:.3f}",
-  )
-  panel.plot(
-    np.asarray(alphas)[order],
-    np.asarray(entropies)[order],
-    color=plotting.COLORS[0],
-    marker="o",
-    linewidth=2,
+  most = np.log(len(MOVES))
+  for level, style, name in (
+    (most, ":", f"uniform: log 4 = {most:.3f}"),
+    (floor, "--", rf"limit of large $\alpha$: {floor:.3f}"),
+  ):
+    panel.axhline(level, color=plotting.GREY, linestyle=style, label=name)
+  results.draw_sorted(
+    panel, alphas, entropies, color=plotting.COLORS[0], marker="o"
   )
   positive = [alpha for alpha in alphas if alpha > 0]
   if positive:
@@ -297,8 +267,6 @@ def _draw_entropies(
   ticks = ticks[:: -(-len(ticks) // 12)]
   panel.set_xticks(ticks, labels=[f"{alpha:g}" for alpha in ticks])
   panel.minorticks_off()
-  panel.set_xlabel(r"$\alpha$")
-  panel.set_ylabel("entropy of the last policy (nats)")
+  results.label(panel, r"$\alpha$", "entropy of the last policy (nats)")
   panel.set_ylim(bottom=0.0)
-  panel.spines[["top", "right"]].set_visible(False)
   panel.legend(frameon=False, loc="lower left")

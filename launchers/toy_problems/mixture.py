@@ -18,11 +18,10 @@ from matplotlib.figure import Figure
 
 from acme_qsm import diffusion
 from acme_qsm import losses
-from acme_qsm.experiments.records import plotting
 from acme_qsm.types import Params
 from launchers.toy_problems import arguments
 from launchers.toy_problems import denoisers
-from launchers.toy_problems import outcome
+from launchers.toy_problems import results
 
 WEIGHTS = (0.8, 0.2)
 MEANS = ((3.0, 3.0), (-3.0, -3.0))
@@ -154,12 +153,8 @@ LOSSES: Mapping[str, Callable[[], denoisers.Loss]] = {
 
 def train(method: str, seed: int, num_steps: int) -> Params:
   """Trains a denoiser by one of `LOSSES`."""
-  init_key, key = jax.random.split(jax.random.key(seed))
-  params = make_denoiser().init(
-    init_key, jnp.zeros((1, 2)), jnp.zeros((1,), int)
-  )
   return denoisers.train(
-    LOSSES[method](), params, key, num_steps, LEARNING_RATE
+    make_denoiser(), 2, LOSSES[method](), seed, num_steps, LEARNING_RATE
   )
 
 
@@ -248,19 +243,12 @@ def _gaussian_kl(samples: np.ndarray, mean: tuple[float, float]) -> float:
   )
 
 
-def run(args: arguments.Mixture) -> outcome.Outcome:
+def run(args: arguments.Mixture) -> results.Outcome:
   """Trains a denoiser by each loss, and draws from all and by Langevin steps.
 
-  Args:
-    args: what was asked for.
-
-  Returns:
-    Weights, means and divergence of each method's modes; those of denoisers
-    also where the sampler's variance is the large one.
+  From denoisers also with the sampler's large variance.
   """
-  # Beside what `train` splits off: a small number's key may be one of those.
-  key = jax.random.fold_in(jax.random.key(args.seed), 2**31 - 1)
-  keys = jax.random.split(key, len(LOSSES) + 2)
+  keys = denoisers.split_key(args.seed, len(LOSSES) + 2)
   samples = {"truth": draw_mixture(keys[-1], args.num_samples)}
   wide = {}
   for method, key in zip(LOSSES, keys, strict=False):
@@ -287,7 +275,7 @@ def run(args: arguments.Mixture) -> outcome.Outcome:
   ]
   exact = {"weights": list(WEIGHTS), "means": [list(mean) for mean in MEANS]}
   numbers = {"exact": exact, "methods": methods, "fixed_large": wide}
-  return outcome.Outcome(numbers, rows, draw(arrays, methods))
+  return results.Outcome(numbers, rows, draw(arrays, methods))
 
 
 def _format(mean: list[float] | None) -> str:
@@ -307,62 +295,27 @@ _TITLES = {
 def draw(
   samples: Mapping[str, np.ndarray], methods: Mapping[str, Mapping[str, Any]]
 ) -> Figure:
-  """Draws each method's samples over the mixture's contours.
-
-  Args:
-    samples: [N, 2] by method.
-    methods: what `describe` says of them.
-
-  Returns:
-    The figure.
-  """
+  """Draws each method's samples [N, 2], described, over the mixture."""
   figure = Figure(figsize=(11, 7.6), layout="constrained")
   axis = np.linspace(-7.0, 7.0, 141)
   grid = np.stack(np.meshgrid(axis, axis), axis=-1)
   density = np.exp(np.asarray(log_density(jnp.asarray(grid))))
   for number, (method, each) in enumerate(samples.items()):
     panel = figure.add_subplot(2, 3, number + 1)
-    panel.scatter(
-      *each[:3_000].T,
-      s=3,
-      linewidths=0,
-      alpha=0.5,
-      color=plotting.COLORS[0],
-      rasterized=True,
+    levels = (0.003, 0.012, 0.05)
+    results.draw_points(
+      panel, each, axis, density, levels, s=3, rasterized=True
     )
-    panel.contour(
-      axis,
-      axis,
-      density,
-      levels=[0.003, 0.012, 0.05],
-      colors=plotting.COLORS[1],
-      linewidths=1.2,
-    )
-    first, second = methods[method]["weights"]
-    for weight, place, align in (
-      (first, (0.96, 0.95), "right"),
-      (second, (0.04, 0.05), "left"),
-    ):
-      panel.text(
-        *place,
-        f"{weight:.0%}",
-        transform=panel.transAxes,
-        ha=align,
-        va="top" if align == "right" else "bottom",
-        fontsize=13,
-        fontweight="bold",
-      )
-    kl = methods[method]["kl"]
     panel.set_title(_TITLES[method], loc="left", fontsize=10.5)
-    if kl is not None:
-      panel.text(
-        *(0.96, 0.05), f"KL {kl:.3f}", transform=panel.transAxes, ha="right"
-      )
-    panel.set_xlabel("first coordinate")
-    panel.set_ylabel("second coordinate")
-    panel.set_xlim(-7, 7)
-    panel.set_ylim(-7, 7)
-    panel.set_xticks([-6, -3, 0, 3, 6])
-    panel.set_yticks([-6, -3, 0, 3, 6])
-    panel.set_aspect("equal")
+    bold: Any = {"fontsize": 13, "fontweight": "bold"}
+    first, second = methods[method]["weights"]
+    kl = methods[method]["kl"]
+    for x, y, text, side, how in (
+      (0.96, 0.95, f"{first:.0%}", "right", {"va": "top", **bold}),
+      (0.04, 0.05, f"{second:.0%}", "left", {"va": "bottom", **bold}),
+      (0.96, 0.05, "" if kl is None else f"KL {kl:.3f}", "right", {}),
+    ):
+      panel.text(x, y, text, transform=panel.transAxes, ha=side, **how)
+    ticks = [-6, -3, 0, 3, 6]
+    panel.set(xlim=(-7, 7), ylim=(-7, 7), xticks=ticks, yticks=ticks)
   return figure

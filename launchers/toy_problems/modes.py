@@ -27,7 +27,7 @@ from acme_qsm.experiments.records import plotting
 from acme_qsm.types import Params
 from launchers.toy_problems import arguments
 from launchers.toy_problems import denoisers
-from launchers.toy_problems import outcome
+from launchers.toy_problems import results
 
 BATCH_SIZE = 256
 LEARNING_RATE = 3e-3
@@ -139,10 +139,6 @@ def draw_noisy_actions(
 
 def train(bandit: Bandit, seed: int, num_steps: int) -> Params:
   """Trains a bandit's denoiser."""
-  init_key, key = jax.random.split(jax.random.key(seed))
-  params = bandit.denoiser.init(
-    init_key, jnp.zeros((1, bandit.action_size)), jnp.zeros((1,), int)
-  )
 
   def loss(params: Params, key: jax.Array) -> jax.Array:
     noisy_action, step = draw_noisy_actions(bandit, key, BATCH_SIZE)
@@ -151,7 +147,9 @@ def train(bandit: Bandit, seed: int, num_steps: int) -> Params:
 
   # The rate falls to zero, so that no noise of the last steps is left.
   rate = optax.cosine_decay_schedule(LEARNING_RATE, num_steps)
-  return denoisers.train(loss, params, key, num_steps, rate)
+  return denoisers.train(
+    bandit.denoiser, bandit.action_size, loss, seed, num_steps, rate
+  )
 
 
 def relative_error(bandit: Bandit, params: Params, key: jax.Array) -> float:
@@ -216,22 +214,11 @@ def exact_density(centers: np.ndarray, actions: np.ndarray) -> np.ndarray:
   return np.mean(modes, axis=-1) / scale
 
 
-def run(args: arguments.Modes) -> outcome.Outcome:
-  """Trains a denoiser on each bandit, and draws from it and from exact ones.
-
-  Args:
-    args: what was asked for.
-
-  Returns:
-    By bandit, the relative error of the denoiser and what is measured of its
-    actions: modes' masses, mean and standard deviation; and the same of the
-    sampler with the exact noise prediction.
-  """
+def run(args: arguments.Modes) -> results.Outcome:
+  """Trains a denoiser on each bandit, and draws from it and from exact ones."""
   numbers: dict[str, Any] = {}
   actions: dict[str, dict[str, np.ndarray]] = {}
-  # Beside what `train` splits off: a small number's key may be one of those.
-  key = jax.random.fold_in(jax.random.key(args.seed), 2**31 - 1)
-  error_key, learnt_key, exact_key = jax.random.split(key, 3)
+  error_key, learnt_key, exact_key = denoisers.split_key(args.seed, 3)
   for name, bandit in BANDITS.items():
     print(f"Training {name}: {args.num_steps:,} steps", flush=True)
     params = train(bandit, args.seed, args.num_steps)
@@ -256,7 +243,7 @@ def run(args: arguments.Modes) -> outcome.Outcome:
     }
     for name, each in numbers.items()
   ]
-  return outcome.Outcome({"bandits": numbers}, rows, draw(actions))
+  return results.Outcome({"bandits": numbers}, rows, draw(actions))
 
 
 def _describe(actions: np.ndarray) -> dict[str, list[float]]:
@@ -276,9 +263,6 @@ def draw(actions: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
 
   Args:
     actions: [N, A] by bandit: "learnt", and of the "exact" noise prediction.
-
-  Returns:
-    The figure.
   """
   figure = Figure(figsize=(10, 8), layout="constrained")
   titles = {
@@ -312,38 +296,24 @@ def _draw_histograms(panel: Axes, actions: Mapping[str, np.ndarray]) -> None:
   """Draws the actions' histogram, and that with the exact prediction."""
   edges = np.linspace(-1.0, 1.0, _NUM_BINS + 1)
   for which, style in (
-    ("learnt", {"fill": True, "color": plotting.COLORS[5], "alpha": 0.8}),
+    ("learnt", results.LEARNT),
     ("exact", {"color": plotting.COLORS[1], "linewidth": 1.6}),
   ):
     density, _ = np.histogram(actions[which][:, 0], edges, density=True)
     label = "policy" if which == "learnt" else "exact noise prediction"
     panel.stairs(density, edges, label=label, **style)
-  panel.set_xlabel("action")
-  panel.set_ylabel("density")
+  results.label(panel, "action", "density")
   # Room for the legend.
   panel.set_ylim(top=1.3 * panel.get_ylim()[1])
-  panel.spines[["top", "right"]].set_visible(False)
 
 
 def _draw_points(panel: Axes, actions: np.ndarray) -> None:
   """Draws actions of two dimensions over the exact density's contours."""
   axis = np.linspace(-1.1, 1.1, 221)
   density = exact_density(CORNERS, np.stack(np.meshgrid(axis, axis), axis=-1))
-  panel.scatter(
-    *actions[:3_000].T,
-    s=4,
-    linewidths=0,
-    alpha=0.5,
-    color=plotting.COLORS[0],
-    label="policy",
-  )
-  panel.contour(
-    axis,
-    axis,
-    density,
-    levels=np.max(density) * np.asarray([0.2, 0.6]),
-    colors=plotting.COLORS[1],
-    linewidths=1.2,
+  levels = np.max(density) * np.asarray([0.2, 0.6])
+  results.draw_points(
+    panel, actions, axis, density, levels.tolist(), s=4, label="policy"
   )
   panel.plot([], [], color=plotting.COLORS[1], label="limit of many steps")
   for center, mass in zip(CORNERS, mode_masses(actions), strict=True):
@@ -355,9 +325,6 @@ def _draw_points(panel: Axes, actions: np.ndarray) -> None:
       va="center",
       fontweight="bold",
     )
-  panel.set_aspect("equal")
-  panel.set_xlabel("first coordinate")
-  panel.set_ylabel("second coordinate")
   panel.legend(
     loc="upper center",
     bbox_to_anchor=(0.5, -0.15),

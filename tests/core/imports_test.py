@@ -13,64 +13,47 @@ ACME_STACK = ["acme", "dm_control", "launchpad", "reverb", "tensorflow"]
 
 
 def run_python(code):
-  return subprocess.run(
+  done = subprocess.run(
     [sys.executable, "-c", code],
     capture_output=True,
     text=True,
-    check=False,
     # Where this very package was found.
     cwd=pathlib.Path(acme_qsm.__file__).parents[1],
   )
+  assert done.returncode == 0, done.stderr
+  return done.stdout
 
 
-def test_the_core_does_not_need_the_acme_stack():
-  result = run_python(f"""
+# What needs the stack, as it is named where that is missing.
+NEEDS = {
+  "acme_qsm.AcmeBuilder": "acme_qsm.AcmeBuilder",
+  "acme_qsm.QSMBuilder().make_replay_tables(spec)": "Replay in Reverb",
+  "acme_qsm.QSMBuilder().make_dataset_iterator(None)": "Replay in Reverb",
+}
+
+
+def test_the_core_does_not_need_the_acme_stack_and_names_its_extra():
+  printed = run_python(f"""
 import sys
 sys.modules.update(dict.fromkeys({ACME_STACK}))
 import acme_qsm
 acme_qsm.QSMConfig()
-# Loaded only when called, for what its own dependencies load.
-import rlax
-""")
-  assert result.returncode == 0, result.stderr
-
-
-def test_the_core_does_not_load_the_acme_stack():
-  result = run_python(f"""
-import sys
-import acme_qsm
-acme_qsm.QSMConfig()
-assert not {{name.split(".")[0] for name in sys.modules}} & {{*{ACME_STACK}}}
-""")
-  assert result.returncode == 0, result.stderr
-
-
-@pytest.mark.parametrize(
-  ("code", "what"),
-  [
-    ("acme_qsm.AcmeBuilder", "acme_qsm.AcmeBuilder"),
-    ("acme_qsm.QSMBuilder().make_replay_tables(spec)", "Replay in Reverb"),
-    ("acme_qsm.QSMBuilder().make_dataset_iterator(None)", "Replay in Reverb"),
-  ],
-)
-def test_who_needs_the_acme_stack_names_its_extra(code, what):
-  result = run_python(f"""
-import sys
-sys.modules.update(dict.fromkeys({ACME_STACK}))
-import acme_qsm
 spec = acme_qsm.EnvironmentSpec(
   acme_qsm.ArraySpec((3,)), acme_qsm.ArraySpec((1,), minimum=-1.0, maximum=1.0)
 )
-try:
-  {code}
-except ModuleNotFoundError as error:
-  print(error.name, error)
+for code in {list(NEEDS)}:
+  try:
+    exec(code)
+  except ModuleNotFoundError as error:
+    print(error.name, error)
+# Loaded only when called, for what its own dependencies load.
+import rlax
 """)
-  assert result.returncode == 0, result.stderr
-  # Which package is missed first depends on what else is installed.
-  name, _, message = result.stdout.partition(" ")
-  assert message.startswith(f"{what} needs the package '{name}'")
-  assert "extra `acme`" in result.stdout
+  for line, what in zip(printed.splitlines(), NEEDS.values(), strict=True):
+    # Which package is missed first depends on what else is installed.
+    name, _, message = line.partition(" ")
+    assert message.startswith(f"{what} needs the package '{name}'")
+    assert "extra `acme`" in message
 
 
 def test_public_names():
@@ -101,8 +84,8 @@ def test_public_names():
   assert acme_qsm.QSMNetworks is acme_qsm.DiffusionNetworks
 
 
-def test_the_package_itself_loads_nothing():
-  result = run_python("""
+def test_only_what_is_used_is_loaded():
+  run_python(f"""
 import sys
 import acme_qsm
 assert "jax" not in sys.modules
@@ -110,8 +93,9 @@ acme_qsm.losses, acme_qsm.configs, acme_qsm.QSMConfig
 assert "jax" not in sys.modules
 acme_qsm.losses.clipped_double_q_loss
 assert "jax" in sys.modules and "haiku" not in sys.modules
+acme_qsm.QSMConfig(), acme_qsm.make_learner_core
+assert not {{name.split(".")[0] for name in sys.modules}} & {{*{ACME_STACK}}}
 """)
-  assert result.returncode == 0, result.stderr
 
 
 def test_unknown_names_are_attribute_errors():

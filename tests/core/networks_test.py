@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from acme_qsm import networks as networks_lib
-from acme_qsm.networks import denoiser as denoiser_lib
 from acme_qsm.networks import layers
+from acme_qsm.networks import modules
 
 
 def normal(seed, *shape):
@@ -103,7 +103,7 @@ def test_time_embedding():
   num_steps, size = 7, 4
 
   def embed(t):
-    table, rows = denoiser_lib.FourierTimeEmbedding(num_steps, size, 3)(t)
+    table, rows = modules.FourierTimeEmbedding(num_steps, size, 3)(t)
     return table[rows]
 
   net = hk.without_apply_rng(hk.transform(embed))

@@ -30,12 +30,18 @@ supervision.die_with_parent()
 flags.FLAGS(sys.argv[:1])
 plan = pickle.load(open(sys.argv[1], "rb"))
 steps = plan.coordinator.max_actor_steps
-run = LaunchpadRun(plan, "local_mp")
-with open(sys.argv[2] + ".new", "w") as file:
-  file.write(run.client.address)
-os.replace(file.name, sys.argv[2])
-arguments = distributed.Arguments(config=None, num_steps=steps)
-code = distributed.watch(run, arguments)
+
+
+def work(interrupted):
+  run = LaunchpadRun(plan, "local_mp")
+  with open(sys.argv[2] + ".new", "w") as file:
+    file.write(run.client.address)
+  os.replace(file.name, sys.argv[2])
+  arguments = distributed.Arguments(config=None, num_steps=steps)
+  return distributed.watch(run, arguments, interrupted)
+
+
+code = distributed.interruptibly(work)
 sys.stdout.flush()
 os._exit(code)
 """

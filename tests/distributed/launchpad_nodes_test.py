@@ -11,6 +11,7 @@ from launchpad import context
 from acme_qsm.distributed.coordination import coordinator as coordinator_lib
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.coordinator import Coordinator
+from acme_qsm.distributed.coordination.messages import Report
 from acme_qsm.distributed.engines import launchpad_nodes
 from acme_qsm.distributed.processes import process
 
@@ -109,3 +110,18 @@ def test_an_error_of_the_coordinator_leaves_no_process_unwatched(tmp_path):
     "actor_0 died: exit code 1. It is started again.",
     "actor_0 died: exit code 1. It is given up.",
   ]
+
+
+def test_a_process_that_is_not_heard_of_is_hung():
+  now = 0.0
+  coordinator = Coordinator(1, 100, clock=lambda: now)
+  coordinator.report(Report("actor_0", "1", "acting"))
+  now = 61.0
+  with serving(coordinator) as address:
+    observer = launchpad_nodes._Observer(rpc.Client(address.resolve(), KEY))
+    assert not observer.is_hung("actor_0", 61.0)  # Nothing is known yet.
+    assert not observer.is_over()
+    assert observer.is_hung("actor_0", 61.0)
+    # One that was just started has had no time to report.
+    assert not observer.is_hung("actor_0", 59.0)
+    assert not observer.is_hung("learner", 61.0)

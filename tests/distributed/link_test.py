@@ -64,11 +64,9 @@ def test_totals_arrive_and_orders_come_back():
   coordinator = Coordinator(1, 100)
   with serving(coordinator) as server:
     link = make_link(server)
-    assert link.step_limit == 100
     link.state = "acting"
     link.totals = {"actor_steps": 30.0}
-    wait_until(lambda: link.orders.counts.get("actor_steps") == 30)
-    assert link.step_limit == 100
+    wait_until(lambda: link.count("actor_steps") == 30)
     assert coordinator.status()["nodes"]["actor_0"]["state"] == "acting"
     coordinator.interrupt("enough")
     wait_until(lambda: link.ending)
@@ -83,17 +81,28 @@ def test_services_are_waited_for():
   coordinator = Coordinator(1, 100)
   with serving(coordinator) as server:
     link = make_link(server)
-    found = []
+    found, refusals = [], [ConnectionError("nobody is there yet")]
+
+    def connect():
+      if refusals:
+        raise refusals.pop()
+      return link.address_of("replay")
+
     thread = threading.Thread(
-      target=lambda: found.append(link.wait_for("replay"))
+      target=lambda: found.append(link.reach("replay", connect))
     )
     thread.start()
+    wait_until(lambda: link.state == "waiting for replay")
     coordinator.announce("replay", "127.0.0.1:5")
     thread.join(30)
     assert found == ["127.0.0.1:5"]
+    assert link.state != "waiting for replay"
+    # Of one that must not wait, and of a run that is over.
+    with pytest.raises(link_lib.RunIsOverError):
+      link.reach("learner", connect, gives_up=lambda: True)
     coordinator.fail("no more")
-    wait_until(lambda: link.over)
-    assert link.wait_for("learner") is None
+    with pytest.raises(link_lib.RunIsOverError):
+      link.reach("learner", connect)
     link.close()
 
 
@@ -102,10 +111,10 @@ def test_an_environment_that_hangs_ends_the_process(capfd):
   with serving(Coordinator(1, 100)) as server:
     link = make_link(server, end_process=ended)
     for _ in range(3):
-      with link.calling_environment(0.2):
+      with link.deadline.within(0.2):
         time.sleep(0.1)
     assert not ended.codes
-    with link.calling_environment(0.2):
+    with link.deadline.within(0.2):
       assert ended.event.wait(30)
     assert ended.codes[0] == ExitCode.HUNG
     link.close()
@@ -123,7 +132,7 @@ def test_an_environment_that_hangs_ends_the_process_that_cannot_say_where(
     link = make_link(server, end_process=ended)
     # As in a notebook: no file, so that nothing can be dumped there.
     monkeypatch.setattr("sys.stderr", io.StringIO())
-    with link.calling_environment(0.1):
+    with link.deadline.within(0.1):
       assert ended.event.wait(30)
     assert ended.codes[0] == ExitCode.HUNG
     link.close()

@@ -75,28 +75,26 @@ os.wait()
 
 def test_a_process_is_forked_or_started_afresh_where_there_is_a_thread():
   code = f"""
-import json, multiprocessing, os, signal, threading, time
+import json, os, signal, threading, time
 import psutil
 from acme_qsm.distributed.processes import process
 
 # As a launcher does while it starts processes.
 held = (signal.SIGHUP, signal.SIGUSR1)
 signal.pthread_sigmask(signal.SIG_BLOCK, held)
-told = process.Told(b"", b"key", "127.0.0.1", {NOWHERE!r}, None)
+told = process.Assignment(b"", b"key", "127.0.0.1", {NOWHERE!r}, None)
 seen = []
 for _ in range(2):
-  beats, end = multiprocessing.Pipe(duplex=False)
-  with end:
-    started = process.start(told, "actor_7", end)
-  beats.recv_bytes()
+  started = process.start(told, "actor_7")
   it = psutil.Process(started.pid)
+  while it.name() != "actor_7":  # Which it takes on once it is ready for all.
+    time.sleep(0.01)
   status = dict(
     line.split(":", 1) for line in open(f"/proc/{{it.pid}}/status")
   )
   blocked, ignored = int(status["SigBlk"], 16), int(status["SigIgn"], 16)
   seen += [
     it.cmdline() == psutil.Process().cmdline(),
-    it.name(),
     [bool(blocked & 1 << number - 1) for number in held],
     [bool(ignored & 1 << number - 1) for number in held],
   ]
@@ -111,8 +109,8 @@ os._exit(0)
 """
   neither, both = [False, False], [True, True]
   assert json.loads(run_python(code).splitlines()[-1]) == [
-    *(True, "actor_7", neither, both, -15),
-    *(False, "actor_7", neither, both, -15),
+    *(True, neither, both, -15),
+    *(False, neither, both, -15),
   ]
 
 

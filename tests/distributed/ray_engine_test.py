@@ -19,6 +19,7 @@ from acme_qsm.distributed.coordination import run_coordinator
 from acme_qsm.distributed.coordination.coordinator import Coordinator
 from acme_qsm.distributed.coordination.run_coordinator import CoordinatorConfig
 from acme_qsm.distributed.engines import ray_engine
+from acme_qsm.distributed.engines import ray_resources
 from acme_qsm.distributed.plan import Plan
 from acme_qsm.experiments import CheckpointingConfig
 from acme_qsm.experiments.config import ExperimentError
@@ -26,9 +27,6 @@ from acme_qsm.experiments.records import workdir
 from acme_qsm.experiments.surroundings import interruption
 
 KEY = b"key"
-# Ray counts in these.
-UNITS = 10_000
-NEEDS = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,28 +39,24 @@ class Run:
     return self.bytes_of_replay
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Asked:
   """A process that was asked for."""
 
   options: dict
   arguments: tuple = ()
-  where: int | None = None
 
   @property
   def run(self):
     return self
 
-  def remote(self, *arguments, **kwargs):
+  def remote(self, *arguments, **unused):
     self.arguments = arguments
     return self
 
-  def __hash__(self):
-    return id(self)
-
 
 class Cluster(types.ModuleType):
-  """Stands for Ray: finds each process a machine that has room for it."""
+  """Stands for Ray: takes note of what it is asked for."""
 
   class RayError(Exception):
     """That of a process which Ray cannot run."""
@@ -70,10 +64,6 @@ class Cluster(types.ModuleType):
   def __init__(self, *machines, own_address="127.0.0.1", room=math.inf):
     super().__init__("ray")
     self._machines = machines
-    self._free = [
-      {name: round(amount * UNITS) for name, amount in machine.items()}
-      for machine in machines
-    ]
     self._room = room
     self.asked = []
     self.ended = []
@@ -98,26 +88,7 @@ class Cluster(types.ModuleType):
     if len(self.asked) == self._room:
       raise self.RayError("no more")
     self.asked.append(Asked(options))
-    return types.SimpleNamespace(remote=lambda: self._place(self.asked[-1]))
-
-  def _place(self, asked):
-    needs = {
-      NEEDS[name]: round(amount * UNITS)
-      for name, amount in asked.options.items()
-      if name in NEEDS
-    }
-    fitting = [
-      index
-      for index, free in enumerate(self._free)
-      if all(free.get(name, 0) >= amount for name, amount in needs.items())
-    ]
-    if fitting:
-      # Where the most is free.
-      asked.where = max(fitting, key=lambda i: self._free[i]["CPU"])
-      for name, amount in needs.items():
-        if amount:
-          self._free[asked.where][name] -= amount
-    return asked
+    return types.SimpleNamespace(remote=lambda: self.asked[-1])
 
   def wait(self, work, *, num_returns, timeout):
     return self.ended, [each for each in work if each not in self.ended]
@@ -180,33 +151,16 @@ def test_only_the_learner_gets_a_gpu_and_only_where_there_is_one(start, gpus):
   cluster = Cluster(make_machine(8), make_machine(4, gpus), make_machine(8))
   start(make_plan(), cluster)
   processes = cluster.by_name()
-  assert set(processes) == {
-    *("replay", "learner", "evaluator"),
-    *("actor_0", "actor_1"),
-  }
-  asked = {
-    name: each.options["num_gpus"]
-    for name, each in processes.items()
-    if each.options.get("num_gpus")
-  }
-  assert asked == ({"learner": 1} if gpus else {})
-  if gpus:
-    assert processes["learner"].where == 1
-  # A core each, since there are enough.
-  assert {each.options["num_cpus"] for each in processes.values()} == {1.0}
-  # The others do not see it, whoever they share a machine with.
+  names = {"replay", "learner", "evaluator", "actor_0", "actor_1"}
+  assert set(processes) == names
   for name, each in processes.items():
+    learns = name == "learner"
+    assert each.options.get("num_gpus", 0) == int(learns and gpus > 0)
+    # A core each, since there are enough.
+    assert each.options["num_cpus"] == 1.0
+    # The others do not see it, whoever they share a machine with.
     variables = each.options["runtime_env"]["env_vars"]
-    sees_none = variables.get("CUDA_VISIBLE_DEVICES") == ""
-    assert sees_none == (name != "learner")
-
-
-def test_replay_gets_a_machine_with_memory_for_it(start):
-  cluster = Cluster(
-    make_machine(8, memory=10**9), make_machine(2, memory=6 * 10**9)
-  )
-  start(make_plan(replay_bytes=5 * 10**9), cluster)
-  assert cluster.by_name()["replay"].where == 1
+    assert (variables.get("CUDA_VISIBLE_DEVICES") == "") == (not learns)
 
 
 @pytest.mark.acme
@@ -240,15 +194,15 @@ def test_replay_asks_for_the_memory_that_it_takes_when_full(
     (297, [7.0, 0.5], 1 / 40),
   ],
 )
-def test_processes_share_the_cores_that_there_are(
-  start, num_actors, cores, share
-):
-  cluster = Cluster(*map(make_machine, cores))
-  start(make_plan(num_actors), cluster)
-  assert len(cluster.asked) == num_actors + 3
-  (asked,) = {each.options["num_cpus"] for each in cluster.asked}
-  assert share - 1 / UNITS <= asked <= share
-  assert all(each.where is not None for each in cluster.asked)
+def test_processes_share_the_cores_that_there_are(num_actors, cores, share):
+  options = ray_resources.share_out(
+    make_plan(num_actors), 10**6, [make_machine(core) for core in cores]
+  )
+  assert len(options) == num_actors + 3
+  (asked,) = {each["num_cpus"] for each in options.values()}
+  # Ray counts in ten-thousandths.
+  assert share - 1e-4 <= asked <= share
+  assert sum(int(core / asked + 1e-9) for core in cores) >= num_actors + 3
   # An equal part that is larger is too large for some.
   parts = round(1 / share) - 1
   if parts:

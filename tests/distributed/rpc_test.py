@@ -14,6 +14,7 @@ from multiprocessing import connection as mp_connection
 import numpy as np
 import pytest
 
+from acme_qsm.distributed.coordination import liveness
 from acme_qsm.distributed.coordination import rpc
 
 KEY = b"the run's key"
@@ -224,25 +225,10 @@ def test_who_is_connected_sees_that_a_server_stops():
     client = make_client(server.port, timeout=1.0)
     assert client.call("one") == 1
     cut = threading.Event()
-    rpc.Tie(server.address, KEY).call_when_cut(cut.set)
+    liveness.Tie(server.address, KEY).watch(cut.set)
   assert cut.wait(5)
   with pytest.raises(rpc.UnavailableError):
     client.call("one")
-
-
-def test_a_tie_that_is_closed_calls_nobody():
-  called = []
-  with serving({}) as server:
-    tie, other = (rpc.Tie(server.address, KEY) for _ in range(2))
-    tie.call_when_cut(lambda: called.append("closed"))
-    tie.close()
-    assert tie.cut.wait(5)
-    tie.close()  # Once more does no harm.
-    assert not other.cut.is_set()
-  assert other.cut.wait(5)
-  # Who comes late is told at once.
-  other.call_when_cut(lambda: called.append("cut"))
-  assert called == ["cut"]
 
 
 def test_nobody_there():
@@ -290,14 +276,14 @@ def test_a_tie_is_cut_when_the_process_dies():
     try:
       port = int(process.stdout.readline())
       cut = threading.Event()
-      tie = rpc.Tie(f"{HOST}:{port}", KEY)
-      tie.call_when_cut(cut.set)
+      tie = liveness.Tie(f"{HOST}:{port}", KEY)
+      tie.watch(cut.set)
       with pytest.raises(rpc.StrangerError):
-        rpc.Tie(f"{HOST}:{port}", b"another")
+        liveness.Tie(f"{HOST}:{port}", b"another")
       assert not tie.cut.wait(0.2)
     finally:
       process.kill()
     assert cut.wait(5)
     assert tie.cut.is_set()
   with pytest.raises(rpc.UnavailableError):
-    rpc.Tie(f"{HOST}:{port}", KEY)
+    liveness.Tie(f"{HOST}:{port}", KEY)

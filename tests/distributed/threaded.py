@@ -2,7 +2,6 @@
 
 import contextlib
 import inspect
-import multiprocessing
 import pickle
 import threading
 import time
@@ -35,7 +34,7 @@ class ThreadedRun:
     self._plan = plan
     port = rpc.free_port(self.run.host)
     self._address = f"{self.run.host}:{port}"
-    self._told = process.Told(
+    self._assignment = process.Assignment(
       plan.run, plan.key, self.run.host, self._address, None
     )
     self.client = rpc.Client(self._address, self.run.key)
@@ -83,10 +82,9 @@ class ThreadedRun:
   def start_process(self, name):
     """Starts one in a process of its own, which can be stopped."""
     # Nobody watches over it.
-    _, beats = multiprocessing.Pipe(duplex=False)
-    with pytest.MonkeyPatch.context() as patch, beats:
+    with pytest.MonkeyPatch.context() as patch:
       patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-      started = process.start(self._told, name, beats)
+      started = process.start(self._assignment, name)
     self._started.append(started)
     self.wait_until(lambda: self.node(name)["pid"])
     self._processes.append(psutil.Process(self.node(name)["pid"]))
@@ -110,7 +108,7 @@ class ThreadedRun:
     return self.status()["counts"].get(name, 0)
 
   def checkpoint(self):
-    return checkpointing.Checkpointer(self.run.path / "checkpoints").latest()
+    return checkpointing.Checkpointer(self.run.folder / "checkpoints").latest()
 
   def comes(self, condition, seconds):
     """Whether something happens in so many seconds that must not happen."""

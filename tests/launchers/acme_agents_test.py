@@ -167,11 +167,12 @@ def test_an_agent_in_many_processes(tmp_path, launch):
   )
   assert run.wait() == 0, run.describe()
   status = run.status()
-  assert status["counts"]["actor_steps"] == 400
-  # All that 400 inserts allow for, but for what the dataset's workers hold.
+  acted = status["counts"]["actor_steps"]
+  assert acted >= 400
+  # All that its inserts allow for, but for what the dataset's workers hold.
   steps = status["counts"]["learner_steps"]
-  assert (400 - 200) - 2 * 13 <= steps <= (400 - 200) + 20
+  assert (acted - 200) - 2 * 13 <= steps <= (acted - 200) + 20
   checkpoint = run.checkpoints.latest()
-  assert checkpoint.metadata["actor_steps"] == 400
+  assert checkpoint.metadata["actor_steps"] == acted
   evaluations = read_csv(run.workdir / "logs" / "evaluator.csv")
-  assert evaluations["actor_steps"][-1] == 400
+  assert evaluations["actor_steps"][-1] == acted

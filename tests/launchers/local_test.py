@@ -4,52 +4,15 @@ import json
 import pathlib
 import re
 import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
 
-from acme_qsm.experiments.records import checkpointing
 from acme_qsm.experiments.records.loggers import read_csv
 from acme_qsm.methods import METHODS
 from launchers import local
 
 ROOT = pathlib.Path(__file__).parents[2]
-SMALL = [
-  *("--policy_hidden_sizes", "16", "--critic_hidden_sizes", "16"),
-  *("--batch_size", "8", "--samples_per_insert", "8"),
-  *("--min_replay_size", "100", "--num_denoising_steps", "2"),
-  *("--num_action_candidates", "1", "--num_evaluation_candidates", "1"),
-  *("--num_eval_episodes", "1", "--eval_every", "1000"),
-]
-
-
-def _arguments(workdir, num_steps, *more):
-  """Those of README's own command, but small."""
-  text = (ROOT / "README.md").read_text()
-  block = re.search(r"```bash\n(.*?)```", text, re.DOTALL)
-  assert block is not None
-  arguments = block.group(1).split("launchers/local.py")[1].split()
-  return [
-    *arguments,
-    *("--workdir", str(workdir), "--num_steps", str(num_steps)),
-    *SMALL,
-    *more,
-  ]
-
-
-def _command(*arguments):
-  return [sys.executable, "launchers/local.py", *_arguments(*arguments)]
-
-
-def _wait_for(condition, process, seconds=240):
-  deadline = time.monotonic() + seconds
-  while not condition():
-    assert process.poll() is None, process.stdout.read()
-    assert time.monotonic() < deadline
-    time.sleep(0.01)
 
 
 @pytest.mark.parametrize(
@@ -60,52 +23,48 @@ def _wait_for(condition, process, seconds=240):
   ],
 )
 def test_the_readme_command_trains_and_survives_sigkill(
-  tmp_path, replay, capfd
+  launch, small_arguments, tmp_path, replay, capfd
 ):
   workdir = tmp_path / "run"
-  on_replay = ("--replay", replay)
+  typed = re.search(
+    r"```bash\nuv run launchers/local.py(.*)\n```",
+    (ROOT / "README.md").read_text(),
+  )
+  assert typed is not None
+  arguments = [*typed[1].split(), "--replay", replay, "--eval_every", "1000"]
   # Enough steps that it cannot have finished when it is killed, and a
   # checkpoint at every one of them.
-  command = _command(
-    workdir, 100_000, "--checkpoint_minutes", "1e-9", *on_replay
+  run = launch(
+    *(workdir, *arguments, "--num_steps", "100000"),
+    *("--checkpoint_minutes", "1e-9"),
+    launcher="local",
   )
-  checkpoints = checkpointing.Checkpointer(workdir / "checkpoints")
 
-  def learned():
-    # A checkpoint may be replaced while it is looked at.
-    try:
-      checkpoint = checkpoints.latest()
-    except (OSError, checkpointing.CheckpointError):
-      return False
-    return checkpoint is not None and checkpoint.metadata["actor_steps"] > 150
+  def has_learned():
+    latest = run.latest()
+    return latest is not None and latest.metadata["actor_steps"] > 250
 
-  with subprocess.Popen(
-    command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-  ) as process:
-    _wait_for(learned, process)
-    process.kill()
-  checkpoint = checkpoints.latest()
-  assert checkpoint is not None
-  saved = checkpoint.metadata["actor_steps"]
-  saved_learner_steps = checkpoint.metadata["counter"]["counts"][
-    "learner_steps"
-  ]
-  assert saved_learner_steps > 0
+  run.wait_until(has_learned)
+  run.process.kill()
+  run.process.wait()
+  metadata = run.latest().metadata
+  saved = metadata["actor_steps"]
+  learner_steps = metadata["counter"]["counts"]["learner_steps"]
+  assert learner_steps > 0
 
-  assert local.main(_arguments(workdir, 1_200, *on_replay)) == 0
+  command = [*small_arguments(), *arguments, "--workdir", str(workdir)]
+  assert local.main([*command, "--num_steps", "1500"]) == 0
   output, errors = capfd.readouterr()
   assert f"{saved:,} environment steps" in output
-  assert f"{saved_learner_steps:,} learner steps" in output
+  assert f"{learner_steps:,} learner steps" in output
   # Episodes have 1000 steps, and a new one begins where the run went on.
   episodes = read_csv(workdir / "logs" / "actor.csv")["actor_steps"]
   np.testing.assert_array_equal(episodes, [saved + 1000])
   evaluations = read_csv(workdir / "logs" / "evaluator.csv")["actor_steps"]
-  np.testing.assert_array_equal(evaluations, [1000, 1200])
+  np.testing.assert_array_equal(evaluations, [1000, 1500])
   learner = read_csv(workdir / "logs" / "learner.csv")
   assert np.all(np.diff(learner["learner_steps"]) > 0)
-  checkpoint = checkpoints.latest()
-  assert checkpoint is not None
-  assert checkpoint.metadata["actor_steps"] == 1200
+  assert run.latest().metadata["actor_steps"] == 1500
   config = json.loads((workdir / "config.json").read_text())
   assert config["task"] == "cartpole:swingup"
   assert (workdir / "learning_curve.png").exists()
@@ -119,23 +78,13 @@ def test_the_readme_command_trains_and_survives_sigkill(
   ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 )
 def test_signals_end_with_a_checkpoint_and_their_exit_code(
-  tmp_path, number, code
+  launch, tmp_path, number, code
 ):
-  workdir = tmp_path / "run"
-  log = workdir / "logs" / "learner.csv"
-  with subprocess.Popen(
-    _command(workdir, 100_000),
-    cwd=ROOT,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-  ) as process:
-    _wait_for(log.exists, process)
-    process.send_signal(number)
-    process.communicate(timeout=120)
-  assert process.returncode == code
-  checkpoint = checkpointing.Checkpointer(workdir / "checkpoints").latest()
-  assert checkpoint is not None
-  assert checkpoint.metadata["actor_steps"] >= 100
+  run = launch(tmp_path / "run", "--num_steps", "100000", launcher="local")
+  run.wait_until(lambda: (run.workdir / "logs" / "learner.csv").exists())
+  run.process.send_signal(number)
+  assert run.wait(120) == code
+  assert run.latest().metadata["actor_steps"] >= 200
 
 
 @pytest.mark.parametrize(

@@ -190,6 +190,7 @@ def test_a_method_is_killed_and_goes_on(
   assert f"{steps:,} environment steps" in run.output.read_text()
   latest = run.checkpoints.latest()
   assert latest is not None
-  assert latest.metadata["actor_steps"] == num_steps
+  # In many processes, what actors do until they hear of the end comes on top.
+  assert latest.metadata["actor_steps"] >= num_steps
   check_metrics(run.workdir, agent)
   check_acting(latest, parse((agent,)).config)

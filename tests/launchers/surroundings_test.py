@@ -137,7 +137,7 @@ def test_many_processes_far_from_home(tmp_path, small_arguments):
     assert process.wait(240) == 0
   # Nothing has taken `~` for a folder's name.
   assert [path.name for path in tmp_path.iterdir()] == ["run"]
-  assert _latest(tmp_path).metadata["actor_steps"] == 150
+  assert _latest(tmp_path).metadata["actor_steps"] >= 150
   _assert_single_precision(tmp_path)
   assert (tmp_path / "run" / "learning_curve.png").stat().st_size > 1000
 

@@ -5,17 +5,37 @@ import jax
 import numpy as np
 import pytest
 
+from acme_qsm import environments
 from acme_qsm import types
 from acme_qsm.replay import embedded
 from acme_qsm.replay.adder import TransitionAdder
 from acme_qsm.replay.codec import TransitionCodec
 from acme_qsm.replay.embedded import EmbeddedReplay
 from acme_qsm.replay.pacing import Pace
-from tests.replay.contents import make_queue
-from tests.replay.contents import take_all
+from acme_qsm.specs import make_environment_spec
 
 REWARDS = (1.0, 10.0, 100.0, 1000.0, 10000.0)
 INT32 = np.iinfo(np.int32)
+
+
+def make_queue(name, signature):
+  """A table that gives every item once, in order."""
+  import acme_qsm.acme_compat  # noqa: F401  # isort: skip
+
+  import reverb
+
+  return reverb.Table.queue(name, max_size=10_000, signature=signature)
+
+
+def take_all(client, table):
+  """Takes all that the table holds out of it, in order."""
+  size = client.server_info()[table].current_size
+  if not size:
+    return []
+  samples = client.sample(
+    table, size, emit_timesteps=False, unpack_as_table_signature=True
+  )
+  return [sample.data for sample in samples]
 
 
 class EmbeddedRecorder:
@@ -265,11 +285,11 @@ def make_extras(t):
   """A step's extras: numbers that other types would not hold."""
   random = np.random.default_rng(t)
   return {
-    # The least float32 above 0 that is normal, and the greatest.
-    "log_prob": np.float32([2.0**-126, -3.4028235e38])[t % 2],
+    # The normal float32 that is nearest to 0, and one that is furthest from it.
+    "log_prob": np.float32([2.0**-126, -3.4028235e38][t % 2]),
     "mean": random.normal(size=2).astype(np.float32),
     "image": random.normal(size=(4, 3, 2)).astype(np.float32),
-    "count": np.int32([INT32.min, -1, 2**24 + 1, 1, INT32.max])[t],
+    "count": np.int32([INT32.min, -1, 2**24 + 1, 1, INT32.max][t]),
     # Of any bits: those of float32's NaN among them.
     "indices": np.int32(
       [[0x7FC00001, -1, INT32.min, t], random.integers(INT32.min, INT32.max, 4)]
@@ -400,3 +420,74 @@ def test_reverbs_items_of_several_transitions(serve, codec):
   np.testing.assert_array_equal(
     recorder.take_all(), [np.concatenate([first_rows[2], later_rows[0]])]
   )
+
+
+@pytest.fixture(scope="module")
+def real_episode():
+  """25 steps of a real task: [(action, time step)], the first without action.
+
+  In the middle one step discounts, so that the product of discounts shows.
+  """
+  environment = environments.make("cartpole:swingup", seed=3)
+  rng = np.random.default_rng(0)
+  steps = [(None, environment.reset())]
+  for _ in range(25):
+    action = rng.uniform(-1, 1, environment.action_spec().shape)
+    action = action.astype(np.float32)
+    steps.append((action, environment.step(action)))
+  action, timestep = steps[10]
+  steps[10] = (action, timestep._replace(discount=np.float32(0.75)))
+  return make_environment_spec(environment), steps
+
+
+@pytest.mark.acme
+@pytest.mark.parametrize(
+  ("n_step", "last_discount"), [(1, 1.0), (3, 1.0), (3, 0.0), (40, 0.0)]
+)
+def test_a_real_episode_gives_the_transitions_of_acmes_adder(
+  serve, real_episode, n_step, last_discount
+):
+  import acme_qsm.acme_compat  # noqa: F401  # isort: skip
+
+  from acme.adders import reverb as acme_adders
+
+  spec, steps = real_episode
+  action, timestep = steps[-1]
+  last = timestep._replace(
+    step_type=dm_env.StepType.LAST, discount=np.float32(last_discount)
+  )
+  steps = [*steps[:-1], (action, last)]
+  codec = TransitionCodec(spec)
+  signature = acme_adders.NStepTransitionAdder.signature(spec)
+  client = serve(make_queue("acme", signature))
+  acme_adder = acme_adders.NStepTransitionAdder(
+    client, n_step, 0.9, priority_fns={"acme": None}
+  )
+  arguments = {"n_step": n_step, "discount": 0.9}
+  recorders = [
+    EmbeddedRecorder(codec, **arguments),
+    ReverbRecorder(codec, serve, **arguments),
+  ]
+  for each in (acme_adder, *(recorder.adder for recorder in recorders)):
+    each.add_first(steps[0][1])
+    for action, timestep in steps[1:]:
+      each.add(action, timestep)
+  acme_adder.reset()
+
+  theirs = [
+    codec.pack(types.Transition(*data[:5])) for data in take_all(client, "acme")
+  ]
+  rows, ours = (recorder.take_all() for recorder in recorders)
+  np.testing.assert_array_equal(rows, ours)
+  num_steps = len(steps) - 1
+  assert len(theirs) == num_steps + min(n_step, num_steps) - 1
+  theirs, ours = sort_rows(theirs, spec), sort_rows(ours, spec)
+  assert ours.shape == theirs.shape
+  np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=0.0)
+
+
+def sort_rows(rows, spec):
+  """Sorts by what is no result of arithmetic: the observations."""
+  (size,) = spec.observations.shape
+  rows = np.stack(rows)
+  return rows[np.lexsort((*rows[:, :size].T, *rows[:, -size:].T))]

@@ -27,10 +27,6 @@ _START_SECONDS = 300.0
 _STABLE_SECONDS = 60.0
 _MAX_FAILURES = 5
 
-# An actor that was not heard of for so long has ended itself, or will have
-# when it can be heard of again: its steps are for others to make.
-_LOST_SECONDS = 120.0
-
 
 @dataclasses.dataclass
 class _Node:
@@ -42,7 +38,6 @@ class _Node:
   pid: int = 0
   totals: dict[str, float] = dataclasses.field(default_factory=dict)
   metrics: dict[str, float] = dataclasses.field(default_factory=dict)
-  reserved: int = 0
   num_restarts: int = 0
   num_failures: int = 0
   died: bool = False
@@ -71,7 +66,8 @@ class Coordinator:
 
     Args:
       num_actors: actors that the run starts with.
-      max_actor_steps: environment steps that the run is to make.
+      max_actor_steps: environment steps after which actors end; they make more
+        until they have heard of that, in about a second.
       initial_counts: what a run that goes on had done before.
       evaluates: whether there is an evaluator to wait for.
       start_seconds: how long a process may take to report for the first time.
@@ -105,34 +101,27 @@ class Coordinator:
     with self._lock:
       node = self._nodes.get(report.node)
       if report.incarnation in self._superseded:
-        return self._make_orders(node, 0, given_up=True)
+        return self._make_orders(node, given_up=True)
       if node is None or node.incarnation != report.incarnation:
         node = self._succeed(report, node)
       node.state = report.state
       node.totals = dict(report.totals)
       node.metrics = dict(report.metrics)
       node.last_report = self._clock()
-      counts = self._counts()
-      self._act_on(counts)
-      node.reserved = 0
-      allowance = 0
-      if report.node in self._actors:
-        allowance = self._share_of_what_is_left(counts)
-        # It may work off what it was allowed before until it hears of this.
-        made = node.totals.get(ACTOR_STEPS, 0)
-        node.reserved = max(allowance, int(report.step_limit - made))
-      return self._make_orders(node, allowance, given_up=node.given_up)
+      if (
+        self._phase is Phase.ACTING
+        and self._counts().get(ACTOR_STEPS, 0) >= self._max_actor_steps
+      ):
+        self._phase = Phase.LEARNING
+      return self._make_orders(node, given_up=node.given_up)
 
-  def _make_orders(
-    self, node: _Node | None, allowance: int, *, given_up: bool
-  ) -> Orders:
+  def _make_orders(self, node: _Node | None, *, given_up: bool) -> Orders:
     return Orders(
       self._phase,
       self._interrupting,
       self._counts(),
       "learner" not in self._waiting_for,
       node.num_restarts if node else 0,
-      allowance,
       dict(self._addresses),
       given_up,
     )
@@ -165,27 +154,6 @@ class Coordinator:
       if LEARNER_STEPS in node.metrics:
         counts[LEARNER_STEPS] = node.metrics[LEARNER_STEPS]
     return counts
-
-  def _act_on(self, counts: Mapping[str, float]) -> None:
-    if (
-      self._phase is Phase.ACTING
-      and counts.get(ACTOR_STEPS, 0) >= self._max_actor_steps
-    ):
-      self._phase = Phase.LEARNING
-
-  def _share_of_what_is_left(self, counts: Mapping[str, float]) -> int:
-    """An actor's share of the steps neither made nor allowed to others.
-
-    So together they never make more than there are. Who works off its share
-    gets one of what is left by then, so that none waits long for a slower one.
-    """
-    if self._phase is not Phase.ACTING or self._interrupting:
-      return 0
-    left = self._max_actor_steps - int(counts.get(ACTOR_STEPS, 0))
-    left -= sum(node.reserved for node in self._nodes.values())
-    given_up = {name for name, node in self._nodes.items() if node.given_up}
-    num_acting = max(1, len(self._actors - given_up))
-    return max(0, -(-left // num_acting))
 
   def done(self, node: str) -> None:
     """Takes note that the learner or the evaluator has done its last work.
@@ -253,7 +221,6 @@ class Coordinator:
       if not given_up:
         return False
       lost.given_up = True
-      lost.reserved = 0
       if node == "evaluator":
         self.done(node)
       elif node not in self._actors:
@@ -283,15 +250,9 @@ class Coordinator:
       if silence > _SILENCE_SECONDS and "evaluator" in self._waiting_for:
         cause = f"nothing was heard of it for {silence:.0f} seconds"
         self.lost("evaluator", cause, final=True)
-      actors = [name for name in silences if name in self._actors]
-      for name in actors:
-        if silences[name] > _LOST_SECONDS:
-          self._nodes[name].reserved = 0
-      if (
-        self._phase is Phase.ACTING
-        and actors
-        and min(silences[name] for name in actors) > _SILENCE_SECONDS
-      ):
+      actors = [silences[name] for name in self._actors & set(silences)]
+      silent = bool(actors) and min(actors) > _SILENCE_SECONDS
+      if silent and self._phase is Phase.ACTING:
         self.fail(
           f"nothing was heard of any actor for {_SILENCE_SECONDS:.0f} seconds"
         )

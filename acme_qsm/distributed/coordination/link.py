@@ -3,6 +3,7 @@
 import contextlib
 import faulthandler
 import logging
+import math
 import os
 import sys
 import threading
@@ -11,16 +12,18 @@ import uuid
 from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
+from typing import TypeVar
 
+from acme_qsm.distributed.coordination import liveness
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.messages import EVICTED
 from acme_qsm.distributed.coordination.messages import LOADING
 from acme_qsm.distributed.coordination.messages import Orders
 from acme_qsm.distributed.coordination.messages import Report
 from acme_qsm.distributed.processes.supervision import ExitCode
-from acme_qsm.experiments.counts import ACTOR_STEPS
 
 _PERIOD_SECONDS = 1.0
+_RETRY_SECONDS = 0.2
 # How long the network may be cut, and how long the coordinator may refuse to
 # answer, which it does when its process is gone, until a process ends itself.
 _CUT_SECONDS = 90.0
@@ -30,6 +33,35 @@ _END_SECONDS = 5.0
 # The same once it was told to end, which may be to save.
 _EVICTED_SECONDS = 60.0
 
+_T = TypeVar("_T")
+
+
+class RunIsOverError(Exception):
+  """There is nothing more to do for this process."""
+
+
+class Deadline:
+  """When a call must have ended; the process is ended if it has not."""
+
+  def __init__(self):
+    self._at = math.inf
+
+  @contextlib.contextmanager
+  def within(self, seconds: float) -> Iterator[None]:
+    """A context for a call that may take so many seconds."""
+    self._at = time.monotonic() + seconds
+    try:
+      yield
+    finally:
+      self._at = math.inf
+
+  def has_passed(self) -> bool:
+    """Whether a call has taken too long; true once for each."""
+    passed = time.monotonic() > self._at
+    if passed:
+      self._at = math.inf
+    return passed
+
 
 class Link:
   """Reports to the coordinator once a second and keeps its last answer.
@@ -37,11 +69,11 @@ class Link:
   Attributes:
     name: the process's name in the run.
     host: the IP address of this machine.
-    state: what it is doing, for the next report.
-    totals: its counts, for the next report.
+    state: what the process is doing, for the next report.
+    totals: the process's counts, for the next report.
     metrics: what else there is to show, for the next report.
     orders: the coordinator's last answer.
-    step_limit: the total of environment steps up to which an actor may go.
+    deadline: of a call of the process's environment.
   """
 
   def __init__(
@@ -70,16 +102,15 @@ class Link:
     self.state = LOADING
     self.totals: dict[str, float] = {}
     self.metrics: dict[str, float] = {}
+    self.deadline = Deadline()
     self._coordinator = coordinator
     self._incarnation = uuid.uuid4().hex
     self._end_process = end_process
-    self._environment_deadline: float | None = None
     self._replay: str | None = None
     self._reporting = threading.Lock()
     self._closed = threading.Event()
     self._cut_off = False
     self._told_to_end = False
-    self.step_limit = 0.0
     self.orders: Orders = self.report()
     self._thread = threading.Thread(target=self._run, name="link", daemon=True)
     self._thread.start()
@@ -103,13 +134,13 @@ class Link:
         os.getpid(),
         dict(self.totals),
         dict(self.metrics),
-        self.step_limit,
       )
       self.orders = self._coordinator.call("report", report)
-      self.step_limit = (
-        report.totals.get(ACTOR_STEPS, 0) + self.orders.allowance
-      )
     return self.orders
+
+  def count(self, name: str) -> int:
+    """A total of all processes of the run, such as `actor_steps`."""
+    return int(self.orders.counts.get(name, 0))
 
   @property
   def over(self) -> bool:
@@ -137,35 +168,48 @@ class Link:
     """Calls a function of the coordinator: see `rpc.Client.call`."""
     return self._coordinator.call(name, *args)
 
-  def wait_for(self, service: str) -> str | None:
-    """Waits until a service is announced.
+  def note(self, event: str) -> None:
+    """Has an event shown to who watches the run, if the coordinator answers."""
+    logging.warning("%s", event)
+    with contextlib.suppress(ConnectionError, rpc.RemoteError):
+      self.call("note", event)
+
+  def address_of(self, service: str) -> str | None:
+    """Where "replay", "replay_tie" or "learner" is, by the last answer."""
+    return self.orders.addresses.get(service)
+
+  def reach(
+    self,
+    service: str,
+    connect: Callable[[], _T],
+    gives_up: Callable[[], bool] | None = None,
+  ) -> _T:
+    """Connects to a service, once it is announced and answers.
 
     Args:
       service: "replay" or "learner".
+      connect: connects to it, or raises ConnectionError.
+      gives_up: asked now and then whether to wait no longer; None to wait until
+        this process is to end.
 
     Returns:
-      Its address; None if the run is to end before there is one.
-    """
-    with self.waiting_for(service):
-      while not self.ending:
-        try:
-          address = self.report().addresses.get(service)
-        except ConnectionError:
-          address = None
-        if address is not None:
-          return address
-        time.sleep(_PERIOD_SECONDS / 4)
-    return None
+      What `connect` returned.
 
-  @contextlib.contextmanager
-  def waiting_for(self, service: str) -> Iterator[None]:
-    """A context in which this process is shown to wait for a service."""
-    before = self.state
-    self.state = f"waiting for {service}"
+    Raises:
+      RunIsOverError: if it was waited for in vain.
+    """
+    before, self.state = self.state, f"waiting for {service}"
     try:
-      yield
+      while not (self.ending if gives_up is None else gives_up()):
+        try:
+          if service in self.report().addresses:
+            return connect()
+        except ConnectionError as error:
+          logging.warning("%s", error)
+        time.sleep(_RETRY_SECONDS)
     finally:
       self.state = before
+    raise RunIsOverError
 
   def depend_on_replay(self, address: str) -> None:
     """Has this process end if replay is announced elsewhere."""
@@ -180,10 +224,6 @@ class Link:
       print("Replay is gone.", file=sys.stderr)
       self._end(ExitCode.REPLAY_MOVED)
 
-  def calling_environment(self, seconds: float) -> "_EnvironmentCall":
-    """A context after so many seconds in which this process is ended."""
-    return _EnvironmentCall(self, seconds)
-
   def close(self) -> None:
     """Makes a last report and no more."""
     if self.evicted:
@@ -196,73 +236,60 @@ class Link:
       logging.warning("The last report did not arrive: %s", error)
 
   def _run(self) -> None:
-    lifeline = rpc.Lifeline(
+    """Reports and obeys until the link is closed, or cut off."""
+    lifeline = liveness.Lifeline(
       gone_seconds=_GONE_SECONDS, cut_seconds=_CUT_SECONDS
     )
     lifeline.answered()
-    over_since = evicted_since = None
-    while not self._closed.wait(_PERIOD_SECONDS):
-      deadline = self._environment_deadline
+    ending_since: float | None = None
+    while not self._closed.wait(_PERIOD_SECONDS) and not self._cut_off:
       now = time.monotonic()
-      if deadline is not None and now > deadline:
-        self._environment_deadline = None
-        # It ends whether or not that can be said.
-        with contextlib.suppress(Exception):
-          print(
-            "The environment has not answered for too long. Where it is:",
-            file=sys.stderr,
-          )
-          faulthandler.dump_traceback()
-        self._end(ExitCode.HUNG)
-      if self.over:
-        over_since = over_since or now
-        if now - over_since > _END_SECONDS:
-          # It waits for something that will not come, such as room in replay.
-          self._end(ExitCode.DONE)
-      elif self.evicted:
-        evicted_since = evicted_since or now
-        if now - evicted_since > _EVICTED_SECONDS:
-          self._end(ExitCode.EVICTED)
+      if self.deadline.has_passed():
+        self._end_a_hung_call()
+      ending = self.over or self.evicted
+      ending_since = (ending_since or now) if ending else None
+      if ending_since is not None:
+        # It may wait for what will not come, such as room in replay.
+        patience = _END_SECONDS if self.over else _EVICTED_SECONDS
+        if now - ending_since > patience:
+          self._end(ExitCode.DONE if self.over else ExitCode.EVICTED)
       try:
-        orders = self.report()
+        self._obey(self.report())
         lifeline.answered()
-        if orders.given_up:
-          print("This process is given up, or replaced.", file=sys.stderr)
-          self._cut_off = True
-          self._end(ExitCode.DISMISSED)
-          return
-        replay = orders.addresses.get("replay")
-        if replay and self._replay and replay != self._replay:
-          print(f"Replay is at {replay} by now.", file=sys.stderr)
-          self._end(ExitCode.REPLAY_MOVED)
       except Exception as error:  # Nobody would see that this thread ends.
         if not isinstance(error, ConnectionError):
           logging.exception("The coordinator did not take a report.")
         if lifeline.is_gone(error):
+          self._cut_off = True
           print(
             "The coordinator has not answered for "
             f"{lifeline.silence:.0f} seconds: {error}",
             file=sys.stderr,
           )
-          self._cut_off = True
           self._end(ExitCode.CUT_OFF)
-          return
+
+  def _obey(self, orders: Orders) -> None:
+    """Ends this process where the run does without it, or replay has moved."""
+    replay = orders.addresses.get("replay")
+    if orders.given_up:
+      self._cut_off = True
+      print("This process is given up, or replaced.", file=sys.stderr)
+      self._end(ExitCode.DISMISSED)
+    elif replay and self._replay and replay != self._replay:
+      print(f"Replay is at {replay} by now.", file=sys.stderr)
+      self._end(ExitCode.REPLAY_MOVED)
+
+  def _end_a_hung_call(self) -> None:
+    # It ends whether or not that can be said.
+    with contextlib.suppress(Exception):
+      print(
+        "The environment has not answered for too long. Where it is:",
+        file=sys.stderr,
+      )
+      faulthandler.dump_traceback()
+    self._end(ExitCode.HUNG)
 
   def _end(self, code: int) -> None:
     if self._end_process is not None:
       sys.stderr.flush()
       self._end_process(code)
-
-
-class _EnvironmentCall:
-  """Marks a link as calling its environment."""
-
-  def __init__(self, link: Link, seconds: float):
-    self._link = link
-    self._seconds = seconds
-
-  def __enter__(self) -> None:
-    self._link._environment_deadline = time.monotonic() + self._seconds
-
-  def __exit__(self, *unused_exception) -> None:
-    self._link._environment_deadline = None

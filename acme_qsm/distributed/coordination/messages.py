@@ -50,7 +50,6 @@ class Report:
     pid: its number there.
     totals: counts since this process started, such as `actor_steps`.
     metrics: what else there is to show.
-    step_limit: the total of environment steps that it may make by now.
   """
 
   node: str
@@ -60,7 +59,6 @@ class Report:
   pid: int = 0
   totals: Mapping[str, float] = dataclasses.field(default_factory=dict)
   metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
-  step_limit: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +72,6 @@ class Orders:
       learner's `learner_steps`, which fall when it goes back to a checkpoint.
     learner_done: whether the learner has saved for the last time.
     incarnation: how often the process was started again.
-    allowance: environment steps that an actor may make from the moment of its
-      report on, until the next answer says otherwise.
     addresses: where each service that has been announced is to be found.
     given_up: whether the process should end, since it has failed too often or
       another one has taken its place.
@@ -86,6 +82,5 @@ class Orders:
   counts: dict[str, float]
   learner_done: bool
   incarnation: int
-  allowance: int
   addresses: dict[str, str]
   given_up: bool

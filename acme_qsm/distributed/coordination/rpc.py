@@ -117,11 +117,11 @@ class Server:
   def _serve_calls(self, client: socket.socket) -> None:
     # A client that is cut off must not be waited for without end.
     client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    _set_timeouts(client, _HANDSHAKE_SECONDS, _HANDSHAKE_SECONDS)
+    set_timeouts(client, _HANDSHAKE_SECONDS, _HANDSHAKE_SECONDS)
     with mp_connection.Connection(client.dup().detach()) as connection:
       mp_connection.deliver_challenge(connection, self._key)
       mp_connection.answer_challenge(connection, self._key)
-      _set_timeouts(client, 0.0, _SEND_SECONDS)
+      set_timeouts(client, 0.0, _SEND_SECONDS)
       while True:
         connection.send_bytes(self._answer(connection.recv_bytes()))
 
@@ -240,7 +240,7 @@ class Client:
       addresses.split(self.address), self._timeout
     )
     server.settimeout(None)
-    _set_timeouts(server, self._timeout, self._timeout)
+    set_timeouts(server, self._timeout, self._timeout)
     connection = mp_connection.Connection(server.detach())
     try:
       mp_connection.answer_challenge(connection, self._key)
@@ -249,75 +249,6 @@ class Client:
       connection.close()
       raise
     return connection
-
-
-class Tie:
-  """A connection to a server, kept to see at once when its process ends.
-
-  Attributes:
-    cut: set when the connection has ended.
-  """
-
-  def __init__(self, address: str, key: bytes):
-    """Connects.
-
-    Args:
-      address: the server's, as host:port.
-      key: the run's.
-
-    Raises:
-      UnavailableError: if nobody answers.
-      StrangerError: if who answers does not know the key.
-    """
-    self.cut = threading.Event()
-    self._lock = threading.Lock()
-    self._on_cut: Callable[[], Any] | None = None
-    self._connection = Client(address, key).connect()
-    with self._as_socket() as connected:
-      # One that is cut off without a word is noticed too, if later.
-      connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-      _set_timeouts(connected, 0.0, 0.0)
-    threading.Thread(target=self._wait, name="tie", daemon=True).start()
-
-  def call_when_cut(self, function: Callable[[], Any]) -> None:
-    """Has a function called once it is cut, at once if it is already.
-
-    Args:
-      function: what to call, from whatever thread.
-    """
-    with self._lock:
-      if not self.cut.is_set():
-        self._on_cut = function
-        return
-    function()
-
-  def close(self) -> None:
-    """Ends the connection, of which nobody is to hear."""
-    with self._lock:
-      self._on_cut = None
-      if not self.cut.is_set():
-        # Closing alone would not wake the thread that waits for its end.
-        with self._as_socket() as connected, contextlib.suppress(OSError):
-          connected.shutdown(socket.SHUT_RDWR)
-
-  def _wait(self) -> None:
-    with contextlib.suppress(OSError, EOFError):
-      self._connection.recv_bytes()
-    with self._lock:
-      self.cut.set()
-      self._connection.close()
-      on_cut = self._on_cut
-    if on_cut is not None:
-      on_cut()
-
-  @contextlib.contextmanager
-  def _as_socket(self) -> Iterator[socket.socket]:
-    """The connection as a socket; of no descriptor that might be lacking."""
-    connected = socket.socket(fileno=self._connection.fileno())
-    try:
-      yield connected
-    finally:
-      connected.detach()
 
 
 def free_port(host: str) -> int:
@@ -331,45 +262,8 @@ def free_port(host: str) -> int:
     return server.getsockname()[1]
 
 
-class Lifeline:
-  """Judges, from call to call, whether a server is gone for good."""
-
-  def __init__(self, *, gone_seconds: float = 5.0, cut_seconds: float = 90.0):
-    """Initialises the judge, before the first call.
-
-    Args:
-      gone_seconds: how long a server that has answered before may refuse to,
-        which it does when its process is gone.
-      cut_seconds: how long the network may be cut; and how long a server may
-        take to start, before it first answers.
-    """
-    self._gone_seconds = gone_seconds
-    self._cut_seconds = cut_seconds
-    self._answered = False
-    self._answered_at = time.monotonic()
-
-  @property
-  def silence(self) -> float:
-    """Seconds since the last answer."""
-    return time.monotonic() - self._answered_at
-
-  def answered(self) -> None:
-    """Takes note of an answer."""
-    self._answered = True
-    self._answered_at = time.monotonic()
-
-  def is_gone(self, error: Exception) -> bool:
-    """Judges by the error of the last call."""
-    refused = isinstance(error.__cause__, ConnectionRefusedError)
-    return self.silence > (
-      self._gone_seconds if refused and self._answered else self._cut_seconds
-    )
-
-
-def _set_timeouts(
-  connected: socket.socket, receive: float, send: float
-) -> None:
-  """Sets the kernel's timeouts in seconds; 0 waits without end."""
+def set_timeouts(connected: socket.socket, receive: float, send: float) -> None:
+  """Sets a socket's timeouts in seconds; 0 waits without end."""
   for option, seconds in (
     (socket.SO_RCVTIMEO, receive),
     (socket.SO_SNDTIMEO, send),

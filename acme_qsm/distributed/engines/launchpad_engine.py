@@ -16,6 +16,7 @@ from typing import Any
 
 import launchpad as lp
 
+from acme_qsm.distributed.coordination import liveness
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.messages import Phase
 from acme_qsm.distributed.engines import launchpad_nodes
@@ -82,7 +83,7 @@ class Program(lp.Program):
     """
     print("Stopping: the learner saves a checkpoint.", flush=True)
     client = self.connect()
-    lifeline = rpc.Lifeline(cut_seconds=_ANSWER_SECONDS)
+    lifeline = liveness.Lifeline(cut_seconds=_ANSWER_SECONDS)
     end = time.monotonic() + _SAVE_SECONDS
     while time.monotonic() < end:
       try:

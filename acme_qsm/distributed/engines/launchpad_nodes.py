@@ -14,11 +14,14 @@ import threading
 import time
 import traceback
 import typing
+from collections.abc import Mapping
 from collections.abc import Sequence
+from typing import Any
 
 import launchpad as lp
 from launchpad import context as lp_context
 
+from acme_qsm.distributed.coordination import liveness
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.messages import Phase
 from acme_qsm.distributed.processes import process
@@ -34,8 +37,10 @@ if typing.TYPE_CHECKING:
 LAUNCHER_VARIABLE = "ACME_QSM_LAUNCHER"
 """Environment variable: the process without which all others are to end."""
 
-_IS_OVER_SECONDS = 1.0
+_STATUS_SECONDS = 1.0
 _CUT_SECONDS = 120.0
+# A process that the coordinator has not heard of for so long is started again.
+_HANG_SECONDS = 60.0
 
 
 def address_of(port_address: lp.Address, host: str) -> str:
@@ -97,7 +102,7 @@ def run_processes(
   """The program of the node "processes".
 
   Args:
-    run: the pickled `nodes.Run`.
+    run: the pickled `DistributedRun`.
     names: the processes' names in the run.
     log_folder: where each one's output goes, as `<name>.log`.
     key: the run's.
@@ -105,7 +110,7 @@ def run_processes(
     port_address: the coordinator's.
   """
   coordinator = address_of(port_address, host)
-  told = process.Told(run, key, host, coordinator, log_folder)
+  assignment = process.Assignment(run, key, host, coordinator, log_folder)
   launch_type = lp_context.get_context().launch_type
   in_threads = launch_type in (
     lp_context.LaunchType.LOCAL_MULTI_THREADING,
@@ -113,7 +118,7 @@ def run_processes(
   )
   observer = _Observer(rpc.Client(coordinator, key))
   try:
-    (_run_in_threads if in_threads else _supervise)(told, names, observer)
+    (_run_in_threads if in_threads else _supervise)(assignment, names, observer)
   except BaseException as error:  # The run would wait for them without end.
     traceback.print_exc()
     for name in names:
@@ -121,7 +126,7 @@ def run_processes(
 
 
 def _supervise(
-  told: process.Told, names: Sequence[str], observer: "_Observer"
+  assignment: process.Assignment, names: Sequence[str], observer: "_Observer"
 ) -> None:
   """Watches over processes, which end with this one."""
   if threading.current_thread() is threading.main_thread():
@@ -135,21 +140,22 @@ def _supervise(
 
   process.load()
   supervision.supervise(
-    lambda name, beats: process.start(told, name, beats),
+    lambda name: process.start(assignment, name),
     names,
     lambda name, death: observer.tell_lost(
       name, str(death), failed=death.failed, final=death.final
     ),
     is_over,
+    observer.is_hung,
   )
 
 
 def _run_in_threads(
-  told: process.Told, names: Sequence[str], observer: "_Observer"
+  assignment: process.Assignment, names: Sequence[str], observer: "_Observer"
 ) -> None:
   """Does the work of the run's processes in threads of this process."""
-  process.connect(told.coordinator, told.key)
-  run = pickle.loads(told.run)
+  process.connect(assignment.coordinator, assignment.key)
+  run = pickle.loads(assignment.run)
 
   from acme_qsm.distributed import nodes
   from acme_qsm.distributed.coordination import link
@@ -157,8 +163,10 @@ def _run_in_threads(
   def work(name: str) -> None:
     given_up = False
     while not given_up and not observer.is_over():
-      client = rpc.Client(told.coordinator, told.key)
-      node_link = link.Link(name, client, host=told.host, end_process=None)
+      client = rpc.Client(assignment.coordinator, assignment.key)
+      node_link = link.Link(
+        name, client, host=assignment.host, end_process=None
+      )
       try:
         nodes.run_node(run, node_link)
         return
@@ -179,13 +187,14 @@ def _run_in_threads(
 
 
 class _Observer:
-  """Tells the coordinator of deaths, and asks it whether the run is over."""
+  """Tells the coordinator of deaths, and asks it how the run does."""
 
   def __init__(self, client: rpc.Client):
     self._client = client
     self._asked_at = float("-inf")
-    self._lifeline = rpc.Lifeline(cut_seconds=_CUT_SECONDS)
+    self._lifeline = liveness.Lifeline(cut_seconds=_CUT_SECONDS)
     self._over = False
+    self._nodes: Mapping[str, Any] = {}
 
   def tell_lost(self, name: str, cause: str, **kwargs: bool) -> bool:
     """Tells of a death; returns whether the process is given up."""
@@ -197,13 +206,20 @@ class _Observer:
   def is_over(self) -> bool:
     """Whether the run is over, as it was about a second ago at most."""
     now = time.monotonic()
-    if self._over or now - self._asked_at < _IS_OVER_SECONDS:
+    if self._over or now - self._asked_at < _STATUS_SECONDS:
       return self._over
+    self._nodes = {}
     try:
       status = self._client.call("status")
       self._lifeline.answered()
       self._over = Phase(status["phase"]).over
+      self._nodes = status["nodes"]
     except (ConnectionError, rpc.RemoteError) as error:
       self._over = self._lifeline.is_gone(error)
     self._asked_at = time.monotonic()
     return self._over
+
+  def is_hung(self, name: str, seconds: float) -> bool:
+    """Whether a process that was started so long ago is not heard of."""
+    silent = self._nodes.get(name, {}).get("silent_seconds", 0.0)
+    return min(seconds, silent) > _HANG_SECONDS

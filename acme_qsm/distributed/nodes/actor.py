@@ -7,15 +7,14 @@ import time
 import dm_env
 
 from acme_qsm.distributed.coordination.link import Link
+from acme_qsm.distributed.coordination.link import RunIsOverError
 from acme_qsm.distributed.coordination.messages import COMPILING
 from acme_qsm.distributed.coordination.messages import Phase
+from acme_qsm.distributed.nodes import variables
 from acme_qsm.distributed.nodes.connections import ReplayConnection
+from acme_qsm.distributed.nodes.distributed_run import DistributedRun
 from acme_qsm.distributed.nodes.environment import Environment
 from acme_qsm.distributed.nodes.environment import EnvironmentFailedError
-from acme_qsm.distributed.nodes.run import POLL_SECONDS
-from acme_qsm.distributed.nodes.run import Run
-from acme_qsm.distributed.nodes.run import RunIsOverError
-from acme_qsm.distributed.nodes.variables import RemoteVariables
 from acme_qsm.distributed.processes import supervision
 from acme_qsm.experiments import environment_groups
 from acme_qsm.experiments.counts import ACTOR_STEPS
@@ -31,12 +30,20 @@ _MAX_ENVIRONMENT_FAILURES = 5
 _LOG_SECONDS = 10.0
 
 
-def run_actor(run: Run, link: Link, index: int) -> None:
+def work(run: DistributedRun, link: Link) -> None:
   """Acts until the run is over, or the environment has failed too often."""
   with contextlib.suppress(RunIsOverError):
-    actor = _Actor(run, link, index)
+    replay = link.reach(
+      "replay",
+      lambda: ReplayConnection(
+        link.address_of, run.key, run.run_id, on_loss=link.lose_replay
+      ),
+    )
+    # What is on its way to a replay that moves could block the actor for ever.
+    link.depend_on_replay(replay.client.server_address)
+    actor = _Actor(run, link, replay)
     try:
-      actor.run()
+      actor.act()
     except RunIsOverError:
       actor.flush()
 
@@ -44,39 +51,36 @@ def run_actor(run: Run, link: Link, index: int) -> None:
 class _Actor:
   """Acts in one environment after the other and records what happens."""
 
-  def __init__(self, run: Run, link: Link, index: int):
-    """Connects to replay and makes the actor."""
+  def __init__(self, run: DistributedRun, link: Link, replay: ReplayConnection):
+    """Makes the actor."""
     self._run = run
     self._link = link
-    self._index = index
-    self._restarts = link.orders.incarnation
+    self._index = int(link.name.partition("_")[2])
+    self._incarnation = link.orders.incarnation
     self._num_environments = 0
+    self._num_failures = self._num_failures_in_a_row = 0
     self._totals = {ACTOR_STEPS: 0.0, "actor_episodes": 0.0}
-    self._failures = _Failures()
-    client = ReplayConnection(run, link, on_loss=link.lose_replay).client
-    # What is on its way to a replay that moves could block the actor for ever.
-    link.depend_on_replay(client.server_address)
-    self._variables = RemoteVariables(run, link)
-    self._adder = run.parts.adder(client)
+    self._variables = variables.RemoteVariables(
+      lambda: variables.connect(run, link)
+    )
+    self._adder = run.parts.adder(replay.client)
     self._actor = run.parts.actor(
-      run.seeds.actor_key(self._run_steps, index, self._restarts),
+      run.seeds.actor_key(
+        link.count(ACTOR_STEPS), self._index, self._incarnation
+      ),
       self._variables,
       self._adder,
     )
     self._logger = metrics.SampledLogger(
-      run.records.logger("actor", ACTOR_STEPS, index),
+      run.records().logger("actor", ACTOR_STEPS, self._index),
       metrics.every_seconds(_LOG_SECONDS),
     )
 
-  @property
-  def _run_steps(self) -> int:
-    """Environment steps that the run has made, of all actors."""
-    return int(self._link.orders.counts.get(ACTOR_STEPS, 0))
-
-  def run(self) -> None:
+  def act(self) -> None:
     """Acts; raises RunIsOverError in the end."""
     self._actor.update(wait=True)
     while True:
+      steps = self._totals[ACTOR_STEPS]
       try:
         with environment_groups.opened(self._make_environment) as environment:
           # The first time, which is when its policy first acts.
@@ -84,9 +88,8 @@ class _Actor:
           while True:
             self._run_episode(environment)
       except (EnvironmentFailedError, InvalidValueError) as error:
-        self._failures.add(self._totals[ACTOR_STEPS], error)
+        self._count_failure(self._totals[ACTOR_STEPS] - steps, error)
         logging.exception("Making a new environment.")
-        self._link.metrics["environment_failures"] = self._failures.total
         self.flush()
 
   def flush(self) -> None:
@@ -96,11 +99,34 @@ class _Actor:
 
   def _make_environment(self) -> Environment:
     seed = self._run.seeds.environment(
-      self._run_steps, self._index, self._restarts, self._num_environments
+      self._link.count(ACTOR_STEPS),
+      self._index,
+      self._incarnation,
+      self._num_environments,
     )
     self._num_environments += 1
     self._link.state = "making its environment"
-    return Environment(self._run, self._link, seed)
+    return Environment(
+      lambda: self._run.experiment.environment_factory(seed),
+      self._link.deadline.within,
+      self._run.hang_seconds,
+    )
+
+  def _count_failure(self, num_steps: float, error: Exception) -> None:
+    """Counts an environment that failed after so many steps.
+
+    Raises:
+      GiveUpError: if too many did in a row.
+    """
+    self._num_failures += 1
+    self._link.metrics["environment_failures"] = self._num_failures
+    if num_steps >= _STABLE_STEPS:
+      self._num_failures_in_a_row = 0
+    self._num_failures_in_a_row += 1
+    if self._num_failures_in_a_row >= _MAX_ENVIRONMENT_FAILURES:
+      raise supervision.GiveUpError(
+        f"the environment failed {self._num_failures_in_a_row} times in a row"
+      ) from error
 
   def _run_episode(self, environment: Environment) -> None:
     start = time.monotonic()
@@ -110,26 +136,13 @@ class _Actor:
     for observer in self._run.experiment.observers:
       observer.observe_first(environment.environment, timestep)
     while not timestep.last():
-      self._wait_for_allowance()
+      if self._link.ending or self._link.orders.phase is not Phase.ACTING:
+        raise RunIsOverError
       length += 1
       timestep = self._step(environment, timestep, length)
       episode_return += timestep.reward
     self._totals["actor_episodes"] += 1
     self._log_episode(episode_return, length, time.monotonic() - start)
-
-  def _wait_for_allowance(self) -> None:
-    """Waits until another step may be made; raises if none ever may."""
-    link = self._link
-    if link.ending:
-      raise RunIsOverError
-    while self._totals[ACTOR_STEPS] >= link.step_limit:
-      # Who is cut off waits, or is ended by its link.
-      with contextlib.suppress(ConnectionError):
-        link.report()
-      if link.ending or link.orders.phase is not Phase.ACTING:
-        raise RunIsOverError
-      if self._totals[ACTOR_STEPS] >= link.step_limit:
-        time.sleep(POLL_SECONDS)
 
   def _step(
     self, environment: Environment, timestep: dm_env.TimeStep, number: int
@@ -163,36 +176,3 @@ class _Actor:
     for observer in self._run.experiment.observers:
       row |= observer.get_metrics()
     self._logger.write({**counts, **row})
-
-
-class _Failures:
-  """Counts an actor's environments that failed.
-
-  Attributes:
-    total: how many did.
-  """
-
-  def __init__(self):
-    self.total = 0
-    self._in_a_row = 0
-    self._last_steps = 0.0
-
-  def add(self, steps: float, error: Exception) -> None:
-    """Takes note of one more.
-
-    Args:
-      steps: environment steps that the actor has made.
-      error: what it failed with.
-
-    Raises:
-      GiveUpError: if too many did in a row.
-    """
-    if steps - self._last_steps >= _STABLE_STEPS:
-      self._in_a_row = 0
-    self._in_a_row += 1
-    self._last_steps = steps
-    if self._in_a_row >= _MAX_ENVIRONMENT_FAILURES:
-      raise supervision.GiveUpError(
-        f"the environment failed {self._in_a_row} times in a row"
-      ) from error
-    self.total += 1

@@ -1,13 +1,12 @@
 """An environment as the processes of a run call it."""
 
 import contextlib
+from collections.abc import Callable
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import dm_env
-
-from acme_qsm.distributed.coordination.link import Link
-from acme_qsm.distributed.nodes.run import Run
 
 # How long it may take to make an environment, which may have much to load.
 _MAKE_SECONDS = 300.0
@@ -24,21 +23,26 @@ class Environment(dm_env.Environment):
     environment: the environment itself.
   """
 
-  def __init__(self, run: Run, link: Link, seed: int):
+  def __init__(
+    self,
+    make: Callable[[], Any],
+    within: Callable[[float], AbstractContextManager[None]],
+    seconds: float,
+  ):
     """Makes the environment, in time.
 
     Args:
-      run: the run.
-      link: this process's link.
-      seed: the environment's.
+      make: makes it.
+      within: a context for a call that may take so many seconds.
+      seconds: how long a call may take.
 
     Raises:
       EnvironmentFailedError: if it cannot be made.
     """
-    self._link = link
-    self._seconds = run.hang_seconds
+    self._within = within
+    self._seconds = seconds
     with self._calling(_MAKE_SECONDS):
-      self.environment = run.experiment.environment_factory(seed)
+      self.environment = make()
 
   def reset(self) -> dm_env.TimeStep:
     """Begins an episode, in time."""
@@ -65,7 +69,7 @@ class Environment(dm_env.Environment):
 
   @contextlib.contextmanager
   def _calling(self, seconds: float) -> Iterator[None]:
-    with self._link.calling_environment(seconds):
+    with self._within(seconds):
       try:
         yield
       except Exception as error:

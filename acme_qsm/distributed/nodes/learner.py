@@ -1,7 +1,6 @@
 """The process that learns."""
 
 import contextlib
-import logging
 import pathlib
 import time
 from collections.abc import Callable
@@ -15,11 +14,12 @@ from reverb import errors as reverb_errors
 
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.link import Link
+from acme_qsm.distributed.coordination.link import RunIsOverError
 from acme_qsm.distributed.coordination.messages import COMPILING
+from acme_qsm.distributed.coordination.messages import Phase
 from acme_qsm.distributed.nodes.batches import Batches
-from acme_qsm.distributed.nodes.run import POLL_SECONDS
-from acme_qsm.distributed.nodes.run import Run
-from acme_qsm.distributed.nodes.run import RunIsOverError
+from acme_qsm.distributed.nodes.connections import ReplayConnection
+from acme_qsm.distributed.nodes.distributed_run import DistributedRun
 from acme_qsm.distributed.nodes.variables import PublishedVariables
 from acme_qsm.experiments.counts import ACTOR_STEPS
 from acme_qsm.experiments.counts import Counter
@@ -33,28 +33,78 @@ from acme_qsm.replay import reverb_server
 from acme_qsm.types import NonFiniteError
 
 _LOG_SECONDS = 10.0
+_POLL_SECONDS = 0.2
 # How long a run that is interrupted waits for replay, to save what it holds.
 _REPLAY_SECONDS = 20.0
 
 
-def run_learner(run: Run, link: Link) -> None:
+def work(run: DistributedRun, link: Link) -> None:
   """Learns until the run is over, and saves."""
-  checkpoint = run.records.latest_checkpoint()
-  saved_steps = RunState.of(checkpoint).actor_steps
-  try:
-    batches = Batches(run, link, _gives_up_replay(link, saved_steps))
-  except RunIsOverError:
-    if not link.evicted:
-      _end_without_replay(link, saved_steps)
+
+  def connect() -> ReplayConnection:
+    return ReplayConnection(link.address_of, run.key, run.run_id)
+
+  records = run.records(link.note)
+  checkpoint = records.latest_checkpoint()
+  replay = _reach_replay(link, connect, RunState.of(checkpoint).actor_steps)
+  if replay is None:
     return
   link.state = COMPILING
-  learner = _Learner(run, link, batches, checkpoint)
+  batches = Batches(
+    replay,
+    lambda: link.reach("replay", connect),
+    run.parts.dataset,
+    run.parts.tables()[0].name,
+    ends=lambda: link.ending,
+    all_acted=lambda: link.orders.phase is Phase.LEARNING,
+    # What a learner step is to be compiled for is known from the first batch.
+    on_first=lambda: setattr(link, "state", COMPILING),
+  )
+  learner = _Learner(run, link, records, batches, checkpoint)
   server = rpc.Server({"variables": learner.variables.get}, run.key, run.host)
   try:
     link.call("announce", "learner", server.address)
     _learn(link, learner)
   finally:  # Others ask for the next learner then, in whatever process.
     server.stop()
+
+
+def _reach_replay(
+  link: Link, connect: Callable[[], ReplayConnection], saved_steps: int
+) -> ReplayConnection | None:
+  """Connects to replay; None if the run ends before, once that is said.
+
+  A run that is interrupted waits for replay for a while, to save what was done.
+  """
+  waits_until: float | None = None
+
+  def count_unsaved() -> int:
+    return link.count(ACTOR_STEPS) - saved_steps
+
+  def gives_up() -> bool:
+    nonlocal waits_until
+    if link.over or link.evicted:
+      return True
+    if not link.ending:
+      return False
+    waits_until = waits_until or time.monotonic() + _REPLAY_SECONDS
+    return count_unsaved() <= 0 or time.monotonic() > waits_until
+
+  try:
+    return link.reach("replay", connect, gives_up)
+  except RunIsOverError:
+    if link.evicted:
+      return None
+    if count_unsaved() > 0:
+      link.call(
+        "fail",
+        f"replay was not there, so that the last {count_unsaved():,} "
+        "environment steps could not be saved; the same command goes on from "
+        "the last checkpoint",
+      )
+    else:
+      link.call("done", "learner")
+    return None
 
 
 def _learn(link: Link, learner: "_Learner") -> None:
@@ -74,43 +124,7 @@ def _learn(link: Link, learner: "_Learner") -> None:
   link.call("done", "learner")
   link.state = "serving"
   while not (link.over or link.evicted):
-    time.sleep(POLL_SECONDS)
-
-
-def _gives_up_replay(link: Link, saved_steps: int) -> Callable[[], bool]:
-  """Waits for replay while the run goes on, and to save what was done."""
-  asked_at: float | None = None
-
-  def gives_up() -> bool:
-    nonlocal asked_at
-    if link.over or link.evicted:
-      return True
-    if not link.ending:
-      return False
-    asked_at = asked_at or time.monotonic()
-    return (
-      _num_unsaved(link, saved_steps) <= 0
-      or time.monotonic() - asked_at > _REPLAY_SECONDS
-    )
-
-  return gives_up
-
-
-def _end_without_replay(link: Link, saved_steps: int) -> None:
-  """Says whether that loses anything."""
-  unsaved = _num_unsaved(link, saved_steps)
-  if unsaved > 0:
-    link.call(
-      "fail",
-      f"replay was not there, so that the last {unsaved:,} environment steps "
-      "could not be saved; the same command goes on from the last checkpoint",
-    )
-  else:
-    link.call("done", "learner")
-
-
-def _num_unsaved(link: Link, saved_steps: int) -> int:
-  return int(link.orders.counts.get(ACTOR_STEPS, 0)) - saved_steps
+    time.sleep(_POLL_SECONDS)
 
 
 class _Learner:
@@ -122,14 +136,16 @@ class _Learner:
 
   def __init__(
     self,
-    run: Run,
+    run: DistributedRun,
     link: Link,
+    records: run_records.RunRecords,
     batches: Batches,
     checkpoint: Checkpoint | None,
   ):
     """Makes the learner, as it was saved."""
     self._run = run
     self._link = link
+    self._records = records
     self._batches = batches
     self._counts = Counts(
       {
@@ -155,18 +171,13 @@ class _Learner:
     )
 
   def _make_log(self, *args: Any) -> metrics.SampledLogger:
-    self._log = self._sampled(self._run.records.logger(*args))
+    self._log = self._sampled(self._records.logger(*args))
     return self._log
 
   def _sampled(self, logger: Any) -> metrics.SampledLogger:
     return metrics.SampledLogger(
-      logger, metrics.every_seconds(_LOG_SECONDS), self._warn
+      logger, metrics.every_seconds(_LOG_SECONDS), self._link.note
     )
-
-  def _warn(self, message: str) -> None:
-    logging.warning("%s", message)
-    with contextlib.suppress(ConnectionError):
-      self._link.call("note", message)
 
   def learn(self) -> None:
     """Learns until no more batches come, and saves now and then.
@@ -174,8 +185,7 @@ class _Learner:
     Raises:
       NonFiniteError: if a loss is a NaN or an infinity.
     """
-    timer = self._run.records.save_timer()
-    share = _WaitingShare(self._batches)
+    timer = self._records.save_timer()
     shows = metrics.every_seconds(1.0)
     self._link.metrics["waiting_share"] = 0.0
     # `Batches` knows when there are enough for a batch.
@@ -188,7 +198,7 @@ class _Learner:
       self._link.state = "learning"
       self._link.metrics[LEARNER_STEPS] = self._counts[LEARNER_STEPS]
       if shows():
-        self._link.metrics["waiting_share"] = share.latest()
+        self._link.metrics["waiting_share"] = self._batches.waiting_share()
         self._show_metrics()
       if timer.is_due():
         self.save()
@@ -212,27 +222,26 @@ class _Learner:
       NonFiniteError: if there is a NaN or an infinity in what is to be saved.
     """
     totals = self._counts.get_counts()
-    try:
-      state = RunState(
-        int(totals.get(ACTOR_STEPS, 0)),
-        self._run.records.last_evaluation(),
-        totals,
-      )
-      self._run.records.save(
+    state = RunState(
+      int(totals.get(ACTOR_STEPS, 0)), self._records.last_evaluation(), totals
+    )
+    disk = self._records.disk
+    if disk.attempt(
+      "a checkpoint",
+      lambda: self._records.save(
         self._learner,
         state,
         lambda folder, _: self._save_replay(folder, patience),
-      )
-    except (OSError, RuntimeError, reverb_errors.ReverbError) as error:
-      self._num_save_failures += 1
-      self._link.metrics["checkpoint_failures"] = self._num_save_failures
-      logging.warning("No checkpoint could be written: %s", error)
-      return f"the last checkpoint could not be written: {error}"
-    return None
+      ),
+    ):
+      return None
+    self._num_save_failures += 1
+    self._link.metrics["checkpoint_failures"] = self._num_save_failures
+    return f"the last checkpoint could not be written: {disk.error}"
 
   def _save_replay(self, folder: pathlib.Path, patience: float) -> None:
-    assert self._run.path is not None
-    staging = reverb_server.staging_folder(self._run.path)
+    assert self._run.folder is not None
+    staging = reverb_server.staging_folder(self._run.folder)
     end = time.monotonic() + patience
     while True:
       try:
@@ -241,33 +250,18 @@ class _Learner:
       except ConnectionError:
         if time.monotonic() > end or self._link.over:
           raise
-        time.sleep(POLL_SECONDS)
-    reverb_server.save(client, staging, folder)
+        time.sleep(_POLL_SECONDS)
+    try:
+      reverb_server.save(client, staging, folder)
+    except (RuntimeError, reverb_errors.ReverbError) as error:
+      raise OSError(f"Reverb: {error}") from error
 
   def _replay_client(self) -> reverb.Client:
     # A run that ends does not wait for batches any more, and so does not see
     # that replay has come back.
-    try:
+    with contextlib.suppress(ConnectionError):
       return self._batches.replay.client
-    except ConnectionError:
-      address = self._link.orders.addresses["replay"]
-      return reverb_server.connect(address, self._run.run_id)
-
-
-class _WaitingShare:
-  """The share of its time that the learner waits for batches."""
-
-  def __init__(self, batches: Batches):
-    self._batches = batches
-    self._share = 0.0
-    self._start = time.monotonic()
-    self._waited = batches.seconds_waited
-
-  def latest(self) -> float:
-    """The share in the last whole stretch of some seconds."""
-    now = time.monotonic()
-    if now - self._start > _LOG_SECONDS:
-      waited = self._batches.seconds_waited
-      self._share = (waited - self._waited) / (now - self._start)
-      self._start, self._waited = now, waited
-    return self._share
+    address = self._link.address_of("replay")
+    if address is None:
+      raise ConnectionError("There is no replay.")
+    return reverb_server.connect(address, self._run.run_id)

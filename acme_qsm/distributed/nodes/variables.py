@@ -15,11 +15,10 @@ import jax
 from acme_qsm.agents.actor import VariableSource
 from acme_qsm.distributed.coordination import rpc
 from acme_qsm.distributed.coordination.link import Link
-from acme_qsm.distributed.nodes.run import POLL_SECONDS
-from acme_qsm.distributed.nodes.run import Run
-from acme_qsm.distributed.nodes.run import RunIsOverError
+from acme_qsm.distributed.nodes.distributed_run import DistributedRun
 
 _VARIABLES_SECONDS = 30.0
+_RETRY_SECONDS = 0.2
 
 
 class Version(NamedTuple):
@@ -36,7 +35,7 @@ class Version(NamedTuple):
 
 
 class PublishedVariables:
-  """Answers who asks for parameters; each of them is encoded once."""
+  """Answers processes that ask for parameters; each are encoded once."""
 
   def __init__(self, source: VariableSource, steps: Callable[[], float]):
     """Initialises the publication.
@@ -49,7 +48,7 @@ class PublishedVariables:
     self._steps = steps
     self._learner = uuid.uuid4().hex
     self._lock = threading.Lock()
-    self._encodings: dict[tuple[str, ...], _Encoding] = {}
+    self._latest: dict[tuple[str, ...], tuple[Version, bytes]] = {}
 
   def get(
     self, names: Sequence[str], have: Version | None
@@ -66,41 +65,35 @@ class PublishedVariables:
     wanted = self._version()
     if have == wanted:
       return wanted, None
+    # All that ask while parameters are encoded are answered with the next ones.
     with self._lock:
-      encoding = self._encodings.setdefault(tuple(names), _Encoding())
-    if not encoding.holds(wanted):
-      # Who asks while the learner steps waits for one that is made after that:
-      # the same for all who wait, and others with other names do not.
-      with encoding.lock:
-        if not encoding.holds(wanted):
-          # First: what is fetched after that is as new, or newer.
-          version = self._version()
-          values = jax.device_get(self._source.get_variables(names))
-          encoding.latest = (
-            version,
-            pickle.dumps(values, protocol=pickle.HIGHEST_PROTOCOL),
-          )
-    return encoding.latest
+      latest = self._latest.get(tuple(names))
+      if latest is None or latest[0].steps < wanted.steps:
+        # The version comes first: what is fetched after that is as new, or
+        # newer.
+        version = self._version()
+        values = jax.device_get(self._source.get_variables(names))
+        encoded = pickle.dumps(values, protocol=pickle.HIGHEST_PROTOCOL)
+        latest = self._latest[tuple(names)] = version, encoded
+      return latest
 
   def _version(self) -> Version:
     return Version(self._learner, self._steps())
 
 
-class _Encoding:
-  """Parameters of some names, encoded.
+def connect(run: DistributedRun, link: Link) -> rpc.Client:
+  """Makes a client of the learner, once there is one.
 
-  Attributes:
-    lock: who holds it encodes them anew.
-    latest: the last ones; at first older than any.
+  Raises:
+    RunIsOverError: if the run is to end before.
   """
 
-  def __init__(self):
-    self.lock = threading.Lock()
-    self.latest: tuple[Version, bytes] = (Version("", -1.0), b"")
+  def connect_now() -> rpc.Client:
+    address = link.address_of("learner")
+    assert address is not None
+    return rpc.Client(address, run.key, _VARIABLES_SECONDS)
 
-  def holds(self, version: Version) -> bool:
-    """Whether the last ones are as new as that, or newer."""
-    return self.latest[0].steps >= version.steps
+  return link.reach("learner", connect_now)
 
 
 class RemoteVariables:
@@ -110,17 +103,15 @@ class RemoteVariables:
     learner_steps: the learner steps behind the last ones.
   """
 
-  def __init__(self, run: Run, link: Link, *, wait: bool = False):
+  def __init__(self, connect: Callable[[], rpc.Client], *, wait: bool = False):
     """Initialises the source; it connects when it is first asked.
 
     Args:
-      run: the run.
-      link: this process's link.
+      connect: connects to the learner, wherever it is by then.
       wait: whether to wait for a learner that does not answer, rather than do
         with what there is.
     """
-    self._run = run
-    self._link = link
+    self._connect = connect
     self._wait = wait
     self._client: rpc.Client | None = None
     self._last: dict[tuple[str, ...], tuple[Version, list[Any]]] = {}
@@ -131,25 +122,21 @@ class RemoteVariables:
     key = tuple(names)
     while True:
       try:
-        self._fetch(key)
-        return self._last[key][1]
+        return self._fetch(key)
       except ConnectionError as error:
         logging.warning("The learner does not answer: %s", error)
-        # It may be elsewhere by now.
         self._client = None
         if key in self._last and not self._wait:
           return self._last[key][1]
-        time.sleep(POLL_SECONDS)
+        time.sleep(_RETRY_SECONDS)
 
-  def _fetch(self, key: tuple[str, ...]) -> None:
+  def _fetch(self, names: tuple[str, ...]) -> list[Any]:
     if self._client is None:
-      address = self._link.wait_for("learner")
-      if address is None:
-        raise RunIsOverError
-      self._client = rpc.Client(address, self._run.key, _VARIABLES_SECONDS)
-    have, values = self._last.get(key, (None, []))
-    version, encoded = self._client.call("variables", list(key), have)
+      self._client = self._connect()
+    have, values = self._last.get(names, (None, []))
+    version, encoded = self._client.call("variables", list(names), have)
     if encoded is not None:
       values = pickle.loads(encoded)
-    self._last[key] = version, values
+    self._last[names] = version, values
     self.learner_steps = version.steps
+    return values

@@ -18,7 +18,6 @@ import time
 import traceback
 from collections.abc import Iterator
 from collections.abc import Mapping
-from multiprocessing import connection
 from multiprocessing import process as mp_process
 from typing import Any
 from typing import NoReturn
@@ -29,18 +28,17 @@ from acme_qsm.distributed.processes import supervision
 from acme_qsm.experiments.surroundings import interruption
 from acme_qsm.experiments.surroundings import own_modules
 
-_NODES = "acme_qsm.distributed.nodes"
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 _COORDINATOR_SECONDS = 120.0
 _PR_SET_NAME = 15
 
 
 @dataclasses.dataclass(frozen=True)
-class Told:
+class Assignment:
   """What a process of a run is told, beside its name.
 
   Attributes:
-    run: the pickled `nodes.Run`, opaque here: who starts or supervises
+    run: the pickled `DistributedRun`, opaque here: who starts or supervises
       processes loads nothing of what they need.
     key: what the run's processes know each other by.
     host: the IP address that the process's servers are to listen on.
@@ -88,8 +86,10 @@ def load() -> None:
   """
   # numpy starts threads when it is loaded, and TensorFlow prints.
   with _environment({**_ONE_THREAD, "TF_CPP_MIN_LOG_LEVEL": "2"}):
-    for role in ("replay", "learner", "actor", "evaluator"):
-      importlib.import_module(f"{_NODES}.{role}")
+    from acme_qsm.distributed import nodes
+
+    for role in nodes.ROLES:
+      importlib.import_module(f"{nodes.__name__}.{role}")
   # So that collecting garbage does not write to pages that are shared.
   gc.collect()
   gc.freeze()
@@ -106,18 +106,15 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     os.environ.update(before)
 
 
-def start(
-  told: Told, name: str, beats: connection.Connection
-) -> mp_process.BaseProcess:
+def start(assignment: Assignment, name: str) -> mp_process.BaseProcess:
   """Starts a process: forked from this one, or afresh where this has threads.
 
   A fork has but one thread, so that what another held is held for ever. Those
   of numpy, which Launchpad loads, do not count: numpy ends them for a fork.
 
   Args:
-    told: what it is told.
+    assignment: what it is told.
     name: its name in the run.
-    beats: where it beats.
 
   Returns:
     The process.
@@ -127,15 +124,15 @@ def start(
   """
   alone = threading.active_count() == 1
   context: Any = multiprocessing.get_context("fork" if alone else "spawn")
-  process = context.Process(target=_run, args=(told, name, beats), name=name)
+  process = context.Process(target=_run, args=(assignment, name), name=name)
   process.start()
   return process
 
 
-def _run(told: Told, name: str, beats: connection.Connection) -> NoReturn:
+def _run(assignment: Assignment, name: str) -> NoReturn:
   """Is a process of a run, and nothing after that."""
   try:
-    code = _main(told, name, beats)
+    code = _main(assignment, name)
   except BaseException:
     traceback.print_exc()
     code = 1
@@ -145,18 +142,19 @@ def _run(told: Told, name: str, beats: connection.Connection) -> NoReturn:
   os._exit(code)
 
 
-def _main(told: Told, name: str, beats: connection.Connection) -> int:
+def _main(assignment: Assignment, name: str) -> int:
   supervision.die_with_parent()
   for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGALRM):
     signal.signal(number, signal.SIG_DFL)
   # Whoever started the run hears of Ctrl-C, and says so to the coordinator.
   interruption.leave_to_launcher()
   _become(name)
-  redirect_output(f"{told.log_folder}/{name}.log" if told.log_folder else None)
-  supervision.keep_beating(beats)
+  redirect_output(
+    f"{assignment.log_folder}/{name}.log" if assignment.log_folder else None
+  )
   faulthandler.enable()
-  client = connect(told.coordinator, told.key)
-  return work(told.run, link.Link(name, client, host=told.host))
+  client = connect(assignment.coordinator, assignment.key)
+  return work(assignment.run, link.Link(name, client, host=assignment.host))
 
 
 def _become(name: str) -> None:
@@ -244,7 +242,7 @@ def work(run: bytes, node_link: link.Link) -> int:
   SIGTERM ends this process alone; before this, it had nothing to save.
 
   Args:
-    run: the pickled `nodes.Run`.
+    run: the pickled `DistributedRun`.
     node_link: the process's link.
 
   Returns:

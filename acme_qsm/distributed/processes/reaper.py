@@ -9,26 +9,17 @@ some write over their environment, to show a title of their own in its place.
 
 import contextlib
 import os
-import pathlib
-import select
-import signal
 import subprocess
 import sys
 import time
-from typing import NamedTuple
+
+import psutil
 
 from acme_qsm.experiments.surroundings import own_modules
 
 _LOOK_SECONDS = 1.0
 _ROUNDS = 20
 _POLL_SECONDS = 0.5
-
-
-class Process(NamedTuple):
-  """A process; another with the same number has started at another time."""
-
-  started: int
-  pid: int
 
 
 def start(variable: str) -> None:
@@ -48,59 +39,55 @@ def start(variable: str) -> None:
 
 def main(process: str, mark: str) -> None:
   """Waits for a process to end; then ends all that carry the mark."""
-  known: set[Process] = set()
-  with contextlib.suppress(ProcessLookupError):
-    watched = os.pidfd_open(int(process))
-    while not select.select([watched], [], [], _LOOK_SECONDS)[0]:
+  known: set[psutil.Process] = set()
+  with contextlib.suppress(psutil.NoSuchProcess):
+    watched = psutil.Process(int(process))
+    while _is_alive(watched):
       known = find(mark, known)
+      with contextlib.suppress(psutil.TimeoutExpired):
+        watched.wait(_LOOK_SECONDS)
   for _ in range(_ROUNDS):
     known = find(mark, known)
     if not known:
       return
     for found in known:
-      with contextlib.suppress(ProcessLookupError):
-        os.kill(found.pid, signal.SIGKILL)
+      with contextlib.suppress(psutil.NoSuchProcess):
+        found.kill()
     time.sleep(_POLL_SECONDS)
 
 
-def find(mark: str, known: set[Process]) -> set[Process]:
+def find(mark: str, known: set[psutil.Process]) -> set[psutil.Process]:
   """Finds those alive that carry the mark, were known, or descend from such.
 
   Args:
     mark: the environment variable and its value, as `variable=value`.
     known: what was found before.
   """
-  found = set()
-  pids = set()
+  name, _, value = mark.partition("=")
+  found, pids = set(), set()
   # Parents first.
-  for process, parent in sorted(_list_processes()):
-    if process in known or parent in pids or _carries(process.pid, mark):
-      found.add(process)
-      pids.add(process.pid)
+  for process in sorted(psutil.process_iter(), key=_started_at):
+    with contextlib.suppress(psutil.Error):
+      if _is_alive(process) and (
+        process in known
+        or process.ppid() in pids
+        or process.environ().get(name) == value
+      ):
+        found.add(process)
+        pids.add(process.pid)
   return found
 
 
-def _list_processes() -> list[tuple[Process, int]]:
-  """Each process that has not ended, and its parent's number."""
-  found = []
-  for path in pathlib.Path("/proc").glob("[0-9]*"):
-    try:
-      # The name before it, in brackets, may hold anything.
-      fields = (path / "stat").read_text().rpartition(")")[2].split()
-    except OSError:  # It has ended.
-      continue
-    state, parent, started = fields[0], int(fields[1]), int(fields[19])
-    if state not in "ZX":
-      found.append((Process(started, int(path.name)), parent))
-  return found
+def _started_at(process: psutil.Process) -> float:
+  with contextlib.suppress(psutil.NoSuchProcess):
+    return process.create_time()
+  return 0.0
 
 
-def _carries(pid: int, mark: str) -> bool:
-  try:
-    environment = pathlib.Path(f"/proc/{pid}/environ").read_bytes()
-  except OSError:  # It has ended, or is somebody else's.
-    return False
-  return mark.encode() in environment.split(b"\0")
+def _is_alive(process: psutil.Process) -> bool:
+  with contextlib.suppress(psutil.NoSuchProcess):
+    return process.status() != psutil.STATUS_ZOMBIE
+  return False
 
 
 if __name__ == "__main__":

@@ -189,7 +189,7 @@ class Batches:
     """Whether a learner step is due, as of the last `prepare`."""
     return self.num_samples < self._samples_due
 
-  def prepare_replays(self) -> None:
+  def prepare(self) -> None:
     """Looks how many are due by now, and fetches the first of them."""
     self._samples_due = self._replay.num_samples_due()
     if self.are_due:

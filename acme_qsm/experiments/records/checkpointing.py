@@ -19,6 +19,7 @@ import numpy as np
 from acme_qsm.experiments.records import disk
 from acme_qsm.experiments.records import formats
 from acme_qsm.experiments.records.disk import CheckpointError
+from acme_qsm.experiments.records.disk import UnreadableError
 
 _METADATA = "metadata.json"
 _TEMPORARY_PREFIX = ".tmp_"
@@ -28,10 +29,6 @@ _NAME = re.compile(r"step_(\d{12,})(?:-(\d+))?")
 # What the file system says of what is not there. Whatever else it says, such as
 # that a disk or a server does not answer, may be over when it is asked again.
 _MISSING = (FileNotFoundError, NotADirectoryError)
-
-
-class UnreadableError(CheckpointError):
-  """A checkpoint cannot be read now, or by this release, but may be whole."""
 
 
 class Checkpoint:
@@ -280,8 +277,8 @@ class Checkpointer:
       # By step: the revision saved last stands for it.
       kept = {
         _parse_name(path)[0]: path
-        for path in found[: found.index(newest) + 1]
-        if path not in self._broken
+        for path in found
+        if path not in self._broken and _parse_name(path) <= _parse_name(newest)
       }
       for path in set(found) - set([*kept.values()][-self._max_to_keep :]):
         # Hidden first: removal takes time, and a half would look broken.

@@ -12,6 +12,10 @@ class CheckpointError(Exception):
   """A checkpoint cannot be used."""
 
 
+class UnreadableError(CheckpointError):
+  """A checkpoint cannot be read now, or by this release, but may be whole."""
+
+
 class SaveError(OSError):
   """What a run did last could not be saved."""
 

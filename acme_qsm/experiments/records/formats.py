@@ -1,6 +1,6 @@
 """The version of what a run leaves: of `config.json` and of checkpoints.
 
-Whoever changes what is in them raises `VERSION`: what has another one is
+A change of what is in them raises `VERSION`: a file with another version is
 refused.
 """
 

@@ -63,5 +63,5 @@ def restore(array: np.ndarray, leaf: Any) -> Any:
     )
   if isinstance(leaf, np.ndarray | np.generic):
     return array if isinstance(leaf, np.ndarray) else array[()]
-  # A copy, since whoever gets it may donate its buffer.
+  # A copy: its buffer may be donated.
   return jnp.array(array)

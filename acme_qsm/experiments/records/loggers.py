@@ -103,13 +103,12 @@ class LossyLogger:
 
   def write(self, values: Mapping[str, Any]) -> None:
     """Adds a row, if that can be done: see `Logger.write`."""
+    self._disk.attempt(self._what, lambda: self._get().write(values))
 
-    def write() -> None:
-      if self._logger is None:
-        self._logger = self._make_logger()
-      self._logger.write(values)
-
-    self._disk.attempt(self._what, write)
+  def _get(self) -> Any:
+    if self._logger is None:
+      self._logger = self._make_logger()
+    return self._logger
 
   def close(self) -> None:
     """Closes the logger that writes, if there is one yet."""

@@ -1,4 +1,4 @@
-"""A learner's metrics on their way to the log, and to who watches the run."""
+"""A learner's metrics on their way to the log and to the display."""
 
 import itertools
 import time

@@ -1,4 +1,4 @@
-"""What a run's checkpoint says of the run, whichever launcher wrote it."""
+"""What a checkpoint says of a run, in one process or in many."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -21,17 +21,12 @@ class RunState:
   evaluated_at: int = -1
   counts: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
-  @property
-  def counter(self) -> dict[str, dict[str, float]]:
-    """The counts as Acme's counter restores them."""
-    return {"counts": dict(self.counts), "cache": {}}
-
   def to_metadata(self) -> dict[str, Any]:
     """The metadata of a checkpoint, for JSON."""
     return {
       "actor_steps": self.actor_steps,
       "evaluated_at": self.evaluated_at,
-      "counter": self.counter,
+      "counter": {"counts": dict(self.counts)},
     }
 
   @classmethod

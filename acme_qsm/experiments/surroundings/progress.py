@@ -30,7 +30,7 @@ class Progress:
     self,
     total_steps: int,
     title: str,
-    initial_steps: int = 0,
+    initial_steps: int | None = None,
     console: Console | None = None,
     clock: Callable[[], float] = time.monotonic,
   ):
@@ -39,7 +39,8 @@ class Progress:
     Args:
       total_steps: environment steps of the whole run.
       title: what is running.
-      initial_steps: environment steps that a resumed run had done before.
+      initial_steps: environment steps that a resumed run had done before, which
+        the rate leaves out; None if the first `update` says how many.
       console: where to print; standard output if None. What cannot be printed
         there is dropped.
       clock: tells the time in seconds.
@@ -61,7 +62,7 @@ class Progress:
     )
     self._display.below = self._below
     self._task_id = self._display.add_task(
-      title, start=False, total=total_steps, completed=initial_steps
+      title, start=False, total=total_steps, completed=initial_steps or 0
     )
 
   def __enter__(self) -> "Progress":
@@ -82,6 +83,8 @@ class Progress:
       actor_steps: environment steps done, those before a resume included.
       **fields: numbers or texts to show; each stays until it is given anew.
     """
+    if self._steps is None:
+      self._display.reset(self._task_id, completed=actor_steps)
     self._steps = actor_steps
     self._fields.update(fields)
     now = self._clock()
@@ -105,13 +108,14 @@ class Progress:
 
   def _advance(self) -> None:
     """Notes when how many steps are done, of which the rate is made."""
-    self._display.advance(self._task_id, self._steps - self._task.completed)
+    done = self._task.completed
+    self._display.advance(self._task_id, (self._steps or done) - done)
 
   def _status(self) -> list[str]:
     """The parts of the line about steps and time."""
     rate, left = self._task.speed or 0.0, self._task.time_remaining
     return [
-      f"{self._steps:,}/{self._task.total:,} steps",
+      f"{self._steps or 0:,}/{self._task.total:,} steps",
       f"{rate:,.0f} steps/s" if rate >= 10 else f"{rate:.1f} steps/s",
       f"{_format_time(self._task.elapsed or 0.0)} elapsed",
       f"{'unknown' if left is None else _format_time(left)} left",

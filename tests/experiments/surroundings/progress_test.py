@@ -45,13 +45,19 @@ def _take(console):
   return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
 
-def _plain_lines(clock, total, rates, initial=0, **fields):
+def _plain_lines(clock, total, rates, initial=0, told=True, **fields):
   """The lines of a display whose run makes steps at each rate for a minute."""
   console = _console(terminal=False)
   with progress.Progress(
-    total, "task", initial_steps=initial, console=console, clock=clock
+    total,
+    "task",
+    initial_steps=initial if told else None,
+    console=console,
+    clock=clock,
   ) as display:
     step = initial
+    if not told:
+      display.update(step)
     for rate in rates:
       for _ in range(120):
         clock.now += 0.5
@@ -71,9 +77,10 @@ def test_plain_lines_every_half_minute(clock):
   ]
 
 
-def test_the_rate_of_a_resumed_run_counts_its_own_steps(clock):
+@pytest.mark.parametrize("told", [True, False])
+def test_the_rate_of_a_resumed_run_counts_its_own_steps(clock, told):
   # 60 steps in 30 s; 40 are left, at 2 per second.
-  first, last = _plain_lines(clock, 5100, [2], initial=5000)
+  first, last = _plain_lines(clock, 5100, [2], initial=5000, told=told)
   assert first == (
     "task: 5,060/5,100 steps  2.0 steps/s  0:00:30 elapsed  0:00:20 left"
   )

@@ -1,13 +1,16 @@
-"""The denoiser, in Haiku."""
+"""The denoiser and the critic, in Haiku."""
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
 
 from acme_qsm.configs.networks import DenoiserConfig
+from acme_qsm.configs.networks import NetworksConfig
+from acme_qsm.networks.heads import output_size
 from acme_qsm.networks.layers import Lookup
 from acme_qsm.networks.layers import mish
 from acme_qsm.networks.layers import Perceptron
+from acme_qsm.networks.layers import ResidualPerceptron
 
 
 class FourierTimeEmbedding(hk.Module):
@@ -65,3 +68,26 @@ class Denoiser(hk.Module):
     return Perceptron(
       self._config.policy_hidden_sizes, self._action_size, mish
     )(noisy_action, observation, time)
+
+
+class Critic(hk.Module):
+  """Q(s, a), or what the distribution of the return is made of."""
+
+  def __init__(self, config: NetworksConfig, name: str | None = None):
+    super().__init__(name=name)
+    self._config = config
+
+  def __call__(self, observation: jax.Array, action: jax.Array) -> jax.Array:
+    """Maps [B, O] and [B, A] to the head's outputs [B, H]."""
+    config = self._config
+    sizes, outputs = config.critic_hidden_sizes, output_size(config)
+    if config.critic_body == "simba":
+      body = ResidualPerceptron(sizes[0], len(sizes), outputs)
+    else:
+      body = Perceptron(
+        sizes,
+        outputs,
+        jax.nn.relu,
+        normalize=config.critic_body == "layer_norm",
+      )
+    return body(observation, action)

@@ -1,36 +1,10 @@
-"""The critics, in Haiku."""
+"""Heads of critics: what they return, and Q by it."""
 
-import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from acme_qsm.configs.networks import NetworksConfig
-from acme_qsm.networks.layers import Perceptron
-from acme_qsm.networks.layers import ResidualPerceptron
-
-
-class Critic(hk.Module):
-  """Q(s, a), or what the distribution of the return is made of."""
-
-  def __init__(self, config: NetworksConfig, name: str | None = None):
-    super().__init__(name=name)
-    self._config = config
-
-  def __call__(self, observation: jax.Array, action: jax.Array) -> jax.Array:
-    """Maps [B, O] and [B, A] to the head's outputs [B, H]."""
-    config = self._config
-    sizes, outputs = config.critic_hidden_sizes, output_size(config)
-    if config.critic_body == "simba":
-      body = ResidualPerceptron(sizes[0], len(sizes), outputs)
-    else:
-      body = Perceptron(
-        sizes,
-        outputs,
-        jax.nn.relu,
-        normalize=config.critic_body == "layer_norm",
-      )
-    return body(observation, action)
 
 
 def output_size(config: NetworksConfig) -> int:
