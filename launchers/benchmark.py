@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _measure(part: str, effort: Any) -> dict[str, list[Any]]:
-  """Measures a part, says of which case a row has come, and prints its tables.
+  """Measures a part, names each case that is done, and prints the tables.
 
   Returns:
     By each table's name, its rows.

@@ -101,14 +101,7 @@ def open_folder(path: pathlib.Path) -> pathlib.Path:
 
 
 def make_json(value: Any) -> Any:
-  """The same in JSON's terms, which has no number that is not finite.
-
-  Args:
-    value: numbers, strings, None, and dicts and lists of them.
-
-  Returns:
-    The value, with None for what is not finite.
-  """
+  """Numbers, strings, dicts and lists as JSON has them, None for a NaN."""
   if isinstance(value, dict):
     return {name: make_json(each) for name, each in value.items()}
   if isinstance(value, list | tuple):

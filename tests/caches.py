@@ -35,8 +35,6 @@ for name, value in {
   # By default JAX keeps nothing that compiles as quickly as small networks do.
   "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": 0,
   "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": -1,
-  # Halves what the compiler takes.
-  "JAX_DISABLE_MOST_OPTIMIZATIONS": 1,
   # Where in Python each operation of a program comes from takes a tenth of the
   # time that its making takes.
   "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": 0,

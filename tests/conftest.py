@@ -12,6 +12,7 @@ import sys
 import tests.caches  # noqa: F401  # isort: skip
 
 import dm_env
+import jax
 import numpy as np
 import pytest
 from dm_env import specs
@@ -43,6 +44,11 @@ __all__ = [
   "pytest_terminal_summary",
 ]
 
+
+# Almost all the time of tests in this process is the compiler's: halve it.
+# Not of processes that they start, where networks may be of their usual sizes:
+# a step of those takes eight times as long then.
+jax.config.update("jax_disable_most_optimizations", True)
 
 # As in a terminal, where tests run under nohup, too: they send it.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

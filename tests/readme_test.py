@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from unittest import mock
 
 import pytest
 
@@ -26,52 +27,11 @@ ACMES = re.compile(r"^(?:import|from) acme\b", re.MULTILINE)
 DEADLINE = 400.0
 
 
-class Script:
-  """A snippet that runs as a script of its own, in an empty folder."""
-
-  def __init__(self, code, folder):
-    script = folder / "snippet.py"
-    script.write_text(code)
-    working = folder / "working"
-    working.mkdir()
-    self._output = folder / "output"
-    with self._output.open("wb") as output:
-      self.process = subprocess.Popen(
-        [sys.executable, str(script)],
-        cwd=working,
-        # Where runs are kept that do not say where.
-        env={**os.environ, "HOME": str(working)},
-        stdout=output,
-        stderr=subprocess.STDOUT,
-      )
-
-  def output(self):
-    return self._output.read_text()
-
-
-@pytest.fixture
-def start(tmp_path):
-  """A function that starts a snippet, which ends with the test."""
-  scripts = []
-
-  def start_script(code):
-    scripts.append(Script(code, tmp_path))
-    return scripts[-1]
-
-  yield start_script
-  for script in scripts:
-    script.process.kill()
-    script.process.wait()
-
-
-def mark(blocks):
-  """The blocks as parameters, marked where they need Acme."""
-  return [
-    pytest.param(
-      code, id=str(i), marks=[pytest.mark.acme] if ACMES.search(code) else []
-    )
-    for i, code in enumerate(blocks)
-  ]
+def mark(code):
+  """A training block as a parameter, marked where it needs Acme."""
+  return pytest.param(
+    code, marks=[pytest.mark.acme] if ACMES.search(code) else []
+  )
 
 
 def count_rows(folder, name):
@@ -88,25 +48,42 @@ def test_python_examples_run(code, tmp_path, monkeypatch):
 
   monkeypatch.chdir(tmp_path)
   # One adds a method of one's own.
-  monkeypatch.setattr(methods, "METHODS", dict(methods.METHODS))
-  exec(compile(code, "snippet.py", "exec"), {"__name__": "__main__"})
+  with mock.patch.dict(methods.METHODS):
+    exec(compile(code, "snippet.py", "exec"), {"__name__": "__main__"})
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("code", mark(TRAINING))
-def test_python_examples_train(code, start, tmp_path):
-  script = start(code)
-  deadline = time.monotonic() + DEADLINE
-  while not (
-    count_rows(tmp_path, "evaluator") and count_rows(tmp_path, "learner")
+@pytest.mark.parametrize(
+  "code", map(mark, TRAINING), ids=map(str, range(len(TRAINING)))
+)
+def test_python_examples_train(code, tmp_path):
+  output, script = tmp_path / "output", tmp_path / "snippet.py"
+  script.write_text(code)
+  with (
+    output.open("wb") as stream,
+    subprocess.Popen(
+      [sys.executable, str(script)],
+      cwd=tmp_path,
+      # Where runs are kept that do not say where.
+      env={**os.environ, "HOME": str(tmp_path)},
+      stdout=stream,
+      stderr=subprocess.STDOUT,
+    ) as process,
   ):
-    assert script.process.poll() is None, script.output()
-    assert time.monotonic() < deadline, script.output()
-    time.sleep(0.1)
-  script.process.send_signal(signal.SIGINT)
-  # As Python ends after Ctrl-C.
-  assert script.process.wait(DEADLINE) == -signal.SIGINT, script.output()
-  assert script.output().rstrip().endswith("KeyboardInterrupt")
+    try:
+      deadline = time.monotonic() + DEADLINE
+      while not (
+        count_rows(tmp_path, "evaluator") and count_rows(tmp_path, "learner")
+      ):
+        assert process.poll() is None, output.read_text()
+        assert time.monotonic() < deadline, output.read_text()
+        time.sleep(0.1)
+      process.send_signal(signal.SIGINT)
+      # As Python ends after Ctrl-C.
+      assert process.wait(DEADLINE) == -signal.SIGINT, output.read_text()
+    finally:
+      process.kill()
+  assert output.read_text().rstrip().endswith("KeyboardInterrupt")
   assert list(tmp_path.rglob("checkpoints/*/metadata.json"))
 
 

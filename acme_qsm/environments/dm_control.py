@@ -28,13 +28,13 @@ def _import_suite() -> Any:
     warnings.filterwarnings("ignore", message=".*GLFW.*|.*X11.*")
     try:
       return importlib.import_module("dm_control.suite")
-    except Exception as error:  # Of many kinds, by what is wrong with it.
+    except Exception as error:  # A broken renderer raises many kinds.
       renderer = os.environ.get(_RENDERER)
       if renderer in (None, _NO_RENDERER):
         raise
       reason = str(error).partition("\n")[0]
       for name in [*sys.modules]:
-        # Of some, half is loaded.
+        # Some modules are half loaded.
         if name.partition(".")[0] == "dm_control":
           del sys.modules[name]
       os.environ[_RENDERER] = _NO_RENDERER
@@ -77,12 +77,12 @@ def make(task: str, seed: int, *, action_repeat: int = 1) -> dm_env.Environment:
     domain, name, task_kwargs={"random": np.random.RandomState(seed)}
   )
   if domain != "lqr":
-    # Which the tasks only document.
+    # The tasks only document these bounds.
     environment = wrappers.EnvironmentWrapper(
       environment,
       rewards=specs.BoundedArray((), np.float64, 0.0, 1.0, name="reward"),
     )
-  # Around the task itself: what else there is to do is done once per action.
+  # Innermost, so that the other wrappers work once per action.
   if action_repeat > 1:
     environment = wrappers.ActionRepeat(environment, action_repeat)
   environment = wrappers.FloatObservations(environment)

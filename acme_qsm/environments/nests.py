@@ -1,4 +1,4 @@
-"""Observations that may be nested: taken apart, or named where they are wrong.
+"""Observations that may be nested: their arrays, and errors that name a part.
 
 Needs numpy alone.
 """
@@ -19,7 +19,7 @@ _ANY_FLOAT_HOLDS = float(np.finfo(np.float32).max)
 
 def convert_array(value: np.ndarray, dtype: np.dtype) -> np.ndarray:
   """An array in float32, float64 or int32; as it is if that cannot hold it."""
-  # Found out fast, of all that is usual: no part is larger than the whole.
+  # A fast answer for nearly all arrays: no entry's square exceeds their sum.
   if value.dtype in _USUAL and np.vdot(value, value) < _ANY_FLOAT_HOLDS:
     return value.astype(dtype)
   with np.errstate(over="raise"):
@@ -27,7 +27,7 @@ def convert_array(value: np.ndarray, dtype: np.dtype) -> np.ndarray:
       converted = value.astype(dtype)
     except FloatingPointError:
       return value
-  # Integers that do not fit come out as others.
+  # An integer that does not fit is turned into another one.
   if dtype.kind == "i" and np.any(converted != value):
     return value
   return converted
@@ -83,7 +83,7 @@ def take_arrays(
     path: where in all of the observation this is, as keys and indices.
 
   Returns:
-    The arrays, in the order of the spec, which they are of the shapes of.
+    The arrays, in the order and of the shapes of the spec.
 
   Raises:
     InvalidValueError: names what is not as the spec says.

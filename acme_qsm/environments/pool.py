@@ -62,7 +62,7 @@ class Pool:
     """
     require(task)
     validate_action_repeat(action_repeat)
-    # There is none for the Python that everything is checked on.
+    # Python 3.10, on which types are checked, has no EnvPool.
     import envpool  # pyright: ignore[reportMissingImports]
 
     from acme_qsm.environments.dm_control import suite
@@ -71,11 +71,11 @@ class Pool:
     self._pool: Any = envpool.make_dm(
       _pool_name(task),
       num_envs=len(seeds),
-      # They are signed there.
+      # EnvPool's seeds are signed.
       env_seed=[seed % 2**31 for seed in seeds],
     )
     self._action_repeat = action_repeat
-    # EnvPool gives those of all tasks of a domain.
+    # EnvPool gives the observations of all of a domain's tasks.
     self._names = sorted(suite.load(domain, name).observation_spec())
     spec = self._pool.action_spec()
     self._offset, self._scale = spec.minimum, spec.maximum - spec.minimum

@@ -182,9 +182,15 @@ class EmbeddedReplay:
     Args:
       indices: [B] which ones, from `sample`; those that are no longer there are
         left out, and of one that is there twice the last counts.
-      extras: [B, E] the ends of their rows, from `TransitionCodec.pack_extras`,
-        finite.
+      extras: [B, E] the ends of their rows, from `TransitionCodec.pack_extras`.
+
+    Raises:
+      NonFiniteError: if one has a NaN or an infinity; none is changed then.
     """
+    if not np.isfinite(extras).all():
+      raise NonFiniteError(
+        "A transition's new extras have a NaN or an infinity."
+      )
     held = indices >= self._oldest
     places = indices[held] % len(self._rows)
     self._rows[places, self._rows.shape[1] - extras.shape[1] :] = extras[held]

@@ -53,7 +53,7 @@ def _critics_at_samples(config: Any, per_sample: int) -> int:
 
 def _count_dpmd(config: Any) -> int:
   drawn = config.num_policy_samples
-  if drawn == 1:  # The target's.
+  if drawn == 1:  # The target's action is used again.
     return 3 + config.num_critics
   return drawn * (config.num_denoising_steps + config.num_critics + 3)
 
@@ -74,6 +74,6 @@ _POLICY_LOSSES: dict[str, Callable[[Any], int]] = {
   "DIPOConfig": lambda config: (
     3 + 2 * config.num_critics * config.num_action_moves
   ),
-  # A pass through policy and critics, too.
+  # The gradient passes through policy and critics, as QSM's does.
   "GaussianConfig": lambda config: 3 + 2 * config.num_critics,
 }

@@ -94,7 +94,7 @@ def _first_update(task: str, cache: str) -> float:
     log = workdir / "logs" / "learner.csv"
     # A row below the table's head.
     elapsed = _wait(process, lambda: _read(log).count("\n") > 1)
-    # Asked to end, it would save first.
+    # SIGTERM would make it save first.
     process.kill()
     return elapsed
 
@@ -110,7 +110,7 @@ def _launched(
   environment = dict(os.environ)
   if cache is not None:
     environment["XDG_CACHE_HOME"] = cache
-    # It would be used instead.
+    # JAX would use this cache instead.
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
   with tempfile.TemporaryDirectory() as folder:
     workdir, output = (

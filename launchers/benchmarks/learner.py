@@ -1,6 +1,5 @@
 """How fast the learner's step and actions are, against what the machine can."""
 
-import dataclasses
 import functools
 import itertools
 import time
@@ -29,30 +28,26 @@ _CHAIN_LENGTH = 24
 _NUM_OBSERVATIONS = (1, 16, 256)
 
 
-@dataclasses.dataclass(frozen=True)
-class Case:
-  """What one measurement is of; see `AXES`."""
-
-  num_denoising_steps: int = 5
-  batch_size: int = 256
-  width: int = 256
-  num_fused: int = 1
-  num_seeds: int = 1
+STANDARD = {name: axis[0] for name, axis in AXES.items()}
+"""The case that the others are compared with."""
 
 
-def list_cases(effort: timing.Effort) -> list[Case]:
+def list_cases(effort: timing.Effort) -> list[dict[str, int]]:
   """The standard case, then one axis at a time; full, combined but seeds."""
   if effort.quick:
-    return [Case(), Case(num_fused=8)]
+    return [STANDARD, STANDARD | {"num_fused": 8}]
   axes = dict(AXES)
-  cases = []
+  cases = [STANDARD]
   if effort.full:
     seeds = axes.pop("num_seeds")
-    cases = [Case(*sizes) for sizes in itertools.product(*axes.values())]
+    cases = [
+      STANDARD | dict(zip(axes, sizes, strict=True))
+      for sizes in itertools.product(*axes.values())
+    ]
     axes = {"num_seeds": seeds}
   for name, values in axes.items():
-    cases += [Case(**{name: value}) for value in values]
-  return list(dict.fromkeys(cases))
+    cases += [STANDARD | {name: value} for value in values[1:]]
+  return cases
 
 
 def make_limit(batch_size: int, width: int) -> tuple[Callable[[], Any], float]:
@@ -77,18 +72,14 @@ def make_limit(batch_size: int, width: int) -> tuple[Callable[[], Any], float]:
 def measure(effort: timing.Effort) -> Iterator[Row]:
   """Measures each case in turn with the machine's limit for its shapes."""
   for case in list_cases(effort):
-    config = subject.make_config(
-      num_denoising_steps=case.num_denoising_steps,
-      batch_size=case.batch_size,
-      width=case.width,
-    )
+    sizes = dict(case)
+    num_fused, num_seeds = sizes.pop("num_fused"), sizes.pop("num_seeds")
     step = subject.Step(
-      config, num_fused=case.num_fused, num_seeds=case.num_seeds
+      subject.make_config(**sizes), num_fused=num_fused, num_seeds=num_seeds
     )
-    limit, limit_flops = make_limit(case.batch_size, case.width)
+    limit, limit_flops = make_limit(case["batch_size"], case["width"])
     found = timing.measure({"limit": limit, "step": step}, **effort.turns())
-    # Of all that one call does.
-    steps_per_call = case.num_fused * case.num_seeds
+    steps_per_call = num_fused * num_seeds
     flops = steps_per_call * step.flops
     # Each pair of neighbours in time, so that both had the same machine.
     shares = [
@@ -102,7 +93,7 @@ def measure(effort: timing.Effort) -> Iterator[Row]:
     yield (
       "learner",
       {
-        **dataclasses.asdict(case),
+        **case,
         "ms_per_call": median,
         "ms_low": low,
         "ms_high": high,

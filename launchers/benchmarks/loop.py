@@ -18,7 +18,7 @@ from launchers.benchmarks import runs
 from launchers.benchmarks import subject
 from launchers.benchmarks import timing
 
-# Until then things are compiled, allocated and looked up for the first time.
+# During them things are compiled, allocated and looked up for the first time.
 _WARM_UP_STEPS = 200
 # How often the loop and its learner alone are measured in turn.
 _NUM_TURNS = 10
@@ -94,7 +94,7 @@ class _TimedBuilder(acme_qsm.QSMBuilder):
 
   def make_actor(self, *args: Any, **kwargs: Any) -> Any:
     actor = super().make_actor(*args, **kwargs)
-    # What they observe goes to the adder at once.
+    # An actor's `observe` is its adder's `add`.
     return self.clock.time(actor, "act", "select_action", "update")
 
   def make_dataset_iterator(self, replay_client: Any) -> Any:
@@ -154,7 +154,7 @@ class _TimedBuilder(acme_qsm.QSMBuilder):
         self.clock.calls.clear()
         start = time.perf_counter()
       steps += 1
-      # It would wait by itself, where its dispatch could not be told from it.
+      # The step would wait by itself; here waiting and dispatch are told apart.
       with self.clock.part("wait for update"):
         wait()
       with self.clock.part("dispatch"):
@@ -189,7 +189,7 @@ def measure_loop(
   )
   steps_per_turn = num_steps // _NUM_TURNS
   builder = _TimedBuilder(config, steps_per_turn)
-  # Logs take their time in a run.
+  # With a folder, since a run writes logs.
   with tempfile.TemporaryDirectory() as folder:
     runs.run(
       builder,

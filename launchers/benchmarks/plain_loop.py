@@ -7,8 +7,8 @@ an action, an environment step, a batch and an update in turn.
 
 import functools
 import time
+from collections.abc import Callable
 from typing import Any
-from typing import NamedTuple
 
 import haiku as hk
 import jax
@@ -60,42 +60,26 @@ def _critic(observation: jax.Array, action: jax.Array) -> jax.Array:
 _q_values = jax.vmap(_critic.apply, in_axes=(0, None, None))
 
 
-class Learned(NamedTuple):
-  """Parameters, and the optimiser's state of each."""
-
-  params: Any
-  optimizer: Any
-
-  def descend(self, loss: Any) -> "Learned":
-    """One step of the optimiser down a loss: parameters -> []."""
-    changes, optimizer = _OPTIMIZER.update(
-      jax.grad(loss)(self.params), self.optimizer
-    )
-    return Learned(optax.apply_updates(self.params, changes), optimizer)
-
-
-class State(NamedTuple):
-  """What the loop trains."""
-
-  policy: Learned
-  critics: Learned
-  target: Any
-  key: jax.Array
-
-
-def init(observation: jax.Array, action: jax.Array) -> State:
+def init(observation: jax.Array, action: jax.Array) -> dict[str, Any]:
   """The first state, for observations [1, O] and actions [1, A] like these."""
   key = jax.random.key(0)
   policy = _denoiser.init(key, observation, action, jnp.zeros((1,)))
   critics = jax.vmap(lambda key: _critic.init(key, observation, action))(
     jax.random.split(key, 2)
   )
-  return State(
-    Learned(policy, _OPTIMIZER.init(policy)),
-    Learned(critics, _OPTIMIZER.init(critics)),
-    critics,
-    key,
-  )
+  return {
+    "policy": (policy, _OPTIMIZER.init(policy)),
+    "critics": (critics, _OPTIMIZER.init(critics)),
+    "target": critics,
+    "key": key,
+  }
+
+
+def _descend(learned: Any, loss: Callable[[Any], jax.Array]) -> Any:
+  """One step of the optimiser down a loss, for parameters and its state."""
+  params, optimizer = learned
+  changes, optimizer = _OPTIMIZER.update(jax.grad(loss)(params), optimizer)
+  return optax.apply_updates(params, changes), optimizer
 
 
 @functools.partial(jax.jit, static_argnames="size")
@@ -126,14 +110,15 @@ def act(
 
 
 @jax.jit
-def update(state: State, batch: Any) -> State:
+def update(state: Any, batch: Any) -> dict[str, Any]:
   """One update of critics and policy on a batch, arrays [B, ...] by name."""
   observation, action = batch["observation"], batch["action"]
   next_observation = batch["next_observation"]
   next_action, key = act(
-    state.policy.params, state.key, next_observation, size=action.shape[-1]
+    *(state["policy"][0], state["key"], next_observation),
+    size=action.shape[-1],
   )
-  next_q = _q_values(state.target, next_observation, next_action).min(axis=0)
+  next_q = _q_values(state["target"], next_observation, next_action).min(axis=0)
   target = batch["reward"] + 0.99 * batch["discount"] * next_q
 
   def critic_loss(critics: Any) -> jax.Array:
@@ -141,14 +126,14 @@ def update(state: State, batch: Any) -> State:
       jnp.square(_q_values(critics, observation, action) - target)
     )
 
-  critics = state.critics.descend(critic_loss)
+  critics = _descend(state["critics"], critic_loss)
   key, step_key, noise_key = jax.random.split(key, 3)
   steps = jax.random.randint(step_key, (_BATCH_SIZE,), 0, _NUM_STEPS)
   noise = jax.random.normal(noise_key, action.shape)
   noisy = diffusion.add_noise(_SCHEDULE, action, noise, steps)
   gradient = jax.grad(
     lambda action: jnp.sum(
-      _q_values(critics.params, observation, action).mean(axis=0)
+      _q_values(critics[0], observation, action).mean(axis=0)
     )
   )(noisy)
 
@@ -158,12 +143,12 @@ def update(state: State, batch: Any) -> State:
     )
     return jnp.mean(jnp.square(noise + _SCALE * gradient))
 
-  return State(
-    state.policy.descend(policy_loss),
-    critics,
-    optax.incremental_update(critics.params, state.target, 0.005),
-    key,
-  )
+  return {
+    "policy": _descend(state["policy"], policy_loss),
+    "critics": critics,
+    "target": optax.incremental_update(critics[0], state["target"], 0.005),
+    "key": key,
+  }
 
 
 def measure(num_steps: int) -> dict[str, float]:
@@ -197,7 +182,7 @@ def measure(num_steps: int) -> dict[str, float]:
     if timestep.last():
       timestep = environment.reset()
     observation = timestep.observation
-    actions, key = act(state.policy.params, key, observation[None], size=size)
+    actions, key = act(state["policy"][0], key, observation[None], size=size)
     action = np.asarray(actions[0])
     timestep = environment.step(action)
     values = (

@@ -179,7 +179,7 @@ def measure_client(
     "samples_per_second": samples,
     "transitions": num_transitions,
     "bytes_per_transition": (full - empty) / num_transitions,
-    # A save included; with few transitions, what was compiled before is more.
+    # The peak may be that of a save, or, of few transitions, of compiling.
     "peak_bytes_per_transition": (read_memory(pid)[1] - empty)
     / num_transitions,
     "raw_bytes_per_transition": TransitionCodec(subject.SPEC).size * 4,

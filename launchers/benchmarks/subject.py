@@ -80,8 +80,8 @@ def make_step(
 
 
 def _jit(step: Callable[..., Any]) -> Any:
-  # As the Acme learner does on a CPU, where a call that donates its arguments
-  # returns only when it is done.
+  # As the learner does: on a CPU, a call that donates its arguments returns
+  # only when it is done.
   donated = () if jax.default_backend() == "cpu" else (0,)
   return jax.jit(step, donate_argnums=donated)
 
@@ -100,7 +100,7 @@ class Step:
     core = make_core(config)
     init, step = core.init, make_step(core)
     batch = make_transitions(config.batch_size)
-    # What XLA counts of a loop is one turn of it: count one step.
+    # XLA counts one turn of a loop, so that a single step is what to count.
     state = jax.eval_shape(init, jax.random.key(0))
     one = _jit(step).lower(state, batch).compile()
     cost: Any = one.cost_analysis()

@@ -112,14 +112,7 @@ def total_variation(first: Density, second: Density) -> float:
 
 
 def run(args: arguments.Boltzmann) -> results.Outcome:
-  """Draws by Langevin steps for each alpha, and compares with exp(alpha Q).
-
-  Args:
-    args: what was asked for.
-
-  Returns:
-    By alpha, the total variation, and entropies and masses beside exact ones.
-  """
+  """Draws by Langevin steps for each alpha, and compares with exp(alpha Q)."""
   draw_actions = jax.jit(sample, static_argnums=(2, 3))
   key = jax.random.key(args.seed)
   sampled, exact = {}, {}
@@ -147,16 +140,7 @@ def run(args: arguments.Boltzmann) -> results.Outcome:
 def draw(
   alphas: Sequence[float], sampled: Sequence[Density], exact: Sequence[Density]
 ) -> Figure:
-  """Draws each density beside the exact one, and entropy against alpha.
-
-  Args:
-    alphas: the scales.
-    sampled: what was drawn with each.
-    exact: the densities proportional to exp(alpha Q).
-
-  Returns:
-    The figure.
-  """
+  """Draws each alpha's density beside the exact one, and their entropies."""
   shown = min(len(alphas), _MAX_PANELS)
   num_columns = min(shown + 1, 4)
   num_rows = -(-(shown + 1) // num_columns)

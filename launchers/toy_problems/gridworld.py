@@ -128,15 +128,7 @@ def greedy_limit() -> Iterate:
 
 
 def run(args: arguments.Gridworld) -> results.Outcome:
-  """Iterates policies for each alpha.
-
-  Args:
-    args: what was asked for.
-
-  Returns:
-    Entropies and mean values of the last policies, by alpha, beside those of
-    the greedy limit.
-  """
+  """Iterates policies for each alpha, and compares with the greedy limit."""
   alphas = list(dict.fromkeys(float(alpha) for alpha in args.alphas))
   runs = [iterate(alpha, args.num_updates) for alpha in alphas]
   limit = greedy_limit()
@@ -177,9 +169,6 @@ def draw(
     alphas: the scales.
     entropies: the converged policies' entropies.
     floor: the entropy that they go down to.
-
-  Returns:
-    The figure.
   """
   figure = Figure(figsize=(11, 8), layout="constrained")
   grid = figure.add_gridspec(2, len(iterates), height_ratios=(1.25, 1.0))

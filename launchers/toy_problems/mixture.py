@@ -246,12 +246,7 @@ def _gaussian_kl(samples: np.ndarray, mean: tuple[float, float]) -> float:
 def run(args: arguments.Mixture) -> results.Outcome:
   """Trains a denoiser by each loss, and draws from all and by Langevin steps.
 
-  Args:
-    args: what was asked for.
-
-  Returns:
-    Weights, means and divergence of each method's modes; those of denoisers
-    also where the sampler's variance is the large one.
+  From denoisers also with the sampler's large variance.
   """
   keys = denoisers.split_key(args.seed, len(LOSSES) + 2)
   samples = {"truth": draw_mixture(keys[-1], args.num_samples)}
@@ -300,15 +295,7 @@ _TITLES = {
 def draw(
   samples: Mapping[str, np.ndarray], methods: Mapping[str, Mapping[str, Any]]
 ) -> Figure:
-  """Draws each method's samples over the mixture's contours.
-
-  Args:
-    samples: [N, 2] by method.
-    methods: what `describe` says of them.
-
-  Returns:
-    The figure.
-  """
+  """Draws each method's samples [N, 2], described, over the mixture."""
   figure = Figure(figsize=(11, 7.6), layout="constrained")
   axis = np.linspace(-7.0, 7.0, 141)
   grid = np.stack(np.meshgrid(axis, axis), axis=-1)

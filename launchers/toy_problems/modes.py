@@ -215,16 +215,7 @@ def exact_density(centers: np.ndarray, actions: np.ndarray) -> np.ndarray:
 
 
 def run(args: arguments.Modes) -> results.Outcome:
-  """Trains a denoiser on each bandit, and draws from it and from exact ones.
-
-  Args:
-    args: what was asked for.
-
-  Returns:
-    By bandit, the relative error of the denoiser and what is measured of its
-    actions: modes' masses, mean and standard deviation; and the same of the
-    sampler with the exact noise prediction.
-  """
+  """Trains a denoiser on each bandit, and draws from it and from exact ones."""
   numbers: dict[str, Any] = {}
   actions: dict[str, dict[str, np.ndarray]] = {}
   error_key, learnt_key, exact_key = denoisers.split_key(args.seed, 3)
@@ -272,9 +263,6 @@ def draw(actions: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
 
   Args:
     actions: [N, A] by bandit: "learnt", and of the "exact" noise prediction.
-
-  Returns:
-    The figure.
   """
   figure = Figure(figsize=(10, 8), layout="constrained")
   titles = {

@@ -37,67 +37,49 @@ def with_atoms(config, minimum, maximum, **fields):
 
 
 @pytest.mark.parametrize(
-  ("rewards", "atoms", "fields", "message"),
+  ("rewards", "atoms", "fields", "field", "bound"),
   [
-    ((0.0, 2.0), (-10.0, 110.0), {}, "max_value must be at least 200"),
-    ((0.0, 1.0), (-10.0, 99.0), {}, "max_value must be at least 100"),
-    ((0.0, 1.0), (1.0, 100.0), {}, "min_value must be at most 0"),
-    ((-1.0, 0.0), (-10.0, 10.0), {}, "min_value must be at most -100"),
+    ((0.0, 2.0), (-10.0, 110.0), {}, "max_value", 200),
+    ((0.0, 1.0), (-10.0, 99.0), {}, "max_value", 100),
+    ((0.0, 1.0), (1.0, 100.0), {}, "min_value", 0),
+    ((-1.0, 0.0), (-10.0, 10.0), {}, "min_value", -100),
     # An episode may end at once: its return is 0.
-    ((-2.0, -1.0), (-200.0, -1.0), {}, "max_value must be at least 0"),
-    (
-      (0.0, 1.0),
-      (0.0, 100.0),
-      {"reward_scale": 2.0},
-      "max_value must be at least 200",
-    ),
-    ((0.0, 1.0), (0.0, 1.5), {"discount": 0.5}, "max_value must be at least 2"),
-    ((-1.0, np.inf), (0.0, 1.0), {}, "min_value must be at most -100"),
-    ((-np.inf, 1.0), (0.0, 1.0), {}, "max_value must be at least 100"),
-    (
-      (0.0, np.array([1.0, 3.0])),
-      (0.0, 100.0),
-      {},
-      "max_value must be at least 300",
-    ),
+    ((-2.0, -1.0), (-200.0, -1.0), {}, "max_value", 0),
+    ((0.0, 1.0), (0.0, 100.0), {"reward_scale": 2.0}, "max_value", 200),
+    ((0.0, 1.0), (0.0, 1.5), {"discount": 0.5}, "max_value", 2),
+    ((-1.0, np.inf), (0.0, 1.0), {}, "min_value", -100),
+    ((-np.inf, 1.0), (0.0, 1.0), {}, "max_value", 100),
+    ((0.0, np.array([1.0, 3.0])), (0.0, 100.0), {}, "max_value", 300),
+    # These fit: 1 / (1 - 0.9) is a bit more than 10 in floating point.
+    ((0.0, 1.0), (0.0, 100.0), {}, None, None),
+    ((-1.0, 1.0), (-100.0, 100.0), {}, None, None),
+    ((0.0, 1.0), (0.0, 10.0), {"discount": 0.9}, None, None),
+    ((0.0, 1.0), (0.0, 10.0), {"reward_scale": 0.1}, None, None),
+    # Unbounded on a side; without a discount; other heads; no bounds stated.
+    ((-np.inf, np.inf), (-1.0, 1.0), {}, None, None),
+    ((0.0, 1.0), (0.0, 1.0), {"discount": 1.0}, None, None),
+    ((0.0, 2.0), (0.0, 1.0), {"critic_head": "scalar"}, None, None),
+    ((0.0, 2.0), (0.0, 1.0), {"critic_head": "quantile"}, None, None),
+    ((None, None), (0.0, 1.0), {}, None, None),
   ],
 )
-def test_atoms_that_cannot_hold_the_returns_are_refused(
-  config, make_rewards, rewards, atoms, fields, message
+def test_atoms_must_hold_the_returns(
+  config, make_rewards, rewards, atoms, fields, field, bound
 ):
   config = with_atoms(config, *atoms, **fields)
+  spec = make_rewards(*rewards)
+  if field is None:
+    acme_qsm.make_networks(spec, config)
+    return
+  most = "most" if field == "min_value" else "least"
   with pytest.raises(
-    ValueError, match=rf"^QSMConfig\.{message} for .* got "
+    ValueError,
+    match=rf"^QSMConfig\.{field} must be at {most} {bound} for .* got",
   ) as raised:
-    acme_qsm.make_networks(make_rewards(*rewards), config)
+    acme_qsm.make_networks(spec, config)
   # And what that number is made of.
   for name in ("critic_head", "reward_scale", "discount"):
     assert f"{name}=" in str(raised.value)
-
-
-@pytest.mark.parametrize(
-  ("rewards", "atoms", "fields"),
-  [
-    ((0.0, 1.0), (0.0, 100.0), {}),
-    ((0.0, 2.0), (0.0, 200.0), {}),
-    ((-1.0, 1.0), (-100.0, 100.0), {}),
-    # 1 / (1 - 0.9) is a bit more than 10 in floating point.
-    ((0.0, 1.0), (0.0, 10.0), {"discount": 0.9}),
-    ((0.0, 1.0), (0.0, 10.0), {"reward_scale": 0.1}),
-    # Unbounded on a side; without a discount; other heads; no bounds stated.
-    ((-np.inf, np.inf), (-1.0, 1.0), {}),
-    ((0.0, 1.0), (0.0, 1.0), {"discount": 1.0}),
-    ((0.0, 2.0), (0.0, 1.0), {"critic_head": "scalar"}),
-    ((0.0, 2.0), (0.0, 1.0), {"critic_head": "quantile"}),
-    ((None, None), (0.0, 1.0), {}),
-  ],
-)
-def test_what_fits_or_has_no_known_bound_is_taken(
-  config, make_rewards, rewards, atoms, fields
-):
-  acme_qsm.make_networks(
-    make_rewards(*rewards), with_atoms(config, *atoms, **fields)
-  )
 
 
 def gaussian_with_atoms(maximum, **fields):

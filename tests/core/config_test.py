@@ -57,6 +57,7 @@ REFUSED = [
   ("qsm", "min_value", [np.float32(-INF), None]),
   ("qsm", "max_value", [-10.0, INF]),
   ("qsm", "critic_body", ["resnet"]),
+  ("qsm", "critic_hidden_sizes", [(16, 8)], {"critic_body": "simba"}),
   ("qsm", "critic_head", ["gaussian"]),
   ("qsm", "categorical_target", ["mean"]),
   ("qsm", "min_replay_size", [0, 255]),

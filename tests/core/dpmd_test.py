@@ -1,6 +1,7 @@
 """Diffusion policy mirror descent, against numpy and closed forms."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -31,20 +32,16 @@ STANDARDIZED = acme_qsm.DPMDConfig(
 )
 
 
-@pytest.mark.parametrize(
-  # The last one's mean is 1 000 deviations: a mean square less the square of
-  # the mean, in single precision, would be rounding alone.
-  ("center", "scale"),
-  [(40.0, 3.0), (95.0, 0.1), (-100.0, 0.1)],
-)
+# In the second, the mean is 1 000 deviations: a mean square less the square of
+# the mean, in single precision, would be rounding alone.
+@pytest.mark.parametrize(("center", "scale"), [(40.0, 3.0), (-100.0, 0.1)])
 def test_q_is_standardized_by_running_moments(center, scale):
   rng = np.random.default_rng(0)
   state, means, squares = make_state(), 0.0, 0.0
+  standardize = jax.jit(functools.partial(dpmd.standardize, STANDARDIZED))
   for updates in range(200):
     q_value = rng.normal(center, scale, size=(64, 1)).astype(np.float32)
-    found, state = dpmd.standardize(
-      STANDARDIZED, state, jnp.asarray(q_value), jnp.int32(updates)
-    )
+    found, state = standardize(state, q_value, updates)
     means = 0.9 * means + 0.1 * q_value.mean(dtype=np.float64)
     squares = 0.9 * squares + 0.1 * (q_value.astype(np.float64) ** 2).mean()
     present = 1 - 0.9 ** (updates + 1)
@@ -55,18 +52,6 @@ def test_q_is_standardized_by_running_moments(center, scale):
     np.testing.assert_allclose(found, expected, atol=5e-3)
     np.testing.assert_allclose(state.q_variance, deviation**2, rtol=1e-2)
   assert np.max(np.abs(found)) == 2.0
-
-
-@pytest.mark.parametrize(("factor", "offset"), [(10.0, 0.0), (1.0, -1000.0)])
-def test_standardized_q_knows_neither_unit_nor_origin(factor, offset):
-  q_value = np.random.default_rng(0).normal(size=(64, 1)).astype(np.float32)
-  plain, moved = (
-    dpmd.standardize(STANDARDIZED, make_state(), jnp.asarray(q), jnp.int32(0))[
-      0
-    ]
-    for q in (q_value, factor * q_value + offset)
-  )
-  np.testing.assert_allclose(plain, moved, atol=1e-3)
 
 
 def test_equal_values_are_of_no_weight():

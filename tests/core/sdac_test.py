@@ -12,7 +12,6 @@ import scipy.special
 import acme_qsm
 from acme_qsm import diffusion
 from acme_qsm import losses
-from acme_qsm.core import reverse_sampling
 from acme_qsm.core import temperature as temperature_lib
 from acme_qsm.core import weights
 from tests.core import closed_forms
@@ -73,44 +72,6 @@ def test_the_gradient_is_the_same_wherever_noisy_actions_are_from(
   np.testing.assert_allclose(gradient[:, 0], expected, atol=tolerance)
   # Were the tilt missing, or of the other sign, this would fail.
   assert 2 / 3 * TILTS[-1] > 5 * tolerance
-
-
-def test_truncated_samples_tilt_the_truncated_normal(
-  config, make_constant_networks, make_step, monkeypatch, make_flat_batch
-):
-  # One noisy action for all, off the middle: replay's, as it is.
-  size, noisy, slope = 20_000, 0.5, 3.0
-  monkeypatch.setattr(
-    reverse_sampling,
-    "draw_noisy_action",
-    lambda config, schedule, key, action, *rest: action,
-  )
-  config = dataclasses.replace(config, reverse_sampling="truncated")
-  networks = make_constant_networks([[slope], [slope]])
-  gradient, _, _ = make_step(networks, config)(
-    make_flat_batch(size, action=noisy)
-  )
-  low, high = (
-    (noisy + sign * np.sqrt(ALPHA_BARS)) / np.sqrt(1 - ALPHA_BARS)
-    for sign in (-1, 1)
-  )
-  tilt = slope * np.sqrt((1 - ALPHA_BARS) / ALPHA_BARS)
-  # By sums: the tilted normal is far out in its tail.
-  noise = np.linspace(low, high, 2_001)
-  density = np.exp(-np.square(noise) / 2)
-  tilted = density * np.exp(-tilt * (noise - low))
-  flat_mean = np.sum(density * noise, axis=0) / np.sum(density, axis=0)
-  mean = np.sum(tilted * noise, axis=0) / np.sum(tilted, axis=0)
-  # Five standard errors: of the third of the batch that is at a step, and of
-  # its weighted means, which deviate by less than an eighth of the interval;
-  # and the bias of 64 weights, below a hundredth of it.
-  variance = np.square(0.3 - mean) * 2 / 9 + np.square((high - low) / 8) / 3
-  tolerance = 5 * 2 * np.sqrt(variance / size) + (high - low) / 100
-  expected = 2 / 3 * (0.3 - mean)
-  assert np.all(np.abs(gradient[:, 0] - expected) < tolerance)
-  # Were samples not weighted, or not truncated, this would fail.
-  assert np.all(2 / 3 * np.abs(flat_mean - mean) > 3 * tolerance)
-  assert np.all(2 / 3 * np.abs(-tilt - mean) > 3 * tolerance)
 
 
 def test_weights(config):
@@ -437,9 +398,7 @@ def test_a_boltzmann_policy_on_the_box_is_learnt(
     policy_learning_rate_steps=num_updates,
   )
   networks = acme_qsm.make_networks(
-    make_spec(
-      dataclasses.replace(make_spec().observations, shape=(1,)), shape=(1,)
-    ),
+    make_spec(acme_qsm.ArraySpec((1,)), shape=(1,)),
     config,
   )
   networks = dataclasses.replace(

@@ -211,23 +211,22 @@ def make_core_with_metric(networks, config, period, of_critics, **metric):
 
 @pytest.mark.parametrize("period", [1, 2])
 @pytest.mark.parametrize("of_critics", [False, True])
-def test_a_whole_number_is_a_metric(
+def test_numbers_of_any_type_are_metrics(
   networks, config, make_batch, period, of_critics
 ):
-  arguments = (networks, config, period, of_critics)
-  for value in (3, jnp.int32(3), jnp.array(True), np.float64(0.5)):
-    core = make_core_with_metric(*arguments, number=value)
-    _, metrics = jax.eval_shape(
-      core.step, core.init(jax.random.key(0)), make_batch(0, 8)
-    )
-    for metric in metrics.values():
-      assert (metric.shape, metric.dtype) == ((), np.float32)
-  # And it is the number.
-  core = make_core_with_metric(*arguments, number=3)
+  numbers = {
+    "python": 3,
+    "int32": jnp.int32(3),
+    "bool": jnp.array(True),
+    "float64": np.float64(0.5),
+  }
+  core = make_core_with_metric(networks, config, period, of_critics, **numbers)
   _, metrics = jax.jit(core.step)(
     core.init(jax.random.key(0)), make_batch(0, 8)
   )
-  assert metrics["number"] == 3.0
+  for metric in metrics.values():
+    assert (metric.shape, metric.dtype) == ((), np.float32)
+  assert {name: float(metrics[name]) for name in numbers} == numbers
 
 
 @pytest.mark.parametrize("period", [1, 2])

@@ -4,12 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
 
 from acme_qsm.distributed.processes import reaper
+from tests.distributed.waiting import wait_until
 
 # Starts a child that starts a grandchild, both in sessions of their own.
 PARENT = """
@@ -25,13 +25,6 @@ child = subprocess.Popen(
 print(bystander.pid, child.pid, flush=True)
 time.sleep(600)
 """
-
-
-def wait_until(condition, seconds=60):
-  end = time.monotonic() + seconds
-  while not condition():
-    assert time.monotonic() < end
-    time.sleep(0.05)
 
 
 def is_running(process):

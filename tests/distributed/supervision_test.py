@@ -4,12 +4,12 @@ import json
 import signal
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
 
 from acme_qsm.distributed.processes import supervision
+from tests.distributed.waiting import wait_until
 
 # Watches over processes that run a script each, as said by name; prints what
 # each died of, and how many descriptors are left open.
@@ -53,13 +53,6 @@ supervision.supervise(
 )
 print(json.dumps([deaths, psutil.Process().num_fds() - is_open]))
 """
-
-
-def wait_until(condition, seconds=60):
-  end = time.monotonic() + seconds
-  while not condition():
-    assert time.monotonic() < end, "waited in vain"
-    time.sleep(0.02)
 
 
 @pytest.fixture

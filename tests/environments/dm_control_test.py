@@ -42,7 +42,7 @@ def test_every_task_of_the_suite_is_known():
   ],
 )
 def test_environments_are_canonical(task, observation_size, action_size):
-  environment = environments.make(task, seed=0)
+  environment = environments.make(task, seed=2**32 - 1)  # The largest.
   spec = make_environment_spec(environment)
   validate_environment_spec(spec)
   assert spec.observations.shape == (observation_size,)
@@ -138,23 +138,6 @@ def test_the_seed_sets_the_episodes(task):
     np.testing.assert_array_equal(rewards, repeated[1])
     different, _ = run(other, actions)
     assert not np.allclose(observations[0], different[0])
-
-
-def test_the_largest_seed():
-  environments.make("cartpole:balance", seed=2**32 - 1)
-
-
-def test_actions_out_of_bounds_are_clipped():
-  first, second = (environments.make("reacher:easy", seed=1) for _ in range(2))
-  actions = make_actions(first, 3.0)
-  clipped = np.clip(actions, -1.0, 1.0)
-  assert np.any(actions != clipped)
-  observations, rewards = run(first, actions)
-  expected_observations, expected_rewards = run(second, clipped)
-  np.testing.assert_array_equal(observations, expected_observations)
-  np.testing.assert_array_equal(rewards, expected_rewards)
-  # The actions matter at all.
-  assert not np.allclose(observations, run(first, -clipped)[0])
 
 
 @pytest.mark.parametrize(

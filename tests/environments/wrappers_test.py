@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import pytest
+import tree
 from dm_control import suite
 from dm_env import specs as array_specs
 
@@ -132,14 +133,6 @@ def test_specs_are_acmes():
   assert found._fields == expected._fields
   assert tuple(found) == tuple(expected)
   specs.validate_environment_spec(found)
-
-
-def test_single_precision_of_a_dictionary():
-  environment = wrappers.SinglePrecision(Fading())
-  for timestep in (environment.reset(), environment.step(np.zeros(2))):
-    for name, spec in environment.observation_spec().items():
-      spec.validate(timestep.observation[name])
-  assert timestep.observation["count"].dtype == np.int32
 
 
 def test_actions_without_bounds_stay_as_they_are():
@@ -325,25 +318,25 @@ def test_single_precision_keeps_what_it_cannot_hold(recwarn, value, dtype):
   assert not recwarn.list
 
 
-def test_single_precision_of_lists_and_tuples():
-  spec = {"arm": [PLACE, (array_specs.Array((), np.int64),)]}
-  observation = {"arm": [np.ones(2), (np.int64(3),)]}
+@pytest.mark.parametrize(
+  ("spec", "observation"),
+  [
+    (
+      {"place": PLACE, "arm": [PLACE, (COUNT,)]},
+      {"place": np.ones(2), "arm": [np.ones(2), (np.int64(3),)]},
+    ),
+    # An array that is given as a list.
+    (PLACE, [1, 0.5]),
+  ],
+)
+def test_single_precision_of_nests_and_lists(spec, observation):
   environment = wrappers.SinglePrecision(
     Scripted(observation=spec, observe=lambda step: observation)
   )
-  first, second = environment.reset(), environment.step(np.zeros(2))
   found = environment.observation_spec()
-  for timestep in (first, second):
-    arm, (count,) = timestep.observation["arm"]
-    found["arm"][0].validate(arm)
-    found["arm"][1][0].validate(count)
-  assert (arm.dtype, count.dtype) == (np.float32, np.int32)
-
-
-def test_single_precision_of_an_array_that_is_given_as_a_list():
-  environment = wrappers.SinglePrecision(
-    Scripted(observe=lambda step: [0.5, 0.1])
-  )
-  observation = environment.reset().observation
-  environment.observation_spec().validate(observation)
-  assert observation.dtype == np.float32
+  dtypes = {leaf.dtype for leaf in tree.flatten(found)}
+  assert dtypes <= {np.dtype(np.float32), np.dtype(np.int32)}
+  for timestep in (environment.reset(), environment.step(np.zeros(2))):
+    tree.map_structure(
+      lambda leaf, value: leaf.validate(value), found, timestep.observation
+    )

@@ -10,7 +10,18 @@ import importlib
 import sys
 
 launcher = importlib.import_module(sys.argv[1])
-for arguments in (
+for arguments in eval(sys.argv[2]):
+  try:
+    code = launcher.main(arguments)
+  except SystemExit as error:
+    code = error.code
+  assert code == (0 if "--help" in arguments else 2), (arguments, code)
+slow = ("acme", "dm_control", "haiku", "jax", "launchpad", "matplotlib")
+slow = (*slow, "reverb", "tensorflow")
+loaded = [name for name in slow if name in sys.modules]
+assert not loaded, loaded
+"""
+OF_RUNS = [
   ["--help"],
   ["--agent", "sdac", "--preset", "reference", "--help"],
   ["--no_such_flag", "1"],
@@ -29,28 +40,26 @@ for arguments in (
   ["--max_checkpoints", "0"],
   ["--eval_every", "0"],
   ["--num_eval_episodes", "-1"],
-  *([flag, "0"] for flag in sys.argv[2:]),
-):
-  try:
-    code = launcher.main(arguments)
-  except SystemExit as error:
-    code = error.code
-  assert code == (0 if "--help" in arguments else 2), (arguments, code)
-slow = ("acme", "dm_control", "jax", "launchpad", "reverb", "tensorflow")
-loaded = [name for name in slow if name in sys.modules]
-assert not loaded, loaded
-"""
+]
 
 
 @pytest.mark.parametrize(
-  ("launcher", "flag"),
-  [("local", "--num_envs"), ("distributed", "--num_actors")],
+  ("launcher", "commands"),
+  [
+    ("local", [*OF_RUNS, ["--num_envs", "0"]]),
+    ("distributed", [*OF_RUNS, ["--num_actors", "0"]]),
+    (
+      "toys",
+      [["--help"], ["gridworld", "--help"], ["modes", "--seed", "-1"]],
+    ),
+    ("benchmark", [["--help"], ["--parts", "everything"]]),
+  ],
 )
 def test_what_takes_long_to_load_is_not_loaded_to_help_or_refuse(
-  launcher, flag
+  launcher, commands
 ):
   done = subprocess.run(
-    [sys.executable, "-c", PROGRAM, f"launchers.{launcher}", flag],
+    [sys.executable, "-c", PROGRAM, f"launchers.{launcher}", repr(commands)],
     capture_output=True,
     text=True,
   )

@@ -4,8 +4,6 @@ import contextlib
 import itertools
 import json
 import math
-import subprocess
-import sys
 import types
 
 import jax
@@ -486,27 +484,6 @@ def test_bad_arguments_are_named_in_one_line(
   assert line.startswith("Error: ")
   assert message in line
   assert list(tmp_path.iterdir()) == [file]
-
-
-HELP = """
-import sys
-from launchers import toys
-for argv in (["--help"], ["gridworld", "--help"], ["modes", "--seed", "-1"]):
-  try:
-    code = toys.main(argv)
-  except SystemExit as error:
-    code = error.code
-  assert code == (0 if "--help" in argv else 2), (argv, code)
-loaded = {"haiku", "jax", "matplotlib"} & set(sys.modules)
-assert not loaded, loaded
-"""
-
-
-def test_what_takes_long_to_load_is_not_loaded_to_help_or_refuse():
-  done = subprocess.run(
-    [sys.executable, "-c", HELP], capture_output=True, text=True
-  )
-  assert done.returncode == 0, done.stderr
 
 
 def test_json_has_no_number_that_is_not_finite():

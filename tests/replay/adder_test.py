@@ -285,11 +285,11 @@ def make_extras(t):
   """A step's extras: numbers that other types would not hold."""
   random = np.random.default_rng(t)
   return {
-    # The least float32 above 0 that is normal, and the greatest.
-    "log_prob": np.float32([2.0**-126, -3.4028235e38])[t % 2],
+    # The normal float32 that is nearest to 0, and one that is furthest from it.
+    "log_prob": np.float32([2.0**-126, -3.4028235e38][t % 2]),
     "mean": random.normal(size=2).astype(np.float32),
     "image": random.normal(size=(4, 3, 2)).astype(np.float32),
-    "count": np.int32([INT32.min, -1, 2**24 + 1, 1, INT32.max])[t],
+    "count": np.int32([INT32.min, -1, 2**24 + 1, 1, INT32.max][t]),
     # Of any bits: those of float32's NaN among them.
     "indices": np.int32(
       [[0x7FC00001, -1, INT32.min, t], random.integers(INT32.min, INT32.max, 4)]

@@ -154,6 +154,8 @@ def test_extras_that_are_written_are_drawn_and_saved(tmp_path, small_files):
   replay.save(tmp_path / "1", tmp_path / "0")
   np.testing.assert_array_equal(restore(tmp_path / "1").rows(), expected[2:12])
 
+  with pytest.raises(NonFiniteError, match="new extras"):
+    replay.write_extras(np.array([6, 7]), np.array([[1, 2], [3, np.nan]]))
   drawn = Sample(expected[[2, 6]], np.array([2, 6]))
   replay.write_extras(np.array([6]), np.array([[7, 8]], np.float32))
   expected[6, 1:] = 7, 8

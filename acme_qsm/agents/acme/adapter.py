@@ -20,7 +20,7 @@ from acme.agents.jax import builders
 from acme.utils import counting
 from acme.utils import loggers
 
-# What acme.datasets.make_reverb_dataset reads a table with, unless told.
+# The workers that acme.datasets.make_reverb_dataset has by default.
 _NUM_DATASET_WORKERS = 12
 
 

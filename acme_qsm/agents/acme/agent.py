@@ -14,7 +14,7 @@ from acme_qsm import types
 
 @dataclasses.dataclass(frozen=True)
 class AcmeConfig(configuration.Configuration):
-  """What each of Acme's agents can be told, with the names that Acme has.
+  """The settings of all of Acme's agents, with the names that Acme has.
 
   Attributes:
     acme_name: what Acme calls the agent.
@@ -117,7 +117,7 @@ class AcmeAgentBuilder:
     fields = {
       field.name: getattr(self.config, field.name)
       for field in dataclasses.fields(self.config)
-      # Of the networks, not of the builder.
+      # `make_networks` takes the widths, the builder all else.
       if field.name != "hidden_layer_sizes"
     }
     acme_config = getattr(acme, f"{name}Config")(**fields)

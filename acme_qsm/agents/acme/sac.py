@@ -10,7 +10,7 @@ from acme_qsm.agents.acme.agent import AcmeConfig
 
 @dataclasses.dataclass(frozen=True)
 class AcmeSACConfig(AcmeConfig):
-  """What Acme's SAC can be told; the defaults are Acme's.
+  """The settings of Acme's SAC; the defaults are Acme's.
 
   Attributes:
     learning_rate: Adam's, for the policy and the critics.

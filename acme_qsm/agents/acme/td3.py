@@ -10,7 +10,7 @@ from acme_qsm.agents.acme.agent import AcmeConfig
 
 @dataclasses.dataclass(frozen=True)
 class AcmeTD3Config(AcmeConfig):
-  """What Acme's TD3 can be told; the defaults are Acme's.
+  """The settings of Acme's TD3; the defaults are Acme's.
 
   Its `delay` and `tau` are not here: the builder of dm-acme 0.4.0 does not hand
   them on to its learner, which has 2 and 0.005.

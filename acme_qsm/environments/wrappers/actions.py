@@ -15,7 +15,7 @@ UNBOUNDED = 1e10
 
 
 class CanonicalActions(EnvironmentWrapper):
-  """Takes actions in [-1, 1], and clips others, for what has other bounds.
+  """Clips actions to [-1, 1], and scales them to the environment's bounds.
 
   Actions without bounds are left as they are. The environment inside is given
   the type that its spec says, and nothing outside of its bounds.
@@ -144,7 +144,7 @@ def scale_actions(
   Returns:
     [..., A] actions, as precise as those that are given.
   """
-  # A third of what `np.clip` takes.
+  # In a third of `np.clip`'s time.
   actions = np.minimum(np.maximum(actions, -1.0), 1.0)
   actions = 0.5 * (actions + 1.0)
   actions *= scale

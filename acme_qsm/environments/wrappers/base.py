@@ -8,7 +8,7 @@ from acme_qsm import specs as specs_lib
 
 
 class EnvironmentWrapper(dm_env.Environment):
-  """An environment around another one, which it otherwise is.
+  """An environment around another one, like it in all that it does not change.
 
   A wrapper states the specs that it changes when it is made, and overrides
   `_take` for actions on their way in and `_give` for time steps on their way
@@ -28,7 +28,7 @@ class EnvironmentWrapper(dm_env.Environment):
     self._num_steps = 0  # Of the episode.
 
   def __getattr__(self, name: str) -> Any:
-    # Python asks for those, to copy an object that has no attributes yet.
+    # Python asks for such names to copy an object, before it has attributes.
     if name.startswith("__"):
       raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
     return getattr(self._environment, name)

@@ -37,7 +37,7 @@ class SinglePrecision(EnvironmentWrapper):
     super().__init__(environment, **outside)
     self._observation_spec = inside.observations
     self._convert_action = None
-    # A wrapper that converts actions inside is to have them as they are given.
+    # A wrapper inside that converts actions needs them as they are given.
     if not getattr(environment, "converts_actions", False) and (
       outside["actions"] != inside.actions
     ):

@@ -1,4 +1,4 @@
-"""Wrappers of time: how many steps one step is."""
+"""A wrapper that makes several steps of one."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ class ActionRepeat(EnvironmentWrapper):
     timestep = self._environment.step(action)
     total, discount = map(_own, (timestep.reward, timestep.discount))
     for _ in range(self._num_repeats - 1):
-      # None, as of a first time step, is for whoever takes it.
+      # A None, such as a first time step's, is left to whoever takes it.
       if not timestep.mid() or total is None or discount is None:
         break
       timestep = self._environment.step(action)
