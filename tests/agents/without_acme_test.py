@@ -33,7 +33,6 @@ from acme_qsm import experiments
 from acme_qsm import specs
 from acme_qsm import types
 from acme_qsm.experiments import evaluation
-from acme_qsm.experiments import parts
 from acme_qsm.experiments import run
 from acme_qsm.experiments.one_seed import OneActor
 from acme_qsm.replay.adder import TransitionAdder

@@ -23,9 +23,9 @@ def bimodal(action):
 
 
 @pytest.fixture
-def networks(make_spec, make_array_spec):
+def networks(make_spec):
   return acme_qsm.make_networks(
-    make_spec(make_array_spec((1,)), shape=(1,)),
+    make_spec(acme_qsm.ArraySpec((1,)), shape=(1,)),
     acme_qsm.QSMConfig(
       policy_hidden_sizes=(64, 64), time_embedding_size=16, time_hidden_size=16
     ),

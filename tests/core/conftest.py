@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,25 +10,6 @@ import optax
 import pytest
 
 import acme_qsm
-
-
-@dataclasses.dataclass(frozen=True)
-class ArraySpec:
-  """What dm_env's specs carry, without dm_env."""
-
-  shape: Any
-  dtype: Any = np.float32
-  minimum: Any = None
-  maximum: Any = None
-
-
-@dataclasses.dataclass(frozen=True)
-class EnvironmentSpec:
-  """What Acme's spec carries, without Acme."""
-
-  observations: Any
-  actions: Any
-
 
 # Almost all the time of these tests is the compiler's: this halves it.
 jax.config.update("jax_disable_most_optimizations", True)
@@ -55,19 +35,14 @@ def make_spec():
   """Makes specs, valid except for the fields given."""
 
   def make(observation=None, **action):
-    return EnvironmentSpec(
-      observations=observation or ArraySpec((3,)),
-      actions=ArraySpec(
+    return acme_qsm.EnvironmentSpec(
+      observation or acme_qsm.ArraySpec((3,)),
+      acme_qsm.ArraySpec(
         **{"shape": (2,), "minimum": -1.0, "maximum": 1.0, **action}
       ),
     )
 
   return make
-
-
-@pytest.fixture(scope="session")
-def make_array_spec():
-  return ArraySpec
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import acme_qsm
 from acme_qsm import networks as networks_lib
 from acme_qsm.networks import layers
 from acme_qsm.networks import modules
@@ -269,13 +270,13 @@ def test_own_critic(environment_spec, config):
   assert "denoiser/perceptron" in networks.init_denoiser(jax.random.key(0))
 
 
-def test_own_networks_take_images(make_spec, make_array_spec, config):
+def test_own_networks_take_images(make_spec, config):
   def features(observation):
     flat = observation.reshape(observation.shape[0], -1).astype(jnp.float32)
     return hk.Linear(4)(flat / 255)
 
   networks = networks_lib.make_networks(
-    make_spec(make_array_spec((4, 4, 3), np.uint8)),
+    make_spec(acme_qsm.ArraySpec((4, 4, 3), np.uint8)),
     config,
     denoiser=lambda o, a, t: hk.Linear(2)(features(o)) + a,
     critic=lambda o, a: jnp.sum(features(o), axis=-1) + jnp.sum(a, axis=-1),
@@ -315,7 +316,7 @@ def test_critic_of_the_wrong_shape(environment_spec, config, critic):
     networks_lib.make_networks(environment_spec, config, critic=critic)
 
 
-def test_default_networks_refuse_images(make_spec, make_array_spec, config):
-  spec = make_spec(make_array_spec((4, 4, 3)))
+def test_default_networks_refuse_images(make_spec, config):
+  spec = make_spec(acme_qsm.ArraySpec((4, 4, 3)))
   with pytest.raises(ValueError, match=r"\(4, 4, 3\).*your own"):
     networks_lib.make_networks(spec, config)

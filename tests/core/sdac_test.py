@@ -398,9 +398,7 @@ def test_a_boltzmann_policy_on_the_box_is_learnt(
     policy_learning_rate_steps=num_updates,
   )
   networks = acme_qsm.make_networks(
-    make_spec(
-      dataclasses.replace(make_spec().observations, shape=(1,)), shape=(1,)
-    ),
+    make_spec(acme_qsm.ArraySpec((1,)), shape=(1,)),
     config,
   )
   networks = dataclasses.replace(

@@ -1,10 +1,9 @@
 """Environments that the library cannot act in."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
+import acme_qsm
 from acme_qsm import specs
 
 
@@ -78,9 +77,7 @@ class Unbounded:
 )
 def test_specs_of_other_types(environment_spec, change, message):
   with pytest.raises(ValueError, match=message):
-    specs.validate_environment_spec(
-      dataclasses.replace(environment_spec, **change)
-    )
+    specs.validate_environment_spec(environment_spec._replace(**change))
 
 
 @pytest.mark.parametrize(
@@ -92,19 +89,15 @@ def test_specs_of_other_types(environment_spec, change, message):
     ((), np.float32, r"observations must be vectors.*\(\)"),
   ],
 )
-def test_invalid_observations(
-  make_spec, make_array_spec, shape, dtype, message
-):
+def test_invalid_observations(make_spec, shape, dtype, message):
   with pytest.raises(ValueError, match=message):
-    specs.validate_environment_spec(make_spec(make_array_spec(shape, dtype)))
+    specs.validate_environment_spec(make_spec(acme_qsm.ArraySpec(shape, dtype)))
 
 
 @pytest.mark.parametrize(
   ("shape", "dtype"), [((4, 4, 3), np.uint8), ((), np.float32)]
 )
-def test_own_networks_may_take_other_observations(
-  make_spec, make_array_spec, shape, dtype
-):
+def test_own_networks_may_take_other_observations(make_spec, shape, dtype):
   specs.validate_environment_spec(
-    make_spec(make_array_spec(shape, dtype)), flat_observation=False
+    make_spec(acme_qsm.ArraySpec(shape, dtype)), flat_observation=False
   )

@@ -365,6 +365,7 @@ def test_a_reward_that_is_not_finite_stops_the_run(
   assert _latest(begun).metadata["actor_steps"] == 112
 
 
+@pytest.mark.parametrize("replay", ["embedded"])
 def test_a_loss_that_is_not_finite_stops_the_run(
   make_experiment, begun, run_experiment
 ):
@@ -413,6 +414,10 @@ def test_environments_are_closed(finished):
   assert len(made.seeds) == 2 + 2
 
 
+# With an embedded one it is several seeds' test.
+@pytest.mark.parametrize(
+  "replay", [pytest.param("reverb", marks=pytest.mark.acme)]
+)
 def test_without_a_work_directory_nothing_is_written(
   tmp_path, make_experiment, monkeypatch, run_experiment
 ):
@@ -429,11 +434,9 @@ def test_without_a_work_directory_nothing_is_written(
     ({"num_eval_episodes": -1}, "num_eval_episodes must not be negative"),
   ],
 )
-def test_wrong_arguments(
-  tmp_path, make_experiment, kwargs, message, run_experiment
-):
+def test_wrong_arguments(tmp_path, make_experiment, kwargs, message):
   with pytest.raises(ExperimentError, match=message):
-    run_experiment(make_experiment(), **kwargs)
+    run_on_any_replay(make_experiment(), **kwargs)
   assert not (tmp_path / "run").exists()
 
 
@@ -477,9 +480,7 @@ def test_what_cannot_be_run(tmp_path, make_experiment, fields, message):
   assert not (tmp_path / "run").exists()
 
 
-def test_unbounded_actions_cannot_be_chosen(
-  tmp_path, make_experiment, run_experiment
-):
+def test_unbounded_actions_cannot_be_chosen(tmp_path, make_experiment):
   def make_environment(seed):
     environment = make_experiment().environment_factory(seed)
     environment.action_spec = lambda: dm_env.specs.Array((1,), np.float32)
@@ -487,7 +488,7 @@ def test_unbounded_actions_cannot_be_chosen(
 
   experiment = make_experiment(environment_factory=make_environment)
   with pytest.raises(ExperimentError, match="actions must be bounded"):
-    run_experiment(experiment, eval_every=50)
+    run_on_any_replay(experiment, eval_every=50)
   assert not (tmp_path / "run").exists()
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from acme_qsm.experiments.config import EvaluationSchedule
 from acme_qsm.experiments.config import ExperimentConfig
-from acme_qsm.experiments.parts import AgentParts
 from acme_qsm.experiments.records.run_records import RunRecords
+from acme_qsm.experiments.run import AgentParts
 from acme_qsm.experiments.seeds import Seeds
 
 POLL_SECONDS = 0.2

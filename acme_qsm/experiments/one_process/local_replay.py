@@ -13,11 +13,11 @@ import jax
 
 from acme_qsm import needs
 from acme_qsm.experiments.config import ReplayKind
-from acme_qsm.experiments.parts import AgentParts
 from acme_qsm.experiments.records import run_records
 from acme_qsm.experiments.records.checkpointing import Checkpoint
 from acme_qsm.experiments.records.checkpointing import CheckpointError
 from acme_qsm.experiments.records.workdir import Workdir
+from acme_qsm.experiments.run import AgentParts
 from acme_qsm.replay import embedded
 from acme_qsm.replay import memory_limit
 from acme_qsm.replay.embedded import EmbeddedReplay
@@ -64,7 +64,7 @@ Start = Callable[[Workdir | None, Checkpoint | None], Replay]
 """Starts replay, from a checkpoint if there is one."""
 
 
-def prepare(
+def prepare_replays(
   kind: ReplayKind, parts: AgentParts, seeds: Sequence[int]
 ) -> list[Start]:
   """Makes replays ready to start, which nothing is wrong with then.

@@ -5,7 +5,6 @@ import pathlib
 from collections.abc import Sequence
 
 from acme_qsm.experiments import no_learning
-from acme_qsm.experiments import run as run_lib
 from acme_qsm.experiments.config import as_experiment_error
 from acme_qsm.experiments.config import ExperimentConfig
 from acme_qsm.experiments.config import ExperimentError
@@ -18,6 +17,8 @@ from acme_qsm.experiments.one_process.agent import Agent
 from acme_qsm.experiments.one_process.seed_run import SeedRun
 from acme_qsm.experiments.records.disk import Disk
 from acme_qsm.experiments.records.disk import SaveError
+from acme_qsm.experiments.run import prepare
+from acme_qsm.experiments.run import Run
 from acme_qsm.experiments.surroundings import native_output
 from acme_qsm.experiments.surroundings.interruption import Interruption
 from acme_qsm.experiments.surroundings.progress import Progress
@@ -69,7 +70,7 @@ def run_experiment(
     SystemExit: after SIGTERM, SIGHUP or SIGUSR1, likewise.
   """
   require_at_least(1, num_envs=num_envs)
-  run = run_lib.prepare(experiment, eval_every, num_eval_episodes)
+  run = prepare(experiment, eval_every, num_eval_episodes)
   _run([run], replay, num_envs, run.folder)
 
 
@@ -88,18 +89,15 @@ def run_seeds(
   `seed_<seed>` of the experiment's work directory: either goes on from what the
   other left. The learner steps of all seeds are one call, and so are their
   actions; evaluations are made together. Seeds that are behind the others, as
-  after a kill between two checkpoints, first catch up with them. The pictures
-  are drawn at checkpoints and at the end, `learning_curves.png` of all seeds
-  among them.
+  after a kill between two checkpoints, first catch up with them. The pictures,
+  `learning_curves.png` of all seeds among them, are drawn at checkpoints and at
+  the end.
 
-  A seed has the random numbers that it has alone: its first parameters, its
-  environments, its draws from replay and the keys of its actions and updates
-  are equal, and the numbers that come of them are up to rounding, since
-  products of stacked matrices are summed in another order. What rounding does
-  to a run is that after thousands of steps the two are alike statistically
-  only. Observers, if there are any, see
-  the environments of all seeds, and a logger_factory is told a seed's number as
-  its instance.
+  A seed has the random numbers that it has alone, and what comes of them is
+  equal up to rounding: products of stacked matrices are summed in another
+  order. Over thousands of steps, the two are alike statistically only.
+  Observers see the environments of all seeds, and a logger_factory is told a
+  seed's number as its instance.
 
   Args:
     experiment: what to run; its builder makes `make_seeds_learner` and
@@ -111,18 +109,12 @@ def run_seeds(
       least 1.
 
   Raises:
-    ExperimentError: if an argument, the environment, the agent or a work
-      directory cannot be used, or the replays do not fit into memory together;
-      before anything is started.
-    CheckpointError: as `run_experiment` does, for any of the seeds.
-    InvalidValueError: as `run_experiment` does; it names the seed. Nothing is
-      saved then: every seed stays at its last checkpoint.
-    SaveError: as `run_experiment` does, for any of the seeds.
-    KeyboardInterrupt: after SIGINT, once each seed has a checkpoint.
-    SystemExit: after SIGTERM, SIGHUP or SIGUSR1, likewise.
+    Exception: what `run_experiment` raises, for any of the seeds. Of an
+      InvalidValueError, which names the seed, nothing is saved: every seed
+      stays at its last checkpoint.
   """
   require_at_least(1, num_seeds=num_seeds, num_envs=num_envs)
-  run = run_lib.prepare(experiment, eval_every, num_eval_episodes)
+  run = prepare(experiment, eval_every, num_eval_episodes)
   if not run.parts.trains_seeds():
     raise ExperimentError(
       "num_seeds must be 1: this agent's builder makes no learner of several "
@@ -132,14 +124,14 @@ def run_seeds(
 
 
 def _run(
-  runs: Sequence[run_lib.Run],
+  runs: Sequence[Run],
   replay: local_replay.ReplayKind,
   num_envs: int,
   folder: pathlib.Path | None,
 ) -> None:
   """Runs S seeds, whose files are in a folder."""
   with as_experiment_error():
-    start_replays = local_replay.prepare(
+    start_replays = local_replay.prepare_replays(
       replay, runs[0].parts, [run.seeds.replay() for run in runs]
     )
   with contextlib.ExitStack() as stack:

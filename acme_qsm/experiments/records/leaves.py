@@ -50,7 +50,11 @@ def restore(array: np.ndarray, leaf: Any) -> Any:
   wanted = np.asarray(leaf) if is_number else leaf
   if _is_typed_key(leaf):
     wanted = jax.eval_shape(jax.random.key_data, leaf)
-  if (array.shape, array.dtype) != (wanted.shape, wanted.dtype):
+  # Where one state has a Python number a later one may have an array, as with
+  # the steps of Acme's TD3.
+  found = array.dtype.kind if is_number else array.dtype
+  expected = wanted.dtype.kind if is_number else wanted.dtype
+  if (array.shape, found) != (wanted.shape, expected):
     raise ValueError(
       f"expected {wanted.dtype} {wanted.shape}, found {array.dtype} "
       f"{array.shape}."

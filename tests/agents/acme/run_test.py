@@ -1,5 +1,7 @@
 """Acme's own SAC, run by our experiments through the adapter."""
 
+import acme_qsm.acme_compat  # noqa: F401  # isort: skip
+
 import dataclasses
 import functools
 import json
@@ -129,12 +131,14 @@ def test_a_distributed_run(tmp_path, make_sac_experiment):
   status = (path / "run_status.json").read_text()
   assert json.loads(status)["phase"] == "finished", status
   metadata, learner = _load(path)
-  assert metadata["actor_steps"] == 200
+  # The actor goes on until it hears that these are enough.
+  acted = metadata["actor_steps"]
+  assert acted >= 200
   steps = metadata["counter"]["counts"]["learner_steps"]
-  # All samples that 200 inserts allow for, but for those that the dataset's
+  # All samples that its inserts allow for, but for those that the dataset's
   # workers hold.
-  assert (200 - 32) - 2 * 13 <= steps <= (200 - 32) + 13
+  assert (acted - 32) - 2 * 13 <= steps <= (acted - 32) + 13
   assert _count_updates(learner) == {steps}
   evaluations = read_csv(path / "logs" / "evaluator.csv")["actor_steps"]
-  assert evaluations[-1] == 200
+  assert evaluations[-1] == acted
   assert read_csv(path / "logs" / "learner.csv")["learner_steps"][0] == 1

@@ -323,9 +323,12 @@ def test_a_template_that_differs_is_refused(tmp_path, template, message):
     _latest(tmp_path).load("item", template)
 
 
-def test_an_integer_is_no_float(tmp_path):
+@pytest.mark.parametrize("saved", [3, np.int32(3), np.int64(3)])
+def test_an_integer_is_no_float(tmp_path, saved):
   checkpointer = checkpointing.Checkpointer(tmp_path)
-  checkpointer.save(1, {"item": 3}, {})
+  checkpointer.save(1, {"item": saved}, {})
+  # Of another size it still is one.
+  assert _latest(tmp_path).load("item", 0) == 3
   for template in (0.0, True):
     with pytest.raises(checkpointing.CheckpointError, match="expected"):
       _latest(tmp_path).load("item", template)
