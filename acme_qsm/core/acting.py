@@ -1,6 +1,7 @@
 """Acting: from the learner's parameters and observations to actions."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
@@ -136,11 +137,17 @@ def policy_of(
     (networks, config, evaluation=False) -> the policy by `make_policy`.
   """
 
-  def make(networks: Any, config: Any, evaluation: bool = False) -> Policy:
-    sampler = make_sampler(networks, config, evaluation)
-    return make_policy(sampler, networks, config, evaluation)
+  return functools.partial(_make_policy_of, make_sampler)
 
-  return make
+
+def _make_policy_of(
+  make_sampler: Callable[..., actions.Sampler],
+  networks: Any,
+  config: Any,
+  evaluation: bool = False,
+) -> Policy:
+  sampler = make_sampler(networks, config, evaluation)
+  return make_policy(sampler, networks, config, evaluation)
 
 
 def keep_needed(
