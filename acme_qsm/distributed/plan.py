@@ -13,7 +13,7 @@ class Plan:
   Attributes:
     coordinator: what its coordinator is told.
     run: the pickled `DistributedRun` that the other processes are told; opaque
-      here: who starts or watches processes loads nothing of what they need.
+      here: an engine loads nothing of what the processes need.
     log_folder: where each process's output goes, as `<name>.log`; None for
       nowhere in particular.
   """

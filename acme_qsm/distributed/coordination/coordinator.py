@@ -136,7 +136,7 @@ class Coordinator:
       self._superseded.add(before.incarnation)
       for name, count in before.totals.items():
         self._past[name] = self._past.get(name, 0) + count
-      if not before.died:  # It was killed, where nobody watches over it.
+      if not before.died:  # It was killed, and no supervisor told of that.
         failed = before.state != EVICTED
         self.lost(report.node, "its process is gone", failed=failed)
       self._events.append(f"{report.node} was started again.")
@@ -180,7 +180,7 @@ class Coordinator:
           self._phase = Phase.INTERRUPTED
 
   def note(self, event: str) -> None:
-    """Adds to what has happened, which is shown to who watches the run."""
+    """Adds to what has happened, which the run's display shows."""
     with self._lock:
       self._events.append(event)
 

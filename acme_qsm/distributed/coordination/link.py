@@ -169,7 +169,7 @@ class Link:
     return self._coordinator.call(name, *args)
 
   def note(self, event: str) -> None:
-    """Has an event shown to who watches the run, if the coordinator answers."""
+    """Has an event shown on the run's display, if the coordinator answers."""
     logging.warning("%s", event)
     with contextlib.suppress(ConnectionError, rpc.RemoteError):
       self.call("note", event)

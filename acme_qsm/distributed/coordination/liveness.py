@@ -25,8 +25,8 @@ class Tie:
       key: the run's.
 
     Raises:
-      UnavailableError: if nobody answers.
-      StrangerError: if who answers does not know the key.
+      UnavailableError: if no server answers.
+      StrangerError: if the server that answers does not know the key.
     """
     self.cut = threading.Event()
     self._connection = rpc.Client(address, key).connect()

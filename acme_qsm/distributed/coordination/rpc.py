@@ -173,8 +173,8 @@ class Client:
 
     Raises:
       RemoteError: if the function raised an error.
-      UnavailableError: if nobody answers within the timeout.
-      StrangerError: if who answers does not know the key.
+      UnavailableError: if no server answers within the timeout.
+      StrangerError: if the server that answers does not know the key.
     """
     with self._lock, self._raising():
       reused = self._connection is not None
@@ -192,8 +192,8 @@ class Client:
     """Makes a connection that is the caller's to close.
 
     Raises:
-      UnavailableError: if nobody answers within the timeout.
-      StrangerError: if who answers does not know the key.
+      UnavailableError: if no server answers within the timeout.
+      StrangerError: if the server that answers does not know the key.
     """
     with self._raising():
       return self._connect()
@@ -205,7 +205,7 @@ class Client:
       yield
     except (AuthenticationError, AssertionError) as error:
       raise StrangerError(
-        f"Who answers at {self.address} does not belong to this run."
+        f"What answers at {self.address} does not belong to this run."
       ) from error
     except (OSError, EOFError) as error:
       raise UnavailableError(
@@ -252,7 +252,7 @@ class Client:
 
 
 def free_port(host: str) -> int:
-  """Finds a port of this machine that nobody listens on.
+  """Finds a port of this machine that no server listens on.
 
   Args:
     host: the IP address to listen on.

@@ -1,4 +1,4 @@
-"""Who starts the processes of a run: Launchpad, or Ray.
+"""The engines that start the processes of a run: Launchpad and Ray.
 
 Belongs here: what one engine alone needs. Does not: what the processes do.
 """

@@ -1,7 +1,7 @@
 """Launchpad as the engine of a distributed run: processes and their restarts.
 
-Its program has two nodes, the coordinator and who watches over the run's own
-processes: see `launchpad_nodes`.
+Its program has two nodes. One is the coordinator; the other watches over the
+run's own processes: see `launchpad_nodes`.
 """
 
 import contextlib
@@ -55,7 +55,7 @@ class _Coordinator(lp.PyNode):
     """Does what every node does, in the process that launches."""
     super().bind_addresses(**kwargs)
     in_main_thread = threading.current_thread() is threading.main_thread()
-    # Elsewhere nobody hears of signals, Launchpad included.
+    # In other threads Python, and so Launchpad, gets no signals.
     if self._program is not None and in_main_thread:
       lp.register_stop_handler(self._program.interrupt)
       interruption.take_as_sigterm()
@@ -125,7 +125,7 @@ class LaunchpadRun:
     self.host = plan.coordinator.host
 
   def tend(self, status: Mapping[str, Any]) -> None:
-    """Does nothing: each process has who watches over it."""
+    """Does nothing: one of Launchpad's nodes watches over the processes."""
 
   def wait(self) -> None:
     """Waits for the processes to end, but not without end."""

@@ -44,7 +44,7 @@ _HANG_SECONDS = 60.0
 
 
 def address_of(port_address: lp.Address, host: str) -> str:
-  """The address of who listens on Launchpad's port of a host."""
+  """The address of the server that listens on Launchpad's port of a host."""
   return addresses.join(host, _port(port_address))
 
 

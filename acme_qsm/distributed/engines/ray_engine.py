@@ -251,7 +251,7 @@ def _import_ray(address: str | None) -> Any:
   for name, value in _SETTINGS.items():
     os.environ.setdefault(name, value)
   if address is None:
-    # Its servers listen everywhere, so they must ask who calls.
+    # Ray's servers listen on all addresses, so they must ask for a token.
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     # Some of what it starts would outlive a process that is killed.

@@ -148,7 +148,7 @@ class _Stream:
 
   def _put(self, batch: Any) -> bool:
     """Waits for the learner to take what was put before; False if in vain."""
-    # Once replay is lost, who knows whose batches they are.
+    # Once replay is lost, another server may be where these batches came from.
     while not (self._replay.lost or self._ends()):
       try:
         self._queue.put(batch, timeout=_POLL_SECONDS)

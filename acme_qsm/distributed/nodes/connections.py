@@ -17,9 +17,9 @@ _INFO_SECONDS = 10
 class ReplayConnection:
   """A run's replay, as far as one of its processes is connected to it.
 
-  Reverb's clients connect to an address again and again, whoever answers there.
-  So whether the replay that was there still lives is seen from a tie to its
-  process.
+  Reverb's client connects to its address again and again, and takes whatever
+  server answers there. Whether the server that was there still lives is seen
+  from a tie to its process.
   """
 
   def __init__(

@@ -20,7 +20,7 @@ def work(run: DistributedRun, link: Link) -> None:
   with contextlib.ExitStack() as stack:
     server = _serve(run, link.address_of("replay"))
     stack.callback(server.stop)
-    # Who is tied to this sees at once when this process ends.
+    # Clients that are tied to this server see at once when its process ends.
     ties = rpc.Server({}, run.key, run.host)
     stack.callback(ties.stop)
     link.call("announce", "replay_tie", ties.address)

@@ -1,4 +1,4 @@
-"""The learner's parameters on their way to who acts."""
+"""The learner's parameters on their way to actors and the evaluator."""
 
 import logging
 import pickle

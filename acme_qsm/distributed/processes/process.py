@@ -38,8 +38,8 @@ class Assignment:
   """What a process of a run is told, beside its name.
 
   Attributes:
-    run: the pickled `DistributedRun`, opaque here: who starts or supervises
-      processes loads nothing of what they need.
+    run: the pickled `DistributedRun`, opaque here: a supervisor or an engine
+      loads nothing of what the processes need.
     key: what the run's processes know each other by.
     host: the IP address that the process's servers are to listen on.
     coordinator: the coordinator's address.
@@ -146,7 +146,7 @@ def _main(assignment: Assignment, name: str) -> int:
   supervision.die_with_parent()
   for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGALRM):
     signal.signal(number, signal.SIG_DFL)
-  # Whoever started the run hears of Ctrl-C, and says so to the coordinator.
+  # The launcher hears of Ctrl-C, and tells the coordinator.
   interruption.leave_to_launcher()
   _become(name)
   redirect_output(
@@ -160,7 +160,7 @@ def _main(assignment: Assignment, name: str) -> int:
 def _become(name: str) -> None:
   """Takes on what tells this process from the one that it was forked from."""
   os.environ.update(environment_variables(name))
-  # For who lists processes: all have the same command line.
+  # For lists of processes: all have the same command line.
   ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode())
   # These have been loaded before this process's environment was set.
   if "jax" in sys.modules:
