@@ -141,15 +141,6 @@ def _sorted(mapping: Mapping[Any, Any]) -> list[Any]:
   return sorted(mapping, key=lambda key: (type(key).__name__, key))
 
 
-def leaves(spec: Any) -> list[Any]:
-  """The specs of a nest's arrays, in the order of `take_arrays`."""
-  if isinstance(spec, Mapping):
-    spec = list(spec.values())
-  if isinstance(spec, list | tuple):
-    return [leaf for each in spec for leaf in leaves(each)]
-  return [spec]
-
-
 def map_leaves(
   function: Callable[[Any, Any], Any], spec: Any, value: Any
 ) -> Any:

@@ -35,7 +35,8 @@ class FloatObservations(EnvironmentWrapper):
       ValueError: names what is no array of numbers, or says that there is none.
     """
     spec = nests.require_numbers(environment.observation_spec())
-    size = sum(int(np.prod(leaf.shape)) for leaf in nests.leaves(spec))
+    zeros = nests.map_leaves(lambda leaf, _: np.zeros(leaf.shape), spec, spec)
+    size = sum(array.size for array in nests.take_arrays(spec, zeros, 0))
     if not size:
       raise ValueError(
         f"observations must not be empty, got {specs_lib.in_a_line(spec)}: "
