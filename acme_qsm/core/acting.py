@@ -136,7 +136,6 @@ def policy_of(
   Returns:
     (networks, config, evaluation=False) -> the policy by `make_policy`.
   """
-
   return functools.partial(_make_policy_of, make_sampler)
 
 
