@@ -255,7 +255,10 @@ class DiffusionBuilder:
     if variable_source is None:
       raise ValueError("An actor needs a variable_source for its parameters.")
     return self.make_seeds_actor(
-      [random_key], policy, variable_source, adder and [[adder]]
+      [random_key],
+      policy,
+      variable_source,
+      None if adder is None else [[adder]],
     )
 
   def make_learner(
@@ -288,9 +291,9 @@ class DiffusionBuilder:
     Raises:
       ValueError: without an environment_spec.
     """
+    environment_spec = _require_spec(environment_spec)
     codec = self._make_codec(
-      _require_spec(environment_spec),
-      self.make_policy(networks, environment_spec),
+      environment_spec, self.make_policy(networks, environment_spec)
     )
     embeds = isinstance(replay_client, EmbeddedReplay)
     seed = LearnerSeed(

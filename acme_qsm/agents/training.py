@@ -95,9 +95,10 @@ class Training:
     # One number for all: of what depends on it alone, such as whether the
     # policy's update is due, only the branch that is taken is computed then.
     axes = type(state)(*(0 for _ in state))._replace(steps=None)
-    step = axis.map(
-      self.step, in_axes=(axes, 0), out_axes=Step(axes, *([0] * 3))
-    )(state._replace(steps=state.steps[0]), data)
+    out_axes: Any = (axes, 0, 0, 0)
+    step = axis.map(self.step, in_axes=(axes, 0), out_axes=Step(*out_axes))(
+      state._replace(steps=state.steps[0]), data
+    )
     steps = jnp.broadcast_to(step.state.steps, (axis.size,))
     return step._replace(
       state=step.state._replace(steps=steps), finite=jnp.all(step.finite)

@@ -104,7 +104,9 @@ def prepare_replays(
     num_replays=len(seeds),
   )
   replays += [parts.embedded_replay(seed) for seed in seeds[1:]]
-  starts = [functools.partial(_start_embedded, each) for each in replays]
+  starts: list[Start] = [
+    functools.partial(_start_embedded, each) for each in replays
+  ]
   if kind == "embedded":
     return starts
 
