@@ -15,7 +15,7 @@ import numpy as np
 from acme_qsm.experiments.config import ExperimentError
 from acme_qsm.replay import memory_limit
 
-# How many beside the first tell what one takes.
+# How many beside the first tell what one takes, when it is first weighed.
 _NUM_WEIGHED = 4
 
 
@@ -84,16 +84,20 @@ def make_one_by_one(
   try:
     # The first may load much that the others share.
     before = 0
+    next_weighed = _NUM_WEIGHED
     for number, seed in enumerate(seeds):
       made.append(make(seed))
       if number == 0:
         before = memory_limit.resident_memory()
-      if number == _NUM_WEIGHED:
+      if number == next_weighed:
         require_room(
           len(seeds) - len(made),
-          (memory_limit.resident_memory() - before) // _NUM_WEIGHED,
+          (memory_limit.resident_memory() - before) // number,
           memory_limit.available_memory(),
         )
+        # Memory that others give back meanwhile hides what these take: once
+        # more when there are twice as many.
+        next_weighed *= 2
   except BaseException:
     OneByOne(made).close()
     raise
