@@ -4,13 +4,10 @@ Its program has two nodes. One is the coordinator; the other watches over the
 run's own processes: see `launchpad_nodes`.
 """
 
-import contextlib
 import os
-import signal
 import threading
 import time
 import typing
-from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
 
@@ -116,7 +113,7 @@ class LaunchpadRun:
     """
     program = make_program(plan)
     os.environ[launchpad_nodes.LAUNCHER_VARIABLE] = str(os.getpid())
-    with _keeping_signals():
+    with interruption.handlers_kept():
       self._manager: Any = lp.launch(
         program, launch_type=launch_type, terminal="current_terminal"
       )
@@ -134,19 +131,6 @@ class LaunchpadRun:
     )
     thread.start()
     thread.join(_END_SECONDS)
-
-
-@contextlib.contextmanager
-def _keeping_signals() -> Iterator[None]:
-  """Puts the handlers of signals back that Launchpad replaces."""
-  numbers = (*interruption.LAUNCHERS, signal.SIGTERM, signal.SIGQUIT)
-  handlers = {number: signal.getsignal(number) for number in numbers}
-  try:
-    yield
-  finally:
-    if threading.current_thread() is threading.main_thread():
-      for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 def make_program(plan: "Plan", name: str = "agent") -> Program:

@@ -129,7 +129,8 @@ class RayRun:
         coordinator cannot listen here; or if Ray is not installed.
     """
     self._ray = _import_ray(address)
-    self.host = _connect(self._ray, address)
+    with interruption.handlers_kept():
+      self.host = _connect(self._ray, address)
     try:
       self._start(plan, self.host, alone=address is None)
     except BaseException:

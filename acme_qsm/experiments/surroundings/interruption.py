@@ -94,6 +94,22 @@ def deferred() -> Iterator[None]:
     signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
+@contextlib.contextmanager
+def handlers_kept() -> Iterator[None]:
+  """A context at whose end signals have the handlers that they had before.
+
+  Launchpad and Ray set their own when they start.
+  """
+  numbers = (*Interruption._SIGNALS, signal.SIGQUIT)
+  handlers = {number: signal.getsignal(number) for number in numbers}
+  try:
+    yield
+  finally:
+    if threading.current_thread() is threading.main_thread():
+      for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
 def leave_to_launcher() -> None:
   """Has this process, one of a run's, ignore signals for the run's launcher."""
   for number in LAUNCHERS:
