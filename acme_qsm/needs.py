@@ -2,7 +2,10 @@
 
 import importlib
 import importlib.util
+from collections.abc import Callable
 from typing import Any
+
+import lazy_loader
 
 _OF_RUN = ("dm_env", "matplotlib", "mujoco", "rich", "tensorboard", "tyro")
 
@@ -38,6 +41,32 @@ def require(package: str, what: str) -> None:
   """
   if importlib.util.find_spec(package) is None:
     raise _missing(package, what)
+
+
+def attach_stub(
+  name: str, file: str
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+  """As lazy_loader's, for a room that not every installation can load.
+
+  Args:
+    name: the room's `__name__`.
+    file: its `__file__`, beside which is its stub.
+
+  Returns:
+    Its `__getattr__`, `__dir__` and `__all__`; the first raises what `load`
+    does where a package is not there.
+  """
+  get, list_names, names = lazy_loader.attach_stub(name, file)
+
+  def getattr_of_room(attribute: str) -> Any:
+    try:
+      return get(attribute)
+    except ModuleNotFoundError as error:
+      if error.name and error.name.split(".")[0] in ("acme_qsm", "jax"):
+        raise
+      raise _missing(error.name or "", f"{name}.{attribute}") from error
+
+  return getattr_of_room, list_names, names
 
 
 def _missing(package: str, what: str) -> ModuleNotFoundError:

@@ -350,7 +350,9 @@ class DiffusionBuilder:
     return DiffusionLearner(
       self._method.make_learner_core(networks, self.config),
       seeds,
-      self._make_codec(environment_spec, self.make_policy(networks)),
+      self._make_codec(
+        environment_spec, self.make_policy(networks, environment_spec)
+      ),
       num_sgd_steps_per_step=self.config.num_sgd_steps_per_step,
     )
 

@@ -92,8 +92,10 @@ class DiffusionLearner:
     self._counters = [seed.counter or _Counter() for seed in seeds]
     self._axis = axis = SeedAxis(len(seeds))
     self._num_sgd_steps = num_sgd_steps_per_step
-    self._writes_extras = learner_core.update_extras is not None and any(
-      seed.replay is not None for seed in seeds
+    self._writes_extras = (
+      learner_core.update_extras is not None
+      and bool(codec.extras_spec)
+      and all(seed.replay is not None for seed in seeds)
     )
     # One after another: compiled already if a seed was ever trained alone.
     init = jax.jit(learner_core.init)
@@ -224,8 +226,14 @@ class DiffusionLearner:
     for seed, sample, each in zip(
       self._seeds, samples, self._axis.rows(extras), strict=True
     ):
-      if sample is not None:
+      if sample is None:
+        continue
+      try:
         seed.replay.write_extras(sample.indices, each)
+      except types.NonFiniteError as error:
+        raise types.NonFiniteError(
+          f"{seed.name}: {error}" if seed.name else str(error)
+        ) from error
     self._unwritten = None
 
   def _describe_non_finite(self) -> str:

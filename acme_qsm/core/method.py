@@ -27,7 +27,8 @@ class Method:
     make_networks: (environment_spec, config, **own networks) -> networks.
     presets: configurations by name; "default" is there in any case.
     data: what a batch is: "transitions" drawn from replay, each by itself, or
-      "rollouts" of the policy that is learnt, used once.
+      "rollouts" of the policy that is learnt, used once: builders refuse those,
+      as no replay here gives them, and a loop of one's own does.
   """
 
   config: type[ActorCriticConfig]

@@ -80,7 +80,9 @@ PolicyLoss: TypeAlias = Callable[
 ]
 """(policy's parameters, method state, transitions, two PRNG keys [2], context)
 -> (loss [], (new method state, metrics)). The gradient is that of the first
-argument; both keys are consumed. Metrics are scalars, whole numbers too."""
+argument; both keys are consumed. Metrics are scalars, whole numbers too. Where
+the policy is not updated at each step, the loss is traced once with transitions
+without extras, for its metrics' names."""
 
 NoiseScale: TypeAlias = Callable[[Any], "jax.Array | None"]
 """Method state -> factor [] of the noise on actions while collecting data and

@@ -4,6 +4,6 @@ Belongs here: what makes tasks by their names, and wrappers. Does not: what acts
 in them.
 """
 
-import lazy_loader
+from acme_qsm import needs
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = needs.attach_stub(__name__, __file__)

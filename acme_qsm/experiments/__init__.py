@@ -1,5 +1,5 @@
 """Experiments: an agent in an environment, with logs, checkpoints, curves."""
 
-import lazy_loader
+from acme_qsm import needs
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = needs.attach_stub(__name__, __file__)

@@ -6,7 +6,8 @@ and the denoiser learns the moved ones. No gradient flows through the sampler.
 Replay keeps the moved actions, as extras, beside the executed ones, which the
 critics learn from: at first they are the executed ones, and they move on from
 where they are whenever they are sampled. What Reverb holds never changes:
-there, each update moves the executed actions anew.
+there, each update moves the executed actions anew. Either way the critics
+before the step's own update move them.
 """
 
 from collections.abc import Callable

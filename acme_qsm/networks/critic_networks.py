@@ -48,7 +48,8 @@ class CriticNetworks:
       H], of which Q is the mean: logits of the atoms, or quantiles; None where
       they predict Q itself.
     observation_shape: an observation's shape; None if it does not matter, which
-      it does where observations are normalised.
+      it does where observations are normalised, or the policy is not updated at
+      each step.
     critic_head: what the critics predict; None, as those below, if it is not
       known. A learner whose configuration says otherwise is refused.
     num_atoms: returns of categorical critics.

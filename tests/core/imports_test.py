@@ -56,6 +56,26 @@ import rlax
     assert "extra `acme`" in message
 
 
+def test_what_a_run_needs_is_named_with_its_extra():
+  printed = run_python("""
+import sys
+sys.modules["dm_env"] = None
+from acme_qsm import environments, experiments
+for load in (lambda: experiments.run_experiment, lambda: environments.adapt):
+  try:
+    load()
+  except ModuleNotFoundError as error:
+    print(error)
+""")
+  for line, what in zip(
+    printed.splitlines(),
+    ("experiments.run_experiment", "environments.adapt"),
+    strict=True,
+  ):
+    assert line.startswith(f"acme_qsm.{what} needs the package 'dm_env'")
+    assert "extra `run`" in line
+
+
 def test_public_names():
   promised = {
     "DiffusionBuilder",

@@ -17,6 +17,7 @@ from acme_qsm.experiments.records import checkpointing
 from acme_qsm.experiments.records.loggers import read_csv
 from acme_qsm.replay import embedded
 from acme_qsm.types import NonFiniteError
+from tests.conftest import SMALL_CONFIG
 
 EPISODE_LENGTH = 20
 
@@ -270,6 +271,29 @@ class _ReverbBuilder(QSMBuilder):
     return super().make_replay_tables(environment_spec, policy)
 
 
+class _OwnActorBuilder(QSMBuilder):
+  """A builder that makes an actor of its own, of one environment."""
+
+  def make_actor(self, *args, **kwargs):
+    return super().make_actor(*args, **kwargs)
+
+
+class _OwnPolicyBuilder(QSMBuilder):
+  """A builder that makes a policy of its own, told what Acme's are told."""
+
+  def make_policy(self, networks, environment_spec, evaluation=False):
+    assert environment_spec.actions.shape == (1,)
+    return super().make_policy(networks, environment_spec, evaluation)
+
+
+def test_a_policy_of_ones_own_is_told_the_spec(make_experiment):
+  run_experiment(
+    dataclasses.replace(
+      make_experiment(40), builder=_OwnPolicyBuilder(SMALL_CONFIG)
+    )
+  )
+
+
 @pytest.mark.parametrize(
   ("fields", "kwargs", "message"),
   [
@@ -280,6 +304,11 @@ class _ReverbBuilder(QSMBuilder):
       {"builder": _ReverbBuilder(QSMConfig())},
       {},
       "num_seeds must be 1: this agent's builder",
+    ),
+    (
+      {"builder": _OwnActorBuilder(QSMConfig())},
+      {},
+      "num_seeds must be 1: .* or no actor of several",
     ),
     (
       {

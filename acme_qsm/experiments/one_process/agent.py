@@ -11,7 +11,6 @@ import numpy as np
 
 from acme_qsm.agents.learner import LearnerSeed
 from acme_qsm.experiments import evaluation
-from acme_qsm.experiments.config import ExperimentError
 from acme_qsm.experiments.counts import LEARNER_STEPS
 from acme_qsm.experiments.one_process import reports
 from acme_qsm.experiments.one_process.seed_run import at_step_of
@@ -41,9 +40,6 @@ class Agent:
       num_envs: environments of each that make their steps together.
       folder: where what is said of all of them goes; None for nowhere.
       note: is told what happens, in lines.
-
-    Raises:
-      ExperimentError: if it cannot act in so many environments.
     """
     self._runs = runs
     self._folder = folder
@@ -91,10 +87,6 @@ class Agent:
     keys = [run.seeds.actor_key(run.steps) for run in runs]
     if len(runs) == num_envs == 1:
       return OneActor(parts.actor(keys[0], self._variables, adders[0][0]))
-    if not parts.acts_in_several():
-      raise ExperimentError(
-        "num_envs must be 1: this agent's actor chooses one action at a time."
-      )
     return parts.seeds_actor(keys, self._variables, adders)
 
   def _make_evaluator(self) -> Any:

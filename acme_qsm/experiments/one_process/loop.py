@@ -71,6 +71,10 @@ def run_experiment(
   """
   require_at_least(1, num_envs=num_envs)
   run = prepare(experiment, eval_every, num_eval_episodes)
+  if num_envs > 1 and not run.parts.acts_in_several():
+    raise ExperimentError(
+      "num_envs must be 1: this agent's actor chooses one action at a time."
+    )
   _run([run], replay, num_envs, run.folder)
 
 
@@ -115,10 +119,10 @@ def run_seeds(
   """
   require_at_least(1, num_seeds=num_seeds, num_envs=num_envs)
   run = prepare(experiment, eval_every, num_eval_episodes)
-  if not run.parts.trains_seeds():
+  if not (run.parts.trains_seeds() and run.parts.acts_in_several()):
     raise ExperimentError(
       "num_seeds must be 1: this agent's builder makes no learner of several "
-      "seeds on an embedded replay."
+      "seeds on an embedded replay, or no actor of several."
     )
   _run(run.of_seeds(num_seeds), "embedded", num_envs, run.folder)
 
