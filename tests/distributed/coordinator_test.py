@@ -157,6 +157,16 @@ def test_who_fails_soon_after_each_start_is_given_up(
     assert status["reason"] == f"learner was given up: {cause}"
 
 
+def test_who_cannot_be_started_again_after_a_long_life_is_given_up():
+  clock = Clock()
+  coordinator = make_coordinator(1, clock=clock)
+  coordinator.report(Report("learner", "1", "learning"))
+  clock.now += 100.0
+  coordinator.report(Report("learner", "1", "learning"))
+  told = [coordinator.lost("learner", "no memory") for _ in range(5)]
+  assert told == [False, False, False, False, True]
+
+
 def test_the_status_names_who_has_not_started():
   coordinator = make_coordinator(2)
   act(coordinator, 1, 0)

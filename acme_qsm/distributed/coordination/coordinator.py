@@ -211,7 +211,11 @@ class Coordinator:
     with self._lock:
       now = self._clock()
       lost = self._nodes.setdefault(node, _Node("", NOT_STARTED, now, now))
-      if lost.last_report - lost.started_at >= _STABLE_SECONDS:
+      # A process that dies before it reports adds to what its last one, which
+      # has been told of, left.
+      if (
+        not lost.died and lost.last_report - lost.started_at >= _STABLE_SECONDS
+      ):
         lost.num_failures = 0
       lost.num_failures += failed
       lost.died = True

@@ -40,7 +40,7 @@ def start(variable: str) -> None:
 def main(process: str, mark: str) -> None:
   """Waits for a process to end; then ends all that carry the mark."""
   known: set[psutil.Process] = set()
-  with contextlib.suppress(psutil.NoSuchProcess):
+  with contextlib.suppress(psutil.Error):
     watched = psutil.Process(int(process))
     while _is_alive(watched):
       known = find(mark, known)
