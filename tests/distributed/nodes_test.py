@@ -231,6 +231,7 @@ def held_run(start_run, make_experiment, small_config, tmp_path):
   return run, file
 
 
+@pytest.mark.slow
 def test_a_cut_while_the_last_steps_are_made_loses_none(held_run):
   run, held = held_run
   replay = run.start_process("replay")
@@ -273,6 +274,7 @@ def test_what_replay_does_not_give_is_not_waited_for(held_run):
   assert counts["learner_steps"] == NUM_ITEMS - 3
 
 
+@pytest.mark.slow
 def test_an_evaluation_waits_for_parameters_of_its_step(
   start_run, make_experiment, monkeypatch
 ):
@@ -324,6 +326,7 @@ class _Counting:
     return environment
 
 
+@pytest.mark.slow
 def test_environments_are_closed(start_run, make_experiment, point_environment):
   made = []
 
@@ -391,6 +394,7 @@ def test_an_environment_that_gives_what_nobody_can_use_is_replaced(
     assert "\n" not in error
 
 
+@pytest.mark.slow
 def test_returns_that_do_not_fit_are_warned_of(
   start_run, make_experiment, small_config
 ):

@@ -65,6 +65,7 @@ def here(folder, monkeypatch):
   methods.METHODS.pop("batch_mean", None)
 
 
+@pytest.mark.slow
 def test_it_trains_and_goes_on(here, small_arguments):
   workdir = here / "runs" / "batch_mean" / "cartpole_balance" / "seed_0"
   for num_steps in (800, 1400):

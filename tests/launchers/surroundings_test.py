@@ -112,6 +112,7 @@ def test_a_run_far_from_home(tmp_path, command):
 
 
 @pytest.mark.acme
+@pytest.mark.slow
 def test_many_processes_far_from_home(tmp_path, small_arguments):
   """The same in many processes, whose launcher's output is soon closed."""
   nobody, environment = _far_from_home()

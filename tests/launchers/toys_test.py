@@ -350,6 +350,7 @@ def test_quadratic_is_learnt(trained):
   assert np.std(actions) == pytest.approx(0.363, abs=0.02)
 
 
+@pytest.mark.slow
 def test_both_modes_are_found(trained):
   actions, _ = trained["bimodal"]
   # Half each by symmetry; what is learnt tilts it, a lost mode empties one.

@@ -227,6 +227,7 @@ while thread.is_alive():
 """
 
 
+@pytest.mark.slow
 def test_no_lock_of_the_loader_is_held(tmp_path):
   # One that is not large.
   library = importlib.util.find_spec("kiwisolver._cext").origin

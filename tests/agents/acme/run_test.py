@@ -116,6 +116,7 @@ def _signals_as_before():
 
 
 @pytest.mark.usefixtures("_signals_as_before")
+@pytest.mark.slow
 def test_a_distributed_run(tmp_path, make_sac_experiment):
   path = tmp_path / "run"
   program = experiments.make_distributed_experiment(

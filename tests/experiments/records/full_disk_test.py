@@ -63,7 +63,7 @@ def _saved_steps(workdir):
   [
     (1, "embedded"),
     (2, "embedded"),
-    pytest.param(1, "reverb", marks=pytest.mark.acme),
+    pytest.param(1, "reverb", marks=[pytest.mark.acme, pytest.mark.slow]),
   ],
 )
 def test_a_run_goes_on_while_the_disk_is_full(
