@@ -1,8 +1,10 @@
 """Modules that not every installation has, and what to say without them."""
 
+import contextlib
 import importlib
 import importlib.util
 from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import lazy_loader
@@ -24,12 +26,8 @@ def load(module: str, what: str) -> Any:
     ModuleNotFoundError: if it needs a package that is not there; says what
       needs it, and names the extra that brings it.
   """
-  try:
+  with _naming(what):
     return importlib.import_module(module)
-  except ModuleNotFoundError as error:
-    if error.name and error.name.split(".")[0] in ("acme_qsm", "jax"):
-      raise
-    raise _missing(error.name or "", what) from error
 
 
 def require(package: str, what: str) -> None:
@@ -59,14 +57,21 @@ def attach_stub(
   get, list_names, names = lazy_loader.attach_stub(name, file)
 
   def getattr_of_room(attribute: str) -> Any:
-    try:
+    with _naming(f"{name}.{attribute}"):
       return get(attribute)
-    except ModuleNotFoundError as error:
-      if error.name and error.name.split(".")[0] in ("acme_qsm", "jax"):
-        raise
-      raise _missing(error.name or "", f"{name}.{attribute}") from error
 
   return getattr_of_room, list_names, names
+
+
+@contextlib.contextmanager
+def _naming(what: str) -> Iterator[None]:
+  """A context in which the lack of a package says what needs it."""
+  try:
+    yield
+  except ModuleNotFoundError as error:
+    if error.name and error.name.split(".")[0] in ("acme_qsm", "jax"):
+      raise
+    raise _missing(error.name or "", what) from error
 
 
 def _missing(package: str, what: str) -> ModuleNotFoundError:

@@ -231,9 +231,7 @@ class DiffusionLearner:
       try:
         seed.replay.write_extras(sample.indices, each)
       except types.NonFiniteError as error:
-        raise types.NonFiniteError(
-          f"{seed.name}: {error}" if seed.name else str(error)
-        ) from error
+        raise types.NonFiniteError(_say_of(seed, str(error))) from error
     self._unwritten = None
 
   def _describe_non_finite(self) -> str:
@@ -248,8 +246,9 @@ class DiffusionLearner:
         if self._took_part[index] and not np.isfinite(value)
       )
       if values:
-        where = f"{seed.name}: " if seed.name else ""
-        found.append(f"{where}{values} after learner step {all_steps[index]}")
+        found.append(
+          _say_of(seed, f"{values} after learner step {all_steps[index]}")
+        )
     return "; ".join(found) + "."
 
   def get_variables(self, names: Sequence[str]) -> list[Any]:
@@ -291,6 +290,11 @@ class DiffusionLearner:
     self._num_calls[index] = 0  # The last diagnostics are of another state.
     self._finite = True
     self._unwritten = None
+
+
+def _say_of(seed: LearnerSeed, message: str) -> str:
+  """A message that names its seed, where that has a name."""
+  return f"{seed.name}: {message}" if seed.name else message
 
 
 @dataclasses.dataclass(frozen=True)
